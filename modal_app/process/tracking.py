@@ -18,6 +18,7 @@ from typing import Any
 from modal_app.process.rank import Rank
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import StepFolder
+from modal_app.store.parts import parts_of
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.state import read_outcome
@@ -34,6 +35,8 @@ ROWS_TABLE = "held_out/rows"
 INTERRUPTED = 1
 """The exit code of a run that did not reach its end: after `mark_preempting` W&B shows it as preempted, else as
 failed."""
+RECEIPT = "receipt/"
+"""The prefix of the seconds by part in the summary of a run."""
 STOPPED_AT_RUNG = "stopped_at_rung"
 """In the summary of a run of a search: the rung at which it has stopped; 0 if it goes on."""
 
@@ -159,6 +162,8 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     phases = state.get("phases", {})
     if phases:
         run.summary["train_seconds"] = round(phases.get("first", 0.0) + phases.get("train", 0.0), 3)
+    for name, seconds in parts_of(phases).items():
+        run.summary[f"{RECEIPT}{name}"] = round(seconds, 3)
     for name, value in _rung_summary(rank, state).items():
         run.summary[name] = value
     at_rung = bool(state.get("at_rung"))

@@ -18,6 +18,7 @@ from runner.compare.ranking import OBJECTIVE, Metric, Row, higher_is_better, row
 from runner.compare.row_losses import unjudged_notes, verdicts_of
 from runner.compare.select import conditions, in_order, select
 from runner.compare.show import Form, show
+from runner.compare.show_receipt import receipt_markdown, show_receipt
 from runner.compare.source import RunFacts, facts_of_sweep, once_each
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
@@ -48,6 +49,9 @@ def parser() -> VerbParser:
     verb.add_argument(
         "--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, such as seed"
     )
+    verb.add_argument(
+        "--receipt", action="store_true", help="what the seconds of each run and each container were used for"
+    )
     verb.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
     verb.add_argument("--reverse", action="store_true", help="sort the other way around")
     verb.add_argument(
@@ -69,13 +73,15 @@ def parser() -> VerbParser:
 def main(words: Sequence[str]) -> int:
     """Exit code 0; SweepError for a run or sweep that does not exist."""
     args = parser().read(words)
+    if args.receipt and args.over:
+        raise SweepError("--receipt is of each run, so it has no mean: leave out --over.")
     found = _from_wandb(args) if args.source == WANDB else _from_store(args)
     facts = select(found.facts, conditions(args.where))
     metric = metric_of(args, facts)
     if (
         found.runs_named
         and len(args.what) == len(facts) == 2
-        and not args.over
+        and not (args.over or args.receipt)
         and args.form in (Form.TABLE, Form.JSON)
     ):
         _compare_two(facts, args.what, metric, args.form)
@@ -90,7 +96,12 @@ def main(words: Sequence[str]) -> int:
         table = comparison(rows, found.stored, metric, args.over, groups, notes, verdicts)
     else:
         table = comparison_without_store(rows, found.sweeps, metric, args.over, groups, notes)
-    show(table, found.stored, args.form)
+    if args.receipt and args.form is Form.TABLE:
+        show_receipt(table, terminal.results())
+    elif args.receipt and args.form is Form.MARKDOWN:
+        terminal.write(f"{receipt_markdown(table)}\n")
+    else:  # JSON and CSV have the receipts in any case
+        show(table, found.stored, args.form)
     return 0
 
 

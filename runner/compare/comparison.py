@@ -18,6 +18,7 @@ from runner.compare.halved import Halved, halved, halved_notes
 from runner.compare.healed import healed_notes
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.compare.verdict_types import Verdict
+from runner.cost.receipt import ContainerReceipt, container_receipts
 from runner.cost.spent import SweepCost, sweep_cost
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger
@@ -66,6 +67,8 @@ class Comparison:
     losses by row of several settings. Empty from `status`."""
     searches: tuple[Halved, ...] = ()
     """The searches of these sweeps that stop runs at rungs, the newest of each sweep."""
+    containers: tuple[ContainerReceipt, ...] = ()
+    """What each container has done of these runs, in the order in which they began; empty if nothing was rented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def comparison(
         notes=(*unfinished, *halved_notes(rows, searches), *healed_notes(rows), *notes),
         verdicts=tuple(verdicts),
         searches=searches,
+        containers=tuple(container_receipts({row.key: row.receipt for row in rows if row.receipt})),
     )
 
 

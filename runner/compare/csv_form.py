@@ -16,19 +16,24 @@ from runner.compare.settings import OverSeeds
 from runner.compare.stars import groups_judged
 from runner.compare.table import rungs_of
 from runner.compare.verdict_types import OF_A_RUN, JudgedSetting, Verdict, settings_by_run
+from runner.cost.receipt import PARTS
 from runner.store.searches import RungReached
+
+NESTED = ("params", "measured", "over_seeds", "rungs", "receipt")
 
 
 def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:
-    """Every field of a row except `record`. Parameters, measured values, what a row has reached at rungs, the
-    figures over the seeds of its setting and those of its verdict, if there is one, have columns of their own."""
-    plain = [one.name for one in fields(Row) if one.name not in ("params", "record", "measured", "over_seeds", "rungs")]
+    """Every field of a row except `record`. Parameters, measured values, the parts of its receipt, what a row has
+    reached at rungs, the figures over the seeds of its setting and those of its verdict, if there is one, have columns
+    of their own."""
+    plain = [one.name for one in fields(Row) if one.name not in ("record", *NESTED)]
     seeds = [one.name for one in fields(OverSeeds)]
     later = [name for name in dict.fromkeys(name for row in rows for name in row.measured) if is_of_a_task(name)]
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     heads = ["key", *(f"param.{name}" if name in plain else name for name in names), "metric"]
     rest = [name for name in plain if name != "key"]
     judged, rungs = settings_by_run(verdicts), rungs_of(rows)
+    parts = [name for name in PARTS if any(row.receipt and name in row.receipt.parts for row in rows)]
     lines = [
         [
             row.key,
@@ -37,6 +42,7 @@ def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = 
             *(getattr(row, name) for name in rest),
             *(getattr(row.over_seeds, name, None) for name in seeds),
             *(row.measured.get(name) for name in later),
+            *(row.receipt.parts.get(name) if row.receipt else None for name in parts),
             *(value for one in rungs for value in _rung_cells(one.of(row))),
             *_verdict_cells(judged.get(row.key), verdicts),
         ]
@@ -48,7 +54,8 @@ def rows_csv(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] = 
         for one in rungs
         for name in ("rung", "place", "of", "why")
     ]
-    return _csv([[*heads, *rest, *seed_heads, *later, *rung_heads, *_verdict_heads(verdicts)], *lines])
+    part_heads = [f"receipt.{name}" for name in parts]
+    return _csv([[*heads, *rest, *seed_heads, *later, *part_heads, *rung_heads, *_verdict_heads(verdicts)], *lines])
 
 
 def groups_csv(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Verdict] = ()) -> str:

@@ -18,6 +18,7 @@ from runner.compare.measured import is_of_a_task
 from runner.compare.params import told_apart
 from runner.compare.settings import OverSeeds, over_seeds, settings_of
 from runner.compare.source import RunFacts, facts_of_sweep
+from runner.cost.receipt import Receipt
 from runner.errors import SweepError, did_you_mean
 from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached
@@ -104,6 +105,8 @@ class Row:
     """What would have fitted, and a command for it, if it was out of memory on a GPU; empty otherwise."""
     healed: str | None = None
     """How its batch differs from the requested one, since it was out of memory (on_oom=halve); null if it does not."""
+    receipt: Receipt | None = None
+    """What its seconds were used for; null before its first attempt."""
     can_win: bool = False
     """Whether it has finished with a value, and nothing keeps its setting from winning, such as a NaN."""
 
@@ -210,6 +213,7 @@ def _row(facts: RunFacts, params: Mapping[str, Any], metric: Metric) -> Row:
         peak_memory_gib=facts.peak_memory_gib,
         measured={name: one.value for name, one in facts.measured.items()},
         advice=facts.advice,
+        receipt=facts.receipt,
     )
 
 

@@ -19,8 +19,9 @@ from runner.compare.metrics import Curves, read_curves
 from runner.compare.out_of_memory import advice_lines
 from runner.compare.params import flat
 from runner.cost.prices import Rates
+from runner.cost.receipt import Receipt, launches, receipt_of
 from runner.cost.run_memory import RESERVED
-from runner.cost.spent import allocated, containers, facts_of, run_bill, sweep_rates
+from runner.cost.spent import allocated, containers, facts_of, requested_gpu, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 from runner.store.searches import RungReached, reached_by_run, searches_of
@@ -73,6 +74,8 @@ class RunFacts:
     """How its batch differs from the requested one, since it was out of memory."""
     advice: tuple[str, ...] = ()
     """Sentences and a command: what would have fitted, for a run that was out of memory on a GPU."""
+    receipt: Receipt | None = None
+    """What its seconds were used for; None before its first attempt."""
 
     def final(self, name: str) -> float | None:
         """The last value that training logged, or otherwise the value that was measured later."""
@@ -97,10 +100,11 @@ def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None
     """Of every run of a sweep in the order of the request, or only of these keys. Raises SweepError when there is no
     such sweep."""
     ledger = Ledger(store, sweep)
-    runs, lost = ledger.plan().runs, unbegun(ledger.records())
+    records = ledger.records()
+    runs, lost, launched = ledger.plan().runs, unbegun(records), launches(records)
     rates = sweep_rates(store, sweep, [run.key for run in runs])
     reached = reached_by_run(searches_of(store, sweep))
-    facts = [_facts(store, sweep, run, lost, rates) for run in runs if only is None or run.key in only]
+    facts = [_facts(store, sweep, run, lost, rates, launched) for run in runs if only is None or run.key in only]
     return [replace(one, rungs=reached.get(one.key, ())) for one in facts] if reached else facts
 
 
@@ -120,7 +124,9 @@ def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
     return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}), identity.get("from"))
 
 
-def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates | None) -> RunFacts:
+def _facts(
+    store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates | None, launched: Sequence[float]
+) -> RunFacts:
     folder, config = store.folder(StepKind.TRAIN, run.key), flat_run(store, run)
     state = observe(store, StepKind.TRAIN, run.key)
     outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
@@ -128,6 +134,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
     derived = run_state(store, run, state, lost)
     rented = containers(folder)
     cost = run_bill(store, run.key, rented, rates) if rented and rates else None
+    gpu = requested_gpu(store, run.key) if rented else None
     return RunFacts(
         key=run.key,
         data_key=run.data_key,
@@ -159,6 +166,7 @@ def _facts(store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates 
         rung=derived.rung,
         healed=_healed(config, outcome),
         advice=advice_lines(store, run.key, outcome, rates) if derived.reason is FailureReason.OOM else (),
+        receipt=receipt_of(folder, launched, rates, gpu, running=derived.status is RunStatus.RUNNING),
     )
 
 

@@ -118,15 +118,20 @@ def containers(folder: StepFolder) -> list[ContainerRecord]:
 
 def run_bill(store: Store, key: str, records: Sequence[ContainerRecord], rates: Rates) -> Bill:
     """The cost of a run's containers."""
-    gpu = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
-    return bill(records, rates, Gpu(gpu["type"], gpu["count"]) if gpu else None)
+    return bill(records, rates, requested_gpu(store, key))
 
 
 def _after_bill(store: Store, key: str, rates: Rates) -> Bill:
     """The cost of a run's follow-up steps, each on one card of the kind that was requested for the run."""
-    gpu = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
+    gpu = requested_gpu(store, key)
     records = [record for step in store.after(key) for record in containers(store.folder(*step))]
-    return bill(records, rates, Gpu(gpu["type"], 1) if gpu else None)
+    return bill(records, rates, Gpu(gpu.type, 1) if gpu else None)
+
+
+def requested_gpu(store: Store, key: str) -> Gpu | None:
+    """What a run was to train on; None if its request is not stored."""
+    gpu = read_json(store.folder(StepKind.TRAIN, key).identity).get("gpu")
+    return Gpu(gpu["type"], gpu["count"]) if gpu else None
 
 
 def allocated(records: Sequence[ContainerRecord]) -> str | None:

@@ -25,9 +25,9 @@ from runner.compare.table import heading_of
 from runner.compare.verdict_types import JudgedSetting, settings_by_run
 from runner.config.project import find_project
 from runner.console.redact import redact
+from runner.cost.receipt import PARTS, Receipt, container_receipts, receipt_of, totals
 from runner.cost.spent import containers, sweep_cost
 from runner.files.answers import answer_sets
-from runner.html_report import receipt as receipts
 from runner.html_report import reproduce, words
 from runner.html_report.analysis import analysis
 from runner.html_report.answers import samples, tables
@@ -77,7 +77,6 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     winners = _starred(found_settings, judged)
     sets = answer_sets(store, names)
     command = reproduce.command(store, sweep)
-    receipt_of, totals = _receipts(found)
     cost = sweep_cost(store, sweep, found.plan.runs)
     return {
         "sweep": sweep,
@@ -102,7 +101,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "params": list(rows[0].params) if rows else [],
         "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in found_settings) else [],
         "runs": [
-            _run(found, row, names[row.key], receipt_of[row.key])
+            _run(found, row, names[row.key])
             | {"is_best": row.key in winners, "difference": rounded(_difference(judged.get(row.key)))}
             for row in rows
         ],
@@ -110,8 +109,9 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "where": None if going_on else where_values(store, found_settings),
         "analysis": analysis(rows),
         "search": search_values(store, sweep, rows),
-        "receipt": totals,
-        "parts": list(receipts.PARTS),
+        "receipt": _totals(found),
+        "parts": list(PARTS),
+        "containers": _containers(rows, names),
         "failures": _failures(rows, names),
         "reproduce": reproduce.block(store, sweep, found.plan, next((row for row in rows if row.key in first), None)),
     }
@@ -152,21 +152,30 @@ def _question_of(command: str) -> str | None:
     return words.asked_in(file.read_text(encoding="utf-8")) if file else None
 
 
-def _receipts(found: _Sweep) -> tuple[dict[str, receipts.Receipt], dict[str, Any]]:
-    """The receipt of each run by its key, and the totals of all runs and datasets."""
-    launched = receipts.launches(found.ledger.records())
-    of_runs = {
-        row.key: receipts.receipt(
-            found.store.folder(StepKind.TRAIN, row.key), launched, running=row.status is RunStatus.RUNNING
-        )
-        for row in found.rows
-    }
+def _totals(found: _Sweep) -> dict[str, Any]:
+    """Of all runs and datasets."""
     data_keys = dict.fromkeys(run.data_key for run in found.plan.runs)
-    of_data = [receipts.receipt(found.store.folder(StepKind.PREPROCESS, key), ()) for key in data_keys]
-    return of_runs, receipts.totals(list(of_runs.values()), of_data)
+    of_data = [receipt_of(found.store.folder(StepKind.PREPROCESS, key)) for key in data_keys]
+    return totals([row.receipt for row in found.rows if row.receipt], [one for one in of_data if one])
 
 
-def _run(found: _Sweep, row: Row, name: str, receipt: receipts.Receipt) -> dict[str, Any]:
+def _containers(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "container": one.container,
+            "runs": [redact(names[key]) for key in one.runs],
+            "seconds": one.seconds,
+            "parts": one.parts,
+            "dollars": rounded(one.dollars),
+            "gpu": one.gpu,
+            "ended_because": one.ended_because,
+        }
+        for one in container_receipts({row.key: row.receipt for row in rows if row.receipt})
+    ]
+
+
+def _run(found: _Sweep, row: Row, name: str) -> dict[str, Any]:
+    receipt = row.receipt or Receipt(0.0)
     return {
         "key": row.key,
         "name": redact(name),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modal_app.process.tracking import STOPPED_AT_RUNG, TrackingRecord, axolotl_config, sweep_tag
+from modal_app.process.tracking import RECEIPT, STOPPED_AT_RUNG, TrackingRecord, axolotl_config, sweep_tag
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
@@ -41,12 +41,25 @@ def local_run(store: Store, row: Row, record: TrackingRecord, sweep: str, verdic
         summary={
             **{name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
             **({"rung": row.rungs[-1].rung, STOPPED_AT_RUNG: row.rung or 0} if row.rungs else {}),
+            **receipt_summary(row),
             **judged,
         },
         unjudged_in="" if judged else sweep,
         notes=_notes(store, record, sweep),
         finished=row.status in (RunStatus.SUCCEEDED, RunStatus.AT_RUNG),
     )
+
+
+def receipt_summary(row: Row) -> dict[str, Any]:
+    """What its seconds were used for, over all attempts; which containers it was in, so that runs can be grouped by
+    them, and why they ended."""
+    if row.receipt is None:
+        return {}
+    each = row.receipt.containers
+    figures: dict[str, Any] = {f"{RECEIPT}{part}": seconds for part, seconds in row.receipt.parts.items()}
+    texts = {"containers": " ".join(one.container for one in each)}
+    texts["ended_because"] = "; ".join(dict.fromkeys(one.ended_because for one in each if one.ended_because))
+    return figures | {f"{RECEIPT}{name}": text for name, text in texts.items() if text}
 
 
 def verdict_summary(run: str, sweep: str, verdict: Verdict | None) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modal_app.process.tracking import STOPPED_AT_RUNG, TrackingRecord, sweep_tag
+from modal_app.process.tracking import RECEIPT, STOPPED_AT_RUNG, TrackingRecord, sweep_tag
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.params import flat
 from runner.compare.source import RunFacts
+from runner.cost.receipt import PARTS, QUEUE, Receipt
 from runner.cost.run_memory import RESERVED
 from runner.errors import SweepError
 from runner.store.ledger import Ledger
@@ -139,7 +140,16 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
         dollars=summary.get("dollars"),
         peak_memory_gib=summary.get("peak_memory_gib") or curves.most(RESERVED),
         rung=rung,
+        receipt=_receipt(summary),
     )
+
+
+def _receipt(summary: Mapping[str, Any]) -> Receipt | None:
+    """The seconds by part, without the containers. Before a sync: those of the last attempt's worker."""
+    named = {name: summary.get(f"{RECEIPT}{name}") for name in PARTS}
+    parts = {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
+    paid = sum(seconds for name, seconds in parts.items() if name != QUEUE)
+    return Receipt(round(paid, 3), parts) if parts else None
 
 
 def _configs(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:

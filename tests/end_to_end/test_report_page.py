@@ -122,6 +122,18 @@ def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser,
     assert browser.run("return document.querySelector('th[aria-sort]').ariaSort") == "descending"
 
 
+def test_a_container_tells_why_it_took_no_further_run_as_text_without_secrets(browser: Browser, large: Path) -> None:
+    opened(browser, large)
+    rows = browser.run(
+        "return [...byId('time-containers').rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("container", "runs", "ended because"),
+        ("ta-0", "1", f"{HOSTILE} ***"),
+    ]
+    assert browser.run("return document.images.length") == 0
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Browser, large: Path, width: int) -> None:
     opened(browser, large, width)
@@ -332,7 +344,7 @@ def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axo
     assert all(UNFORESEEN in said for said in told.values())
     receipt = browser.run("return report.receipt")
     assert 0 < receipt["training_share"] < 1
-    assert {"prepare", "load", "first step", "train", "eval", "save"} <= set(receipt["parts"])
+    assert {"prepare", "load", "first step", "train", "evaluate", "save"} <= set(receipt["parts"])
     again = axosweep.run(*words)
     assert f"Report: {page}" in again.stdout
 

@@ -200,6 +200,7 @@ def _train(store: Store, one: Run, index: int, *, points: int, rented: bool) -> 
             seen_at=began - 11.0 + paid, ended=True, seconds=paid, attempts=(1,),
             cards=(Card("NVIDIA H100 80GB HBM3", 81559, 41000 + index, 87.0),),
             cores_reserved=0.125, cores_used=1.1, memory_gib_reserved=0.125, memory_gib_used=9.5,
+            boot=10.0, ended_because=f"{HOSTILE} {SECRET}" if index == 0 else "",
         )  # fmt: skip
         folder = store.folder(StepKind.TRAIN, one.key).containers
         folder.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ from runner.compare.source import facts_of_sweep
 from runner.errors import SweepError
 from runner.wandb import rows as compare_wandb
 from runner.wandb.history import MOST_ROWS, STEP, curves_from
-from runner.wandb.local_runs import SUMMARY
+from runner.wandb.local_runs import SUMMARY, receipt_summary
 from runner.wandb.messages import TrackedRun
 from runner.wandb.rows import Selection, facts_from, locations_of, sampled
 from tests.runner.builders import finish_run, open_sweep, run
@@ -56,7 +56,7 @@ def test_rows_are_those_of_the_store_but_for_what_wandb_cannot_know(store: Store
         tracked(
             row.key, {0: 3.0, 5: row.final}, composed=composed[row.key],
             config={"data_key": row.data_key, "eval_fingerprint": row.eval_fingerprint, "output_dir": row.key},
-            summary={name: value for name in SUMMARY if (value := getattr(row, name)) is not None},
+            summary=receipt_summary(row) | {name: one for name in SUMMARY if (one := getattr(row, name)) is not None},
         )
         for row in reversed(ours)
     ]  # fmt: skip

@@ -2,8 +2,14 @@
 "use strict";
 
 const PART_COLOURS = {
-  light: ["#a9b2bc", "#8d99a6", "#b48a4a", "#d3a75c", "#e3c48d", "#3f7fbf", "#0b5cad", "#2a9d8f", "#8e6bb8", "#e0e3e7"],
-  dark: ["#69747f", "#77828e", "#94703a", "#b98f4c", "#d6b57c", "#4d8fd1", "#6cb2ff", "#3fbfae", "#b292dd", "#333940"],
+  light: [
+    ...["#a9b2bc", "#8d99a6", "#c5b9c9", "#b48a4a", "#d3a75c", "#e3c48d"],
+    ...["#3f7fbf", "#0b5cad", "#2a9d8f", "#8e6bb8", "#c79bd8", "#e0e3e7"],
+  ],
+  dark: [
+    ...["#69747f", "#77828e", "#5d5266", "#94703a", "#b98f4c", "#d6b57c"],
+    ...["#4d8fd1", "#6cb2ff", "#3fbfae", "#b292dd", "#8a6a9c", "#333940"],
+  ],
 };
 const MOST_BARS = 30;
 const QUEUE = "queue";
@@ -34,7 +40,9 @@ function drawTime() {
     (ended.length > MOST_BARS ? `The ${MOST_BARS} longest of ${ended.length} runs. ` : "") +
     "The longest run comes first. " +
     (parts[QUEUE] > 0 ? QUEUE_NOTE : "") +
-    (rented ? "boot: the start of a container, before its step. " : "") +
+    (rented ? "boot: the start of a container, which only its first run pays for. " : "") +
+    (parts.idle ? "idle: a container that waited for its next run. " : "") +
+    (parts.copy ? "copy: files that were still copied to a Volume when the worker had ended. " : "") +
     "other: the start of the trainer, and what killed attempts did not report. All attempts count.";
   const row = (name, seconds) => [name, duration(seconds), `${fixed((seconds / paid) * 100, 1)}%`];
   const known = [
@@ -49,6 +57,28 @@ function drawTime() {
       [word, duration(paid), "100%"],
       ...(parts[QUEUE] > 0 ? [["waiting in the queue", duration(parts[QUEUE]), "not paid"]] : []),
     ],
+  );
+  fillContainers();
+}
+
+// Only if a container has done several runs, or was kept from that: otherwise, its receipt is that of its run.
+function fillContainers() {
+  const told = report.containers.filter((one) => one.runs.length > 1 || one.ended_because);
+  byId("time-containers").hidden = !told.length;
+  if (!told.length) return;
+  const longest = [...told].sort((a, b) => b.seconds - a.seconds).slice(0, MOST_BARS);
+  const present = report.parts.filter((name) => longest.some((one) => one.parts[name]));
+  fillTable(
+    "time-containers",
+    ["container", "runs", "paid", ...present, "dollars", "ended because"],
+    longest.map((one) => [
+      one.container,
+      el("span", { title: one.runs.join("\n") }, String(one.runs.length)),
+      duration(one.seconds),
+      ...present.map((name) => (one.parts[name] ? duration(one.parts[name]) : "")),
+      money(one.dollars),
+      one.ended_because,
+    ]),
   );
 }
 
