@@ -163,7 +163,7 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     if phases:
         run.summary["train_seconds"] = round(phases.get("first", 0.0) + phases.get("train", 0.0), 3)
     for name, seconds in parts_of(phases).items():
-        run.summary[f"{RECEIPT}{name}"] = round(seconds, 3)
+        run.summary[f"{RECEIPT}{name}"] = round(seconds, 3)  # of this attempt; a sync knows of the others
     for name, value in _rung_summary(rank, state).items():
         run.summary[name] = value
     at_rung = bool(state.get("at_rung"))

@@ -44,7 +44,7 @@ def receipt_markdown(result: Comparison) -> str:
 def receipt_lines(result: Comparison) -> list[str]:
     """Sentences about all runs together."""
     receipts = [row.receipt for row in result.runs if row.receipt]
-    paid = sum(one.paid for one in receipts)
+    paid = sum(one.seconds for one in receipts)
     if not paid:
         return [NOTHING_YET]
     parts = added(one.parts for one in receipts)
@@ -91,7 +91,7 @@ def _run_columns(rows: Sequence[Row]) -> list[Column]:
         *_if_any(Column("settings", tuple(label(row.params) for row in rows), drop=30, left=True, shrinks=True)),
         *_part_columns(
             "paid s" if any(one.containers for one in receipts) else "seconds",
-            [(one.paid, one.parts) for one in receipts],
+            [(one.seconds, one.parts) for one in receipts],
         ),
         *_if_any(Column("dollars", tuple(_money(row.dollars) for row in rows), drop=1)),
     ]

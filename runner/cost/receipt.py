@@ -49,11 +49,11 @@ class InContainer:
 class Receipt:
     """The seconds of one step, summed over its attempts and containers."""
 
-    paid: float
+    seconds: float
     """On Modal, those of its containers; on this machine, the seconds of the attempts."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """Seconds by part: queue, boot, idle, import, prepare, load, first step, train, evaluate, save, copy, other. Those
-    that took no time are absent. All but `queue` add up to `paid`."""
+    that took no time are absent. All but `queue` add up to `seconds`."""
     containers: tuple[InContainer, ...] = ()
     """Oldest first; empty on this machine."""
 
@@ -129,8 +129,8 @@ def added(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, Any]:
     """Totals of a sweep: seconds by part, seconds of the datasets, and the share of the paid time that was training."""
     parts = _shown(added(one.parts for one in runs))
-    preparing = sum(one.paid for one in datasets)
-    paid = sum(one.paid for one in runs) + preparing
+    preparing = sum(one.seconds for one in datasets)
+    paid = sum(one.seconds for one in runs) + preparing
     training = sum(parts.get(name, 0.0) for name in TRAINING)
     return {
         "parts": parts,

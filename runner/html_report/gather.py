@@ -202,7 +202,7 @@ def _run(found: _Sweep, row: Row, name: str) -> dict[str, Any]:
         "peak_memory": rounded(row.peak_memory_gib),
         "flags": [row.healed if flag == HEALED else flag for flag in row.flags],
         "gpu": row.gpu,
-        "paid": rounded(receipt.paid) or None,
+        "paid": rounded(receipt.seconds) or None,
         "dollars": rounded(row.dollars),
         "parts": receipt.parts,
         "curves": _curves(found, row),

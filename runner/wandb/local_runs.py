@@ -56,7 +56,8 @@ def receipt_summary(row: Row) -> dict[str, Any]:
     if row.receipt is None:
         return {}
     each = row.receipt.containers
-    figures: dict[str, Any] = {f"{RECEIPT}{part}": seconds for part, seconds in row.receipt.parts.items()}
+    parts = {"seconds": row.receipt.seconds, **row.receipt.parts}
+    figures: dict[str, Any] = {f"{RECEIPT}{part}": seconds for part, seconds in parts.items()}
     texts = {"containers": " ".join(one.container for one in each)}
     texts["ended_because"] = "; ".join(dict.fromkeys(one.ended_because for one in each if one.ended_because))
     return figures | {f"{RECEIPT}{name}": text for name, text in texts.items() if text}

@@ -146,10 +146,11 @@ def _facts(sweep: str, key: str, run: TrackedRun, config: Mapping[str, Any]) -> 
 
 def _receipt(summary: Mapping[str, Any]) -> Receipt | None:
     """The seconds by part, without the containers. Before a sync: those of the last attempt's worker."""
-    named = {name: summary.get(f"{RECEIPT}{name}") for name in PARTS}
-    parts = {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
-    paid = sum(seconds for name, seconds in parts.items() if name != QUEUE)
-    return Receipt(round(paid, 3), parts) if parts else None
+    named = {name: summary.get(f"{RECEIPT}{name}") for name in ("seconds", *PARTS)}
+    parts = {name: float(value) for name, value in named.items() if isinstance(value, int | float) and value > 0}
+    told = sum(seconds for name, seconds in parts.items() if name not in ("seconds", QUEUE))
+    seconds = parts.pop("seconds", round(told, 3))
+    return Receipt(seconds, parts) if parts else None
 
 
 def _configs(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:

@@ -92,6 +92,7 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
         assert "axosweep.yml" in run["files"]
         assert run["summary"]["seconds"] == rows[key]["seconds"]
         assert run["summary"]["train_seconds"] > 0
+        assert run["summary"]["receipt/train"] == rows[key]["receipt"]["parts"]["train"] > 0
         agree(axosweep.store.folder(StepKind.TRAIN, key).path, run)
         has_every_key(axosweep.store, key, run["config"])
         has_verdict(axosweep.json("compare")["verdicts"][0], key, run["summary"])
@@ -179,6 +180,7 @@ def test_the_runs_of_an_online_sweep_are_attached_to_one_sweep_object(axosweep: 
     (verdict,) = axosweep.json("compare")["verdicts"]
     for run in runs:
         has_verdict(verdict, run.settings["run_key"], run.summary)
+        assert run.summary["receipt/load"] > 0
     assert not server.world.unknown
 
 
@@ -277,5 +279,7 @@ def test_what_ran_offline_on_modal_is_synced_from_its_volume(axosweep: Axosweep,
         assert (run.state, run.settings["run_key"]) == ("finished", row["key"])
         assert run.summary["paid_seconds"] == row["paid_seconds"]
         assert run.summary["dollars"] == row["dollars"]
+        assert run.summary["receipt/boot"] == row["receipt"]["parts"]["boot"] > 0
+        assert run.summary["receipt/containers"] == row["receipt"]["containers"][0]["container"]
         assert len(run.values("train/loss")) == 4
         assert "up to date" in on_modal.run("sync").stdout

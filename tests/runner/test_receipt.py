@@ -76,8 +76,8 @@ def test_the_parts_of_each_run_and_of_each_container_add_up_to_what_is_paid(reus
     for one in RUNS:
         receipt, records = rows[one.key], containers(reused.store.folder(StepKind.TRAIN, one.key))
         assert receipt is not None
-        assert receipt.paid == pytest.approx(sum(record.seconds for record in records))
-        assert add_up(receipt.parts) == pytest.approx(receipt.paid, abs=0.01)
+        assert receipt.seconds == pytest.approx(sum(record.seconds for record in records))
+        assert add_up(receipt.parts) == pytest.approx(receipt.seconds, abs=0.01)
         (inside,) = receipt.containers
         assert add_up(inside.parts) == pytest.approx(inside.seconds, abs=0.01)
         assert receipt.parts["copy"] >= 0.04
@@ -161,7 +161,7 @@ def test_wandb_gets_the_seconds_by_part_the_container_and_why_it_ended_without_s
         found = {name.removeprefix("receipt/"): one for name, one in summary.items() if name.startswith("receipt/")}
         assert found.pop("containers") == task
         assert found.pop("ended_because", None) == (LEFT if row is rows[3] else None)
-        assert found == row.receipt.parts
+        assert found == {"seconds": row.receipt.seconds, **row.receipt.parts}
 
 
 def test_seconds_that_a_killed_worker_has_told_and_nobody_has_paid_do_not_count(store: Store) -> None:
@@ -192,7 +192,7 @@ def test_a_run_of_this_machine_has_the_parts_of_its_worker_and_no_container(
     read = json.loads(said(capsys, "--json", "--store", str(store.root)))
     receipts = {one["key"]: one["receipt"] for one in read["runs"]}
     parts = {"import": 0.5, "train": 1.0, "evaluate": 0.25, "other": 0.75}
-    assert receipts.pop(one.key) == {"paid": 2.5, "parts": parts, "containers": []}
+    assert receipts.pop(one.key) == {"seconds": 2.5, "parts": parts, "containers": []}
     assert [*receipts.values()] == [None], "the other one has not begun"
     assert read["containers"] == []
     text = said(capsys, "--receipt", "--store", str(store.root))
@@ -210,4 +210,4 @@ def test_a_run_that_was_tried_again_counts_all_attempts(store: Store) -> None:
         end_attempt(store, StepKind.TRAIN, one.key, attempt, status)
     receipt = receipt_of(store.folder(StepKind.TRAIN, one.key))
     assert receipt is not None
-    assert (receipt.paid, receipt.parts) == (5.0, {"train": 4.0, "other": 1.0})
+    assert (receipt.seconds, receipt.parts) == (5.0, {"train": 4.0, "other": 1.0})
