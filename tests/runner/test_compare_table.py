@@ -120,7 +120,14 @@ def test_csv_has_every_field_and_each_parameter_under_its_own_name(store: Store)
     assert [(one["key"], one["final"], one["metric"]) for one in read] == [
         (row.key, "2.0" if row.is_best else "2.1", "eval_loss") for row in rows
     ]
-    assert {one.name for one in fields(Row)} - {"params", "record", "measured", "over_seeds", "rungs"} <= set(read[0])
+    assert {one.name for one in fields(Row)} - {
+        "params",
+        "record",
+        "measured",
+        "over_seeds",
+        "rungs",
+        "receipt",
+    } <= set(read[0])
     assert [one["over_seeds.n"] for one in read] == ["", ""]
     assert read[0]["status"] == "succeeded", "a parameter of a field's name does not hide it"
 
