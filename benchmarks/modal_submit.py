@@ -18,19 +18,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import modal_peer
 from benchmarks.machine import describe
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import noop_settings
 from tests.modal_server.record import CLIENT
 
-HERE = Path(__file__).resolve().parent
-RESULT = HERE / "results" / "modal_submit.json"
-PEER, PEER_VERSION = "hydra-modal-launcher", "0.3.0"
+RESULT = Path(__file__).resolve().parent / "results" / "modal_submit.json"
 SUBMITTING = ("FunctionMap", "FunctionPutInputs", "DictUpdate")
 """Calls that submit runs: submitting ends with the last of them."""
 
@@ -63,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="modal-submit-") as folder:
         tools = {
             "axosweep": _axosweep(Path(folder), args.runs),
-            f"{PEER} {PEER_VERSION}": _peer(Path(folder), args.runs),
+            f"{modal_peer.NAME} {modal_peer.VERSION}": _peer(Path(folder), args.runs),
         }
     result = {"machine": machine, "tools": {name: asdict(measured) for name, measured in tools.items()}}
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -75,31 +73,18 @@ def main() -> None:
 def _axosweep(folder: Path, runs: int) -> Measured:
     def command(numbers: range) -> list[str]:
         rates = ",".join(f"{number}e-5" for number in numbers)
-        words = ["-m", f"learning_rate={rates}", "gpu=a100_80gb", "gpu.count=2", "executor=modal", "--yes"]
+        words = ["-m", f"learning_rate={rates}", "gpu=a100_80gb", "gpu.count=2", "executor=modal", "--yes", "--force"]
         return [sys.executable, "-m", "runner", *words, "tracking=disabled", f"store={folder / 'store'}"]
 
     return _measure(noop_settings(), command, folder, runs)
 
 
 def _peer(folder: Path, runs: int) -> Measured:
-    python = folder / "venv" / "bin" / "python"
-    pins = [f"{name}=={version(name)}" for name in ("modal", "hydra-core")]
-    uv = Path(sys.executable).with_name("uv")
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, f"{PEER}=={PEER_VERSION}", *pins], check=True)
-
-    def command(numbers: range) -> list[str]:
-        values = ",".join(map(str, numbers))
-        gpu = "hydra.launcher.function.gpu=A100-80GB:2"
-        return [str(python), "-m", "hydra_noop", "-m", "hydra/launcher=modal", f"+x={values}", gpu]
-
-    work = folder / "peer"
-    work.mkdir()
-    (work / "hydra_noop.py").write_text((HERE / "hydra_noop.py").read_text())
-    return _measure(Settings(container_python=python, visible=(folder,)), command, work, runs)
+    settings, command, work = modal_peer.install(folder)
+    return _measure(settings, command, work, runs)
 
 
-def _measure(settings: Settings, command: Callable[[range], Sequence[str]], folder: Path, runs: int) -> Measured:
+def _measure(settings: Settings, command: modal_peer.Command, folder: Path, runs: int) -> Measured:
     with ModalServer(settings) as server:
         server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_local", "WANDB_API_KEY": "local"})
         environment = os.environ | server.environment() | {"AXOSWEEP_TRAINER": str(folder / "none")}

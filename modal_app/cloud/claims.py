@@ -129,14 +129,15 @@ def is_starting(look: Look, name: str) -> bool:
     return call is not None and ended is not None and ended["by"] == call and is_live(call)
 
 
-def is_live(call_id: str) -> bool:
-    """Whether a function call has not ended yet. One whose result has expired has ended.
+def is_live(call_id: str, wait_s: float = 0.0) -> bool:
+    """Whether a function call has not ended yet. One whose result has expired has ended. `wait_s`: how long to wait for
+    its end.
 
     Raises an error of UNANSWERED if Modal does not answer: then it is not known.
     """
     try:
         with lost_connections():
-            modal.FunctionCall.from_id(call_id).get(timeout=0)
+            modal.FunctionCall.from_id(call_id).get(timeout=wait_s)
     except TimeoutError:
         return True
     except UNANSWERED:

@@ -5,6 +5,7 @@ A sweep's id is enough to make one on any machine: all it shows is on the Volume
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -55,6 +56,8 @@ class ModalMirror:
     _settled: dict[str, str | None] = field(default_factory=dict)
     """Step -> its last call, for steps that were copied while no call worked on them. They need no further copy until
     they have a new call."""
+    _awaited: str | None = None
+    """A call that was live at the last look: of those, the one that was called last."""
 
     def __post_init__(self) -> None:
         self._copies = Copies(self.store, self.names.cache_volume, self.names.runs_volume)
@@ -77,6 +80,15 @@ class ModalMirror:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             list(pool.map(update, steps))
         return not any(goes_on.values())
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until the last of the live calls has ended: then probably all have, and nobody waits in
+        vain for the end of a sweep."""
+        until = time.monotonic() + seconds
+        with contextlib.suppress(*UNREACHED):
+            if self._awaited and not is_live(self._awaited, seconds):
+                return
+        time.sleep(max(0.0, until - time.monotonic()))
 
     def copy_searches(self, steps: Sequence[MirroredStep], entries: Entries) -> None:
         """Bring the entries of the searches of these steps up to date: from the claims, and what these have no more
@@ -149,16 +161,17 @@ class ModalMirror:
         A call starts others before it ends. So nothing is live only when a look after the end of the last call finds
         no new calls.
         """
-        names = {name for step in steps for name in (step.name, *step.fetches)}
+        names = list(dict.fromkeys(name for step in steps for name in (*step.fetches, step.name)))
         calls: dict[str, str] | None = None
         while True:
             entries, before = self.claims_of(steps, submitted), calls
             calls = {name: call for name in names if (call := last_claim(entries.get, name)[1])}
             with ThreadPoolExecutor(AT_A_TIME) as pool:
                 alive = pool.map(self._is_live, calls.values())
-                live = {name for name, goes_on in zip(calls, alive, strict=True) if goes_on}
+                live = [name for name, goes_on in zip(calls, alive, strict=True) if goes_on]
             if live or calls == before:
-                return entries, live
+                self._awaited = calls[live[-1]] if live else None
+                return entries, set(live)
 
     def _is_live(self, call: str) -> bool:
         if call not in self._over and not is_live(call):
@@ -200,7 +213,7 @@ def follow(
     began = time.monotonic()
     while not look_once(mirror, steps, ledger) or start_more():
         watch()
-        time.sleep(max(pause, time.monotonic() - began))
+        mirror.wait(max(pause, time.monotonic() - began))
         began = time.monotonic()
     watch()
 

@@ -7,38 +7,42 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_PROC = Path("/proc")
-
 
 def first_open(root_pid: int, folder: Path) -> str | None:
     """The path relative to `folder` of one entry that `root_pid` or a descendant holds; None when there is none.
 
     Compared by inode: the container sees the same files under other names.
     """
-    names = {(status.st_dev, status.st_ino): name for name, status in _inodes(folder)}
-    for pid in _descendants(root_pid):
-        for inode in _held(pid):
-            if inode in names:
-                return names[inode]
-    return None
+    held = {inode for pid in _descendants(root_pid) for inode in _held(pid)}
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in held:
+        return "."
+    ours = {inode for device, inode in held if device == status.st_dev}
+    return next((name for name, inode in _entries(folder) if inode in ours), None)
 
 
-def _inodes(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    yield ".", folder.stat()
-    for entry in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            yield entry.relative_to(folder).as_posix(), entry.lstat()
+def _entries(folder: Path) -> Iterator[tuple[str, int]]:
+    """All that is below it on its own file system, with the inodes."""
+    pending = [""]
+    while pending:
+        place = pending.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(f"{folder}/{place}") as entries:
+            for entry in entries:
+                yield place + entry.name, entry.inode()
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(f"{place}{entry.name}/")
 
 
 def _descendants(root_pid: int) -> Iterable[int]:
     children: dict[int, list[int]] = {}
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                status = (entry / "stat").read_text()
+                with open(f"/proc/{name}/stat") as stat:
+                    status = stat.read()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+            children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(name))
     pending, found = [root_pid], []
     while pending:
         pid = pending.pop()
@@ -48,20 +52,18 @@ def _descendants(root_pid: int) -> Iterable[int]:
 
 
 def _held(pid: int) -> Iterator[tuple[int, int]]:
-    here = _PROC / str(pid)
+    here = f"/proc/{pid}"
     try:
-        handles = [here / "cwd", *(here / "fd").iterdir()]
-        mapped = (here / "maps").read_text().splitlines()
+        handles = [f"{here}/cwd", *(f"{here}/fd/{name}" for name in os.listdir(f"{here}/fd"))]
+        with open(f"{here}/maps") as maps:
+            mapped = maps.read().splitlines()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return
     for handle in handles:
-        try:
-            status = handle.stat()
-        except OSError:
-            continue
-        yield status.st_dev, status.st_ino
-    for line in mapped:
-        fields = line.split()
-        if len(fields) > 5 and fields[4] != "0":
-            major, minor = (int(part, 16) for part in fields[3].split(":"))
-            yield os.makedev(major, minor), int(fields[4])
+        with contextlib.suppress(OSError):
+            status = os.stat(handle)
+            yield status.st_dev, status.st_ino
+    for device, inode in {(fields[3], fields[4]) for line in mapped if len(fields := line.split()) > 5}:
+        if inode != "0":
+            major, minor = (int(part, 16) for part in device.split(":"))
+            yield os.makedev(major, minor), int(inode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,26 +18,43 @@ _FOLDER: Stamp = ("folder",)
 def scan(root: Path) -> Manifest:
     """Path relative to `root` -> a stamp that is new whenever the entry was touched."""
     manifest: Manifest = {}
-    pending = [root]
+    pending = [""]
     while pending:
         folder = pending.pop()
         # Programs go on working in it: what vanishes while it is being read was a temporary file.
-        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(f"{root}/{folder}") as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    stamp = _stamp(entry)
-                    manifest[os.path.relpath(entry.path, root)] = stamp
+                    name, stamp = folder + entry.name, _stamp(entry)
+                    manifest[name] = stamp
                     if stamp == _FOLDER:
-                        pending.append(Path(entry.path))
+                        pending.append(f"{name}/")
+    return manifest
+
+
+def stamps(root: Path, names: Iterable[str]) -> Manifest:
+    """What `scan` has for these names, without those that are not there."""
+    manifest: Manifest = {}
+    for name in names:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            manifest[name] = _stamp_of(root / name)
     return manifest
 
 
 def _stamp(entry: os.DirEntry[str]) -> Stamp:
-    if entry.is_symlink():
-        return "link", os.readlink(entry.path)
-    if entry.is_dir():
+    if entry.is_dir(follow_symlinks=False):
         return _FOLDER
-    status = entry.stat()
+    return _of_file(entry.path, entry.stat(follow_symlinks=False))
+
+
+def _stamp_of(path: Path) -> Stamp:
+    status = path.lstat()
+    return _FOLDER if stat.S_ISDIR(status.st_mode) else _of_file(str(path), status)
+
+
+def _of_file(path: str, status: os.stat_result) -> Stamp:
+    if stat.S_ISLNK(status.st_mode):
+        return "link", os.readlink(path)
     return "file", status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
-from tests.modal_server.trees import Manifest, carry_over, copy_tree, differences, scan
+from tests.modal_server.trees import Manifest, carry_over, copy_tree, differences, scan, stamps
 from tests.modal_server.world import missing
 
 
@@ -49,8 +49,7 @@ class Checkout:
         changed, removed = differences(self.own, now)
         carry_over(self.path, self.volume.tree, changed, removed)
         self.own = now
-        committed = scan(self.volume.tree)
-        self.seen.update({name: committed[name] for name in changed if name in committed})
+        self.seen |= stamps(self.volume.tree, changed)
         for name in removed:
             self.seen.pop(name, None)
         self.volume.commits += bool(changed or removed)
@@ -63,8 +62,7 @@ class Checkout:
             [name for name in names if name not in dirty] for names in differences(self.seen, committed)
         )
         carry_over(self.volume.tree, self.path, changed, removed)
-        after = scan(self.path)
-        self.own.update({name: after[name] for name in changed if name in after})
+        self.own |= stamps(self.path, changed)
         for name in removed:
             self.own.pop(name, None)
         self.seen = committed
