@@ -25,8 +25,9 @@ from runner.wandb.verdict import add_verdict_of_tracked
 def parser() -> VerbParser:
     verb = VerbParser(
         "attach",
-        description="Follow a sweep on Modal, from any machine, until it has ended. Go on with a search by results "
-        "(search=coordinate, search=tpe) whose command has ended, in the folder where it was launched.",
+        description="Follow a sweep on Modal, from any machine, until it has ended. If the command of a search by "
+        "results (search=coordinate, search=tpe) has ended, attach continues the search; run it in the folder where "
+        "the search was launched.",
     )
     known = "a sweep's id; by default the newest on Modal that this machine knows"
     verb.add("sweep", nargs="?", names=[Names.SWEEP], help=known)

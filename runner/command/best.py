@@ -23,7 +23,7 @@ def parser() -> VerbParser:
     add_selection(verb)
     verb.add_json()
     config = "write its config to this file, for Axolotl and for base=FILE"
-    cheapest = "of the settings that cannot be told apart from the best, the cheapest"
+    cheapest = "the cheapest of the settings that cannot be told apart from the best one"
     verb.add_argument("--cheapest-of-best", action="store_true", help=cheapest)
     decided = "exit code 3 unless one setting is shown to be better than all others"
     verb.add_argument("--decided", action="store_true", help=decided)

@@ -28,8 +28,8 @@ POLL_S = 0.1
 def parser() -> VerbParser:
     verb = VerbParser(
         "cancel",
-        description="Stop a sweep or a run. Runs finish their step and save a checkpoint first. Given again meanwhile, "
-        "it kills them.",
+        description="Stop a sweep or a run. Runs finish their step and save a checkpoint first. To kill them at once, "
+        "repeat the command.",
     )
     what = "a sweep's id or a run's key, or the beginning of it; the newest sweep by default"
     verb.add("what", nargs="?", names=[Names.RUN], help=what)

@@ -40,14 +40,14 @@ KEEP_THE_ROWS = (
 def parser() -> VerbParser:
     verb = VerbParser(
         "compare",
-        description="Runs side by side, with the parameters that differ. Two runs: also where one is better, and both "
-        "curves.",
+        description="Runs side by side, with the parameters that differ. For two runs, it also shows where one is "
+        "better, and both curves.",
     )
     named = "sweeps or runs; the newest sweep by default"
     verb.add("what", nargs="*", metavar="SWEEP|RUN", names=[Names.RUN], help=named)
     add_selection(verb)
     verb.add_argument(
-        "--over", nargs="+", action="extend", default=[], metavar="KEY", help="mean over it, such as seed"
+        "--over", nargs="+", action="extend", default=[], metavar="KEY", help="show means over this key, such as seed"
     )
     verb.add_argument(
         "--receipt", action="store_true", help="what the seconds of each run and each container were used for"
@@ -108,7 +108,9 @@ def main(words: Sequence[str]) -> int:
 def add_selection(parser: VerbParser) -> None:
     """The flags that select runs, and the metric to compare them by."""
     parser.add_argument("--all", action="store_true", help="every sweep")
-    parser.add_argument("--metric", default=OBJECTIVE, help="any that was logged or measured; eval_loss by default")
+    parser.add_argument(
+        "--metric", default=OBJECTIVE, help="a metric that was logged or measured; eval_loss by default"
+    )
     parser.add_argument("--maximize", action="store_true", help="higher is better")
     parser.add_argument("--where", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="only these runs")
     parser.add_store()

@@ -37,19 +37,27 @@ def parser() -> VerbParser:
     verb = VerbParser(
         "eval",
         description="Measure finished runs: the loss on the rows that were held out of their dataset, or --tasks of "
-        "the lm-evaluation-harness. Done once: a repeated evaluation is read from the store, unless an earlier version "
-        "has made it without the loss of each row. `compare` and `report` show the results.",
+        "the lm-evaluation-harness. Results that are in the store are not computed again, unless an earlier version of "
+        "axosweep has stored them without the loss of each row. `compare` and `report` show the results.",
     )
     which = "a run's key, or a sweep: all its finished runs; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)
-    verb.add_argument("--best", action="store_true", help="of a sweep, its best run only")
+    verb.add_argument("--best", action="store_true", help="only the best run of a sweep")
     verb.add_argument("--base", action="store_true", help="evaluate the base model, too")
-    verb.add_argument("--tasks", action="append", default=[], metavar="NAME,...", help="instead of the held-out rows")
+    verb.add_argument(
+        "--tasks",
+        action="append",
+        default=[],
+        metavar="NAME,...",
+        help="evaluate on these tasks instead of the held-out rows",
+    )
     own = "a folder with your own task files and the files that these name"
     verb.add("--include-path", metavar="DIR", names=[Names.FOLDER], help=own)
     verb.add_argument("--limit", type=count, metavar="N", help="at most N documents of each task")
     verb.add_argument("--num-fewshot", type=_shots, metavar="N", help="examples before each question")
-    verb.add_argument("--no-chat-template", action="store_true", help="plain text, not as the run was trained")
+    verb.add_argument(
+        "--no-chat-template", action="store_true", help="plain text, without the chat template of the run"
+    )
     verb.add_argument("--batch-size", type=count, default=BATCH_SIZE, metavar="N", help=f"{BATCH_SIZE} by default")
     verb.add_store()
     verb.add_json()

@@ -17,25 +17,25 @@ from runner.console.parser import Names, VerbParser
 EXAMPLES = (
     ("axosweep lora=r16 max_steps=50", "one run"),
     ("axosweep -m lora=r8,r16 learning_rate=1e-3,3e-3", "every combination: four runs"),
-    ("axosweep -m +sweeps=tiny_grid", "a question saved as a file in sweeps/"),
+    ("axosweep -m +sweeps=tiny_grid", "a sweep saved as a file in sweeps/"),
 )
 """Command lines and what they do; a test plans each."""
 
 GROUPS = {
-    "model": "what is tuned",
-    "dataset": "what it learns from",
+    "model": "the model to fine-tune",
+    "dataset": "the rows that it learns from",
     "training": "the recipe",
     "lora": "the adapter",
-    "alpha": "how lora_alpha follows from the rank; none unless named",
+    "alpha": "how lora_alpha depends on the rank; not set by default",
     "deepspeed": "sharding over GPUs",
-    "fsdp": "the same by PyTorch; choose one of the two",
-    "gpu": "what a run trains on; gpu.count=N for several",
+    "fsdp": "sharding by PyTorch instead of DeepSpeed",
+    "gpu": "the GPU that a run trains on; gpu.count=N for several",
     "executor": "where the runs go",
-    "search": "which points of the axes are run, and which runs to their end",
+    "search": "which points of the axes are run, and which runs train to their end",
     "prices": "what rented machines cost",
     "tracking": "Weights & Biases",
     "experiment": "a named combination of all of these",
-    SWEEPS: "questions; +sweeps=NAME, with -m",
+    SWEEPS: "saved sweeps; +sweeps=NAME, with -m",
 }
 """What each shipped group is, in the order in which they are listed."""
 
@@ -44,19 +44,19 @@ axosweep: ask Axolotl a fine-tuning question in one line, and get a table of run
 
   axosweep [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
 
-GROUP=OPTION chooses a config file, KEY=VALUE sets one value: any key of Axolotl {version} by its own name
-(learning_rate, datasets.0.path), or one of axosweep's own:
+GROUP=OPTION chooses a config file. KEY=VALUE sets one value: any key of Axolotl {version} by its own name
+(learning_rate, datasets.0.path), or a key of axosweep:
 {nodes}
-base=FILE.yml starts from your own Axolotl config; groups that you name are still applied to it.
+base=FILE.yml starts from your own Axolotl config; the groups that you name are applied to it.
 from=RUN@STEP continues from another run's checkpoint.
 With -m, values separated by commas are swept: each combination is a run. This is a Hydra application, so
-Hydra's grammar (range, choice, glob, ~KEY) works. search=random search.runs=20 draws points instead, also from
-intervals: learning_rate=tag(log,interval(1e-5,1e-3)), lora_r=int(interval(4,64)).
+Hydra's grammar (range, choice, glob, ~KEY) works. search=random search.runs=20 draws 20 points at random,
+also from intervals: learning_rate=tag(log,interval(1e-5,1e-3)), lora_r=int(interval(4,64)).
 
 Groups (* is the default)
 {groups}
 
-Verbs; `axosweep VERB --help` says more
+Verbs (`axosweep VERB --help` lists the arguments of each)
 {verbs}
 {with_json}
 
@@ -66,10 +66,10 @@ Flags
   --exclude 'A=1 B=2'  a point that is left out; may be repeated
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
   -cd DIR              take config groups from DIR first, then from ./conf and the shipped ones
-  --force              launch what preflight holds back (such as a run on a GPU that is too small)
-  --note TEXT          why you launch it: shown by status and in the report, and in the notes of its W&B runs
-  --notify-command CMD run a command here with each notice (docs/notify.md) on its stdin
-  --yes                launch on Modal without asking above confirm_above dollars
+  --force              launch even if preflight expects a run to be a waste (for example, if it does not fit)
+  --note TEXT          a note about the sweep, shown by status, in the report, and in the notes of its W&B runs
+  --notify-command CMD run CMD on this machine for each notice (docs/notify.md), with the notice on its stdin
+  --yes                do not ask before a launch on Modal that may cost more than confirm_above dollars
   --info and all other flags are Hydra's own
 
 Examples

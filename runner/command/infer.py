@@ -36,8 +36,8 @@ def parser() -> VerbParser:
     verb = VerbParser(
         "infer",
         more=QUESTION,
-        description="Ask a finished run, or all of a sweep and their base model side by side. Done once: the answers "
-        "to a repeated question are read from the store.",
+        description="Prompt a finished run, or all runs of a sweep and their base model side by side. Answers that are "
+        "in the store are not generated again.",
     )
     which = "a run's key, or a sweep: all its runs; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=which)
@@ -45,13 +45,15 @@ def parser() -> VerbParser:
     verb.add("--prompts", metavar="FILE", names=[Names.FILE], help="a prompt per line, or .jsonl; - is standard input")
     verb.add_argument("--system", metavar="TEXT", help="a system message for prompts that have none")
     verb.free_text = {"prompt", "system"}
-    verb.add_argument("--greedy", action="store_true", help="always the likeliest token, without sampling")
-    verb.add_argument("--temperature", type=_positive, help=f"of the sampling; {TEMPERATURE} by default")
-    verb.add_argument("--seed", type=int, help=f"of the sampling; {SEED} by default")
-    verb.add_argument("--max-tokens", type=count, default=256, metavar="N", help="the longest answer; 256 by default")
-    verb.add_argument("--merged", action="store_true", help="ask the merged model, which `axosweep merge` creates")
+    verb.add_argument("--greedy", action="store_true", help="take the likeliest token each time, without sampling")
+    verb.add_argument("--temperature", type=_positive, help=f"temperature of the sampling; {TEMPERATURE} by default")
+    verb.add_argument("--seed", type=int, help=f"seed of the sampling; {SEED} by default")
     verb.add_argument(
-        "--base", action=argparse.BooleanOptionalAction, help="ask the base model, too; the default for a sweep"
+        "--max-tokens", type=count, default=256, metavar="N", help="the most tokens of an answer; 256 by default"
+    )
+    verb.add_argument("--merged", action="store_true", help="prompt the merged model, which `axosweep merge` creates")
+    verb.add_argument(
+        "--base", action=argparse.BooleanOptionalAction, help="also prompt the base model; the default for a sweep"
     )
     verb.add_store()
     verb.add_json("print JSON: run, prompt and output of each answer")

@@ -22,7 +22,7 @@ MIRROR_POLL_S = 2.0
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("logs", description="The newest attempt's log of a run.")
+    verb = VerbParser("logs", description="The log of a run's newest attempt.")
     verb.add("run", names=[Names.RUN], help="a run's key, or the beginning of it")
     verb.add("-f", "--follow", action="store_true", help="keep printing until the run has ended")
     verb.add_store()

@@ -54,7 +54,7 @@ class FilesOfRun:
 
 def parser() -> VerbParser:
     verb = VerbParser("ls", description="The files of a run, how large they are and where.")
-    best = "a sweep means its best run; the newest sweep by default"
+    best = "for a sweep, its best run; the newest sweep by default"
     verb.add("run", nargs="?", names=[Names.RUN], help=f"a run's key, or the beginning of it; {best}")
     verb.add_store()
     verb.add_json()

@@ -17,7 +17,7 @@ DESCRIPTION = """\
 Print what a launch would run, each run once: what is finished already, what is wrong with it, how long it will take
 and what it will cost. Nothing is started.
 
-After `plan` comes what a launch takes: overrides, -m for a sweep, --force."""
+After `plan`, write the same overrides and flags as for a launch: -m for a sweep, --force."""
 EPILOG = """\
 axosweep plan -m lora=r8,r16 seed=1,2,3           six runs, with their time
 axosweep plan -m +sweeps=tiny_grid --json         the same for programs

@@ -79,15 +79,15 @@ def parser() -> VerbParser:
         description="Upload a finished run's model to the Hugging Face hub, with a card written from its records.",
     )
     verb.add("run", metavar="RUN", names=[Names.RUN], help="a run's key, or a sweep: its best run")
-    made = "on the hub; created if it does not exist, private unless --public"
+    made = "the repository on the hub; if it does not exist, it is created, private unless --public is given"
     verb.add_argument("repo", metavar="OWNER/NAME", help=made)
     verb.add_argument("--merged", action="store_true", help="the merged model instead of the adapter")
     verb.add_argument("--public", action="store_true", help="create a public repository, or push to one")
     verb.add_argument("--revision", metavar="BRANCH", default=MAIN, help="the branch; created if it does not exist")
-    verb.add_argument("--message", help="of the commit")
+    verb.add_argument("--message", help="message of the commit")
     verb.free_text = {"message"}
     verb.add_argument("--license", metavar="NAME", help="for the card, as the hub writes it: apache-2.0, ...")
-    verb.add_argument("--force", action="store_true", help="even if the repository contains something else")
+    verb.add_argument("--force", action="store_true", help="push even if the repository contains something else")
     verb.add_argument("--dry-run", action="store_true", help="show the card and the files, without contacting the hub")
     verb.add_store()
     verb.add_json()

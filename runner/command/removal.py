@@ -44,9 +44,13 @@ class RemovalResult:
 
 
 def add_removal(parser: VerbParser) -> None:
-    parser.add("--older-than", metavar="AGE", help="only what was last written longer ago: 12h, 30d, 2w")
-    parser.add("--modal", action="store_true", help="on Modal's Volumes, when no run is named")
-    parser.add("--dry-run", action="store_true", help="show it, remove nothing")
+    parser.add(
+        "--older-than", metavar="AGE", help="only files that were last written longer ago than this: 12h, 30d, 2w"
+    )
+    parser.add(
+        "--modal", action="store_true", help="on Modal's Volumes instead of this machine (rm: only if you name no run)"
+    )
+    parser.add("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
     parser.add("--yes", action="store_true", help="do not ask")
     parser.add_store()
     parser.add_json()

@@ -13,13 +13,13 @@ from runner.store.stores import is_mirror, stores
 def parser() -> VerbParser:
     verb = VerbParser(
         "resume",
-        description="Train runs to their end that stopped at a rung of a search, were stopped or lost, or failed. Each "
-        "goes on from its last checkpoint, as a run of its sweep, and stops at no rung.",
+        description="Train runs to their end if they stopped at a rung of a search, were stopped or lost, or failed. "
+        "Each resumes from its last checkpoint, stays in its sweep, and no longer stops at rungs.",
         more="Runs and budget=DOLLARS are expected.",
     )
-    words = "runs' keys, or the beginnings of them; the most dollars for all of them, on Modal"
+    words = "keys of runs, or the beginnings of keys; on Modal, the most dollars for all these runs together"
     verb.add("words", nargs="+", metavar="RUN|budget=DOLLARS", names=[Names.RUN], help=words)
-    verb.add_argument("--yes", action="store_true", help="on Modal, launch without asking above confirm_above dollars")
+    verb.add_argument("--yes", action="store_true", help="do not ask on Modal, even above confirm_above dollars")
     verb.add_store()
     verb.add_json()
     return verb

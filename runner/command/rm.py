@@ -16,8 +16,10 @@ from runner.store.stores import stores
 
 
 def parser() -> VerbParser:
-    verb = VerbParser("rm", description="Remove the files of runs. What was requested stays recorded.")
-    verb.add("what", nargs="*", names=[Names.RUN], help="runs, or sweeps: their runs that are in no other sweep")
+    verb = VerbParser("rm", description="Remove the files of runs. The record of what was requested stays.")
+    verb.add(
+        "what", nargs="*", names=[Names.RUN], help="runs, or sweeps (those of their runs that are in no other sweep)"
+    )
     verb.add("--checkpoints", action="store_true", help="only the checkpoints of finished runs")
     add_removal(verb)
     return verb

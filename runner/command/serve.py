@@ -35,12 +35,12 @@ def parser() -> VerbParser:
         "serve",
         description="An OpenAI-compatible server of runs and their base model: on this machine, or on Modal for runs "
         "on Modal.",
-        epilog=f"`axosweep serve {LIST}` lists what is deployed on Modal, `axosweep serve {STOP} [NAME]` ends it.",
+        epilog=f"`axosweep serve {LIST}` lists the deployments on Modal, `axosweep serve {STOP} [NAME]` ends one.",
     )
     names, which = [Names.RUN, LIST, STOP], "runs, or a sweep: all its finished runs; the newest sweep by default"
     verb.add("runs", nargs="*", metavar="RUN", names=names, help=which)
     verb.add_argument("--merged", action="store_true", help="serve the merged models of the runs")
-    verb.add_argument("--token", help=f"what clients must send; {TOKEN_VARIABLE} hides it from other users")
+    verb.add_argument("--token", help=f"the token of clients; other users cannot see it in {TOKEN_VARIABLE}")
     verb.add_argument("--port", type=int, help="on this machine: a free port by default")
     verb.add_argument("--host", help=f"on this machine: {serve_here.LOOPBACK} by default; any other needs a token")
     verb.add_argument(
@@ -49,9 +49,11 @@ def parser() -> VerbParser:
         metavar="MIB",
         help=f"on this machine: the largest request ({MAX_BODY >> 20} by default)",
     )
-    verb.add_argument("--gpu", help="on Modal: a GPU of conf/gpu, with :N for several; the runs' own by default")
+    verb.add_argument("--gpu", help="on Modal: a GPU of conf/gpu, with :N for several; that of the runs by default")
     verb.add_argument(
-        "--idle-minutes", type=float, help=f"on Modal: the longest wait for a request ({IDLE_MINUTES:g} by default)"
+        "--idle-minutes",
+        type=float,
+        help=f"on Modal: keep the GPU so long after a request ({IDLE_MINUTES:g} by default)",
     )
     verb.add_argument("--runs-volume", default=RUNS_VOLUME, help=f"{LIST}, {STOP}: executor.modal.runs_volume")
     verb.add_store()

@@ -28,20 +28,20 @@ LEAST_SEEDS = 3
 def parser() -> VerbParser:
     verb = VerbParser(
         "settle",
-        description="Run further seeds of the best settings of a sweep, until one is shown to be better than all "
-        "others, until they are as good as equal, or until the looks, the seeds or the budget are used up. The "
-        "runs are added to the sweep. The same command again goes on.",
+        description="Run further seeds of the best settings of a sweep. It ends when one setting is shown to be better "
+        "than all others, when they differ too little to matter, or when the looks, the seeds or the budget are used "
+        "up. The runs are added to the sweep. If it was stopped, the same command continues it.",
         more="A sweep and budget=DOLLARS are expected.",
     )
-    words = "a sweep's id, the newest by default; the most dollars for all further runs, on Modal"
+    words = "a sweep's id (the newest by default); on Modal, the most dollars for all further runs"
     verb.add("words", nargs="*", metavar="SWEEP|budget=DOLLARS", names=[Names.SWEEP], help=words)
     verb.add_argument("--worth", type=_share, metavar="PERCENT",
-                      help="the difference that is worth having: 0.5%% of the best loss by default")  # fmt: skip
-    verb.add_argument("--looks", type=count, metavar="K", help=f"how often to look at most; {LOOKS} by default")
-    verb.add_argument("--max-seeds", type=count, metavar="N", help=f"of one setting; {MAX_SEEDS} by default")
-    verb.add_argument("--again", action="store_true", help="start over, once it has ended or with other values")
+                      help="the least difference that matters; 0.5%% of the best loss by default")  # fmt: skip
+    verb.add_argument("--looks", type=count, metavar="K", help=f"the most looks at the results; {LOOKS} by default")
+    verb.add_argument("--max-seeds", type=count, metavar="N", help=f"most seeds of a setting; {MAX_SEEDS} by default")
+    verb.add_argument("--again", action="store_true", help="start over, when it has ended or with other values")
     verb.add_argument("--plan", action="store_true", help="show the next runs and what they cost; starts nothing")
-    verb.add_argument("--yes", action="store_true", help="on Modal, launch without asking above confirm_above dollars")
+    verb.add_argument("--yes", action="store_true", help="do not ask on Modal, even above confirm_above dollars")
     verb.add_store()
     verb.add_json()
     return verb

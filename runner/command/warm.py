@@ -80,8 +80,8 @@ def parser() -> VerbParser:
     about = "Show or end the preloaded trainers that wait for the next command."
     verb = VerbParser("warm", description=about)
     verb.add("what", nargs="?", choices=("status", "stop"), default="status")
-    verb.add("--all", action="store_true", help="of all your stores; stop asks first")
-    verb.add("--yes", action="store_true", help="stop --all: do not ask")
+    verb.add("--all", action="store_true", help="the preloaded trainers of all your stores; stop asks first")
+    verb.add("--yes", action="store_true", help="with stop --all: do not ask")
     verb.add_store()
     verb.add_json()
     return verb

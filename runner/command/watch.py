@@ -39,7 +39,7 @@ LINGER_S = 1.0
 def parser() -> VerbParser:
     verb = VerbParser("watch", description="The report of a sweep in the browser, kept up to date while it runs.")
     verb.add_sweep()
-    verb.add("--port", type=int, default=0, help="of 127.0.0.1; a free one by default")
+    verb.add("--port", type=int, default=0, help="the port at 127.0.0.1; a free one by default")
     verb.add_store()
     return verb
 

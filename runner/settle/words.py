@@ -46,7 +46,7 @@ class Settled:
     ending: Ending | None
     """Why no further seeds are run; null with --plan."""
     settled: bool
-    """Whether one setting is the best, or the best ones are as good as equal."""
+    """Whether one setting is the best, or the best ones differ too little to matter."""
     contenders: tuple[Contender, ...]
     """Best first."""
     cheapest: str
@@ -159,16 +159,16 @@ def _ending(result: Result) -> list[str]:
             return [f"Settled: {leader} is better than all others ({used}).", f"  {_runners_up(now)}"]
         case Ending.EQUAL:
             within = f"differ from {leader} by less than {percent(terms.worth)}"
-            equal = f"Settled: {len(others) + 1} settings are as good as equal ({used}). These {within}:"
+            equal = f"Settled: {len(others) + 1} settings differ too little to matter ({used}). These {within}:"
             return [equal, *table, cheapest]
         case Ending.FAILED:
             failed = [f"  {one}" for one in result.failures]
             return ["Not settled: a run failed. The same command tries it again.", *failed]
         case Ending.LOOKS | Ending.SEEDS | Ending.BUDGET:
             way_out = (
-                "The same command with a higher budget= goes on."
+                "To go on, run the same command with a higher budget=."
                 if result.ending is Ending.BUDGET
-                else "--again settles it with looks of its own, and with --max-seeds or --worth of your choice."
+                else "To start over with new looks, add --again; then --max-seeds and --worth may have other values."
             )
             lead = f"Not settled: {_why(result.ending, terms)} ({used}). Not told apart from {leader}:"
             return [lead, *table, *needed_line(now), f"{cheapest} {way_out}"]

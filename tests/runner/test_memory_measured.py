@@ -195,8 +195,8 @@ def test_published_peaks_follow_from_one_another_within_the_margin_and_the_docum
     mean = statistics.mean(abs(1 / one - 1) for one in needs)
     alone = statistics.mean(abs(other.error) for _, other in found)
     told = (
-        f"{len(found)} pairs, mean error {mean:.1%}, worst {max(needs) - 1:.1%} too low; estimated alone, the same "
-        f"figures have a mean error of {alone:.1%}"
+        f"{len(found)} pairs, mean error {mean:.1%}, worst {max(needs) - 1:.1%} too low. The plain estimates of the "
+        f"same figures have a mean error of {alone:.1%}"
     )
     assert told in " ".join((DOCS / "memory-evidence.md").read_text(encoding="utf-8").split())
 
