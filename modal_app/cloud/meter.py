@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -75,6 +76,14 @@ class ContainerRecord:
     memory_gib_reserved: float
     memory_gib_used: float | None
     """The mean of the ticks."""
+    boot: float | None = None
+    """Of its seconds, those before the container's first call; None in older records, which do not tell them apart."""
+    idle: float = 0.0
+    """Of its seconds, those between the container's last record, of an earlier call, and this call."""
+    copying: float = 0.0
+    """Of its seconds, those after the worker's end in which files were copied to a Volume and committed."""
+    ended_because: str = ""
+    """Why the container took no further call; empty while it may, and where it could not say so."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -130,12 +139,15 @@ class Meter:
         self._task = os.environ.get("MODAL_TASK_ID", "unknown")
         self._path = folder / f"{self._task}.json"
         before = _read(self._path)  # the same container may try again
-        self._seconds_before = before.seconds if before else 0.0
+        self._before = before
         self._attempts = (*(before.attempts if before else ()), attempt)
         self._step, self._call, self._reserved = step, call, reserved
         age_s, self._began, self._began_at = container_age(), time.monotonic(), time.time()
         self._booted_at = self._began_at - age_s
+        self._first = _recorded_until is None
         self._from = self._began - age_s if _recorded_until is None else _recorded_until
+        self._copied, self._copies_since = 0.0, math.inf
+        self._ended, self._reason = False, ""
         self._cpu_before = cpu_seconds()
         self._cards: list[_Samples] = []
         self._memory = _Mean()
@@ -144,11 +156,28 @@ class Meter:
 
     def note(self) -> None:
         """Without measuring: there may be little time."""
-        self._write(ended=False)
+        self._write()
 
     def end(self) -> None:
         """The last record, unless another attempt is made here."""
-        self._write(ended=True)
+        self._ended = True
+        self._write()
+
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[None]:
+        """The worker has ended, and during the block its files are copied to a Volume and committed."""
+        self._copies_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._copied += time.monotonic() - self._copies_since
+            self._copies_since = math.inf
+            self._write()
+
+    def end_container(self, reason: str) -> None:
+        """The container takes no further call, for that reason. It may come before or after `end`."""
+        self._reason = reason
+        self._write()
 
     def tick(self) -> None:
         """Measure."""
@@ -157,15 +186,16 @@ class Meter:
         for samples, card in zip(self._cards, cards, strict=False):
             samples.add(card)
         self._memory.add(memory_gib())
-        self._write(ended=False)
+        self._write()
 
     def _find_cards(self, cards: Sequence[GpuReading]) -> None:
         if not self._cards:
             self._cards = [_Samples(card) for card in cards]
 
-    def _write(self, *, ended: bool) -> None:
+    def _write(self) -> None:
         global _recorded_until
         _recorded_until = now = time.monotonic()
+        waited, before = max(0.0, self._began - self._from), self._before
         record = ContainerRecord(
             task=self._task,
             call=self._call,
@@ -173,8 +203,8 @@ class Meter:
             booted_at=round(self._booted_at, 3),
             began_at=round(self._began_at, 3),
             seen_at=round(self._began_at + now - self._began, 3),
-            ended=ended,
-            seconds=round(self._seconds_before + max(0.0, now - self._from), 3),
+            ended=self._ended,
+            seconds=round((before.seconds if before else 0.0) + max(0.0, now - self._from), 3),
             attempts=self._attempts,
             cards=tuple(
                 Card(one.card.name, one.card.memory_mib, one.peak_mib, one.utilisation.value) for one in self._cards
@@ -183,6 +213,10 @@ class Meter:
             cores_used=self._cores_used(now),
             memory_gib_reserved=self._reserved.memory_gib,
             memory_gib_used=self._memory.value,
+            boot=round((before.boot or 0.0 if before else 0.0) + (waited if self._first else 0.0), 3),
+            idle=round((before.idle if before else 0.0) + (0.0 if self._first else waited), 3),
+            copying=round((before.copying if before else 0.0) + self._copied + max(0.0, now - self._copies_since), 3),
+            ended_because=self._reason,
         )
         with contextlib.suppress(OSError):  # a record that cannot be written ends no training
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -59,6 +60,19 @@ def several_steps() -> None:
         time.sleep(0.1)
 
 
+def copies_and_ends() -> None:
+    """Prints the record while it copies, and the last one."""
+    one, path = meter("train"), Path("train", f"{os.environ['MODAL_TASK_ID']}.json")
+    with one.copying():
+        time.sleep(0.1)
+        one.note()
+        print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
+        time.sleep(0.1)
+    one.end()
+    one.end_container("a child process was left")
+    print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
+
+
 def two_attempts() -> None:
     meter("train", attempt=2).end()
     meter("train", attempt=3).end()
@@ -89,6 +103,7 @@ CASES: Mapping[str, Callable[..., None]] = {
         killed,
         clock_set_back,
         several_steps,
+        copies_and_ends,
         two_attempts,
         ticks_and_trains,
         processor_time,

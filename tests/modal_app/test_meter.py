@@ -85,6 +85,19 @@ def test_a_container_that_works_on_several_steps_tells_each_second_once(tmp_path
     assert first.seconds + second.seconds == pytest.approx(first.seen_at - first.booted_at, abs=0.05)
     assert first.seconds >= 0.29, "two tenths of a second of work and the pause between, however quickly it booted"
     assert second.seconds >= 0.19, "a tenth of work, and the pause before"
+    assert second.boot == 0.0
+    assert first.boot is not None
+    assert 0 < first.boot <= first.began_at - first.booted_at - 0.39, "until its first call, not its second attempt"
+    assert 0.09 <= first.idle <= first.seconds - first.boot - 0.19, "before its second attempt, after the other step"
+    assert 0.09 <= second.idle <= second.seconds - 0.09
+
+
+def test_copying_is_told_while_it_goes_on_and_a_reason_may_come_after_the_end(tmp_path: Path) -> None:
+    done = container(tmp_path, "copies_and_ends")
+    assert done.returncode == 0, done.stderr
+    meanwhile, said = (json.loads(line) for line in done.stdout.splitlines())
+    assert 0.09 <= meanwhile["copying"] <= said["copying"] - 0.09 <= said["seconds"]
+    assert (said["ended"], said["ended_because"]) == (True, "a child process was left")
 
 
 def test_a_record_names_the_attempts_that_were_made_in_the_container(tmp_path: Path) -> None:
@@ -140,6 +153,18 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
         "task": "ta-1", "call": "fc-1", "step": "train/key", "booted_at": 1.0, "began_at": 2.0, "seen_at": 3.0,
         "ended": False, "seconds": 2.0, "attempts": [1], "cores_reserved": 0.125, "cores_used": None,
         "memory_gib_reserved": 0.125, "memory_gib_used": 1.5,
+        "boot": 1.0, "idle": 0.0, "copying": 0.5, "ended_because": "a child process was left",
         "cards": [{"name": H100, "memory_mib": 1, "peak_mib": None, "utilisation": None}],
     }  # fmt: skip
     assert json.loads(ContainerRecord.of(raw).to_json()) == raw
+
+
+def test_an_older_record_tells_nothing_about_idle_seconds_and_is_read(tmp_path: Path) -> None:
+    done = container(tmp_path, "late_call")
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "train" / f"{TASK}.json"
+    new = {"boot", "idle", "copying", "ended_because"}
+    older = {name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in new}
+    path.write_text(json.dumps(older), encoding="utf-8")
+    said = record(tmp_path, "train")
+    assert (said.boot, said.idle, said.copying, said.ended_because) == (None, 0.0, 0.0, "")
