@@ -40,6 +40,7 @@ MODAL_SIDE = {
     "cloud.notices",
     "cloud.rung_entries",
     "cloud.searches",
+    "cloud.reuse",
     "cloud.volumes",
     "cloud.vllm_app",
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import modal
 
-from modal_app.cloud import attempts, budget, container, drafts, executions, volumes
+from modal_app.cloud import attempts, budget, container, drafts, executions, reuse, volumes
 from modal_app.cloud.container import Limits, Watch, WorkerExit
 from modal_app.cloud.job import CACHE_MOUNT, DONE, FETCHED, RUNS_MOUNT, Job, mark_name, open_store
 from modal_app.cloud.meter import Meter, Reservation
@@ -140,6 +140,8 @@ def _do(
         killed = functools.partial(stop_notes.note_kill, attempt)
         ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed))
         attempts.note_exit(attempt, ended.pid, ended.code)
+        if ended.code < 0 or ended.out_of_time:
+            reuse.doubt(f"its worker did not end by itself (code {ended.code})")
         _publish(job, claims, folder, written)
         cut_off = ended.out_of_time and not attempts.is_at_rung(attempt)
         if cut_off and too_expensive and share:

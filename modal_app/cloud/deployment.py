@@ -111,6 +111,6 @@ def build_app(deployment: Deployment) -> modal.App:
             volumes={str(CACHE_MOUNT): cache.with_mount_options(read_only=True), str(RUNS_MOUNT): runs},
             timeout=deployment.timeout_s,
             retries=RETRIES,
-            single_use_containers=True,
+            single_use_containers=function is functions.after or not deployment.reuse,
         )(function)
     return app

@@ -13,7 +13,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.cloud import volumes
+from modal_app.cloud import reuse, volumes
 from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, read_ending, recorded_calls, say_not_continued
 from modal_app.cloud.claims import (
     PASSING,
@@ -63,7 +63,7 @@ Work = Callable[[Job, str, modal.Dict], Ending]
 
 
 def _run(text: str, work: Work) -> dict[str, Any]:
-    return _with_own_errors(lambda text: _claim_and_do(text, work), text)
+    return _with_own_errors(lambda text: reuse.do_call(Job.from_json(text), lambda: _claim_and_do(text, work)), text)
 
 
 def _with_own_errors(function: Callable[[str], dict[str, Any]], text: str) -> dict[str, Any]:
@@ -132,14 +132,14 @@ def _note_ending(claims: modal.Dict, job: Job, me: str) -> None:
 
 def _see_what_others_wrote(job: Job) -> None:
     """Bring in what the client, or another call of this job, has written since this container started. Raises
-    VolumeError.
+    VolumeError, and ContainerOver.
 
     Whether Modal reloads a Volume that is mounted read-only has not been tried. A trainer that is refused continues
-    with what it has: normally it was started after its dataset was there.
+    with what it has: normally it was started after its dataset was there. A container that has worked before was not.
     """
     cache, runs = modal.Volume.from_name(job.cache_volume), modal.Volume.from_name(job.runs_volume)
     volumes.reload([runs])
     if job.read_step().kind is StepKind.PREPROCESS:
         volumes.reload([cache])
-    else:
-        volumes.reload_what_can_be([cache])
+    elif refusals := volumes.reload_what_can_be([cache]):
+        reuse.note_stale_cache("; ".join(refusals))

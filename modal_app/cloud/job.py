@@ -60,6 +60,8 @@ class Job:
     requests none (modal.com/docs/guide/resources)."""
     memory_gib: float = 0.125
     """The host memory that it reserves."""
+    reused: bool = False
+    """Whether its container takes another call afterwards, if the job has left nothing in it."""
     continues: str = ""
     """The call that made this one to continue in its place."""
 

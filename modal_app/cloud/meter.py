@@ -127,6 +127,14 @@ class _Samples:
 _recorded_until: float | None = None
 """Until when the seconds of this container are in a record, on the monotonic clock: it may work on several steps, one
 after the other."""
+_last: Meter | None = None
+"""The last one of this container."""
+
+
+def end_container(reason: str) -> None:
+    """Add to this container's last record why it takes no further call."""
+    if _last is not None:
+        _last.end_container(reason)
 
 
 class Meter:
@@ -136,6 +144,8 @@ class Meter:
     """
 
     def __init__(self, folder: Path, *, step: str, call: str, attempt: int, reserved: Reservation) -> None:
+        global _last
+        _last = self
         self._task = os.environ.get("MODAL_TASK_ID", "unknown")
         self._path = folder / f"{self._task}.json"
         before = _read(self._path)  # the same container may try again

@@ -66,6 +66,9 @@ class Deployment:
     """Physical cores that a trainer reserves for each of its GPUs."""
     memory_gib: float = MEMORY_GIB
     """Host memory that it reserves for each."""
+    reuse: bool = True
+    """Whether containers that train take another run after a clean success: as the node allows, then as a plan needs.
+    """
     gpu_lists: tuple[tuple[str, ...], ...] = ()
     """Lists of alternative GPUs, in Modal's names: there is a function for each."""
     kernels: tuple[str, ...] = ()
@@ -77,14 +80,21 @@ class Deployment:
         lists = {key: tuple(map(str, node.get(key) or ())) for key in ("apt", "packages", "kernels")}
         return cls(**{**node, **lists, "kernels": tuple(sorted(set(lists["kernels"])))})
 
-    def wanted_by(self, *, gpu_lists: Iterable[tuple[str, ...]] = (), kernels: Iterable[str] = ()) -> Deployment:
-        """The same with what a plan needs.
+    def wanted_by(
+        self, *, gpu_lists: Iterable[tuple[str, ...]] = (), kernels: Iterable[str] = (), reuse: bool = False
+    ) -> Deployment:
+        """The same with what a plan needs. `reuse`: it has more runs than containers.
 
         A kernel that the config names replaces the branch of the same repository that would be looked up.
         """
         instead = {in_branch(kernel): kernel for kernel in self.kernels}
         wanted = {instead.get(kernel, kernel) for kernel in kernels} | set(self.kernels)
-        return replace(self, kernels=tuple(sorted(wanted)), gpu_lists=tuple(sorted(set(gpu_lists))))
+        return replace(
+            self,
+            kernels=tuple(sorted(wanted)),
+            gpu_lists=tuple(sorted(set(gpu_lists))),
+            reuse=self.reuse and reuse,
+        )
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Deployment:
@@ -183,6 +193,8 @@ def settings_problems(node: Mapping[str, Any]) -> list[Problem]:
         value = node.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.125 <= value < math.inf:
             problems.append(_wrong(name, value, "for each GPU, at least 0.125 (Modal's minimum)."))
+    if not isinstance(node.get("reuse", True), bool):
+        problems.append(_wrong("reuse", node["reuse"], "true or false."))
     return problems or _pinning_problems(node)
 
 

@@ -44,16 +44,20 @@ def reload(volumes: Sequence[modal.Volume]) -> None:
         _insist(volume.reload, f"{volume.name} could not be reloaded", PAUSES_S)
 
 
-def reload_what_can_be(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = PAUSES_S) -> None:
-    for volume in volumes:
-        _try(volume.reload, f"{volume.name} could not be reloaded", pauses_s)
+def reload_what_can_be(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = PAUSES_S) -> list[str]:
+    """Reload each, even if Modal refuses others; the refusals."""
+    refusals = (_try(volume.reload, f"{volume.name} could not be reloaded", pauses_s) for volume in volumes)
+    return [refusal for refusal in refusals if refusal]
 
 
-def _try(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> None:
+def _try(act: Callable[[], None], complaint: str, pauses_s: Sequence[float]) -> str:
+    """The refusal; empty if there was none."""
     try:
         _insist(act, complaint, pauses_s)
     except VolumeError as error:
         _complain(str(error))
+        return str(error)
+    return ""
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from runner.errors import SweepError
 from runner.estimate.types import THIS_MACHINE, Pool
 from runner.executors.local import LocalExecutor
 from runner.executors.mixed_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator
-from runner.executors.modal_gpus import placements, placements_after
+from runner.executors.modal_gpus import Containers, containers_of, placements, placements_after
 from runner.executors.slots import machine_slots, missing_cards
 from runner.executors.validator import FreshValidator
 from runner.executors.warm_server import idle_limit, reach_running
@@ -157,6 +157,14 @@ def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
     return {planned.run.key: Pool(THIS_MACHINE, most) for planned in plan.pending}
 
 
+def modal_containers(choice: ExecutorChoice, plan: Plan) -> list[Containers]:
+    """The containers of a plan on Modal, and whether they are reused; none for another executor."""
+    if choice.type != "modal":
+        return []
+    reuse = choice.modal is not None and choice.modal.reuse
+    return containers_of(plan, placements(plan, choice), reuse=reuse)
+
+
 def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> Rates | None:
     """What is charged for a plan, None where nothing is rented.
 
@@ -240,7 +248,8 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, req
 
     placed = placements(plan, choice)
     lists = {one.variant.gpus for one in placed.values() if len(one.variant.gpus) > 1}
-    deployment = _deployment(choice).wanted_by(gpu_lists=lists, kernels=_kernels(plan))
+    reuse = any(one.reused for one in modal_containers(choice, plan))
+    deployment = _deployment(choice).wanted_by(gpu_lists=lists, kernels=_kernels(plan), reuse=reuse)
     inputs = dict.fromkeys(
         staged_name(found)
         for planned in plan.pending

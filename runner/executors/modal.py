@@ -47,6 +47,8 @@ AFTER_LIMIT_S = 4 * HOUR_S
 """Of a follow-up step: the merge of a large model reads and writes it once."""
 NO_KEYS: Mapping[str, str] = {}
 WANDB_KEY = "WANDB_API_KEY"
+SCALEDOWN_S = 2
+"""How long a container that takes several runs waits for the next one. Modal's shortest: an idle GPU is paid for."""
 STARTING_S = 60.0
 STARTING_POLL_S = 0.5
 
@@ -218,6 +220,7 @@ class ModalExecutor:
             function = train_function(placement.variant.gpus)
             reserved = self.deployment.reserved(placement.variant.cards)
             options = self._options(placement, reserved, limit_s)
+            options |= {"scaledown_window": SCALEDOWN_S} if self.deployment.reuse else {}
         elif step.kind is not StepKind.PREPROCESS:
             placement = self.placements[step.run]
             function, limit_s = AFTER_FUNCTION, min(limit_s, AFTER_LIMIT_S)
@@ -236,6 +239,7 @@ class ModalExecutor:
             limit_s=limit_s,
             cores=reserved.cores,
             memory_gib=reserved.memory_gib,
+            reused=self.deployment.reuse and step.kind is StepKind.TRAIN,
         )
 
     def _options(self, placement: Placement, reserved: Reservation, limit_s: int) -> dict[str, Any]:

@@ -54,6 +54,33 @@ def placements_after(gpus: Mapping[str, Gpu]) -> dict[str, Placement]:
     return {key: Placement(_variant(gpu), None) for key, gpu in gpus.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """The containers of one variant, and the pending runs that they do."""
+
+    variant: str
+    runs: int
+    containers: int
+    reused: bool
+    """Whether a container does several runs, one after the other."""
+
+    def text(self, *, with_variant: bool = False) -> str:
+        """For people."""
+        runs = f"{self.runs} runs{f' on {self.variant}' if with_variant else ''}"
+        if self.reused:
+            return f"{runs} in {self.containers} container{'s' * (self.containers > 1)}, one after the other"
+        if self.containers < self.runs:
+            return f"{runs}, {self.containers} at a time, each in a container of its own"
+        return f"{runs}, each in a container of its own"
+
+
+def containers_of(plan: Plan, placed: Mapping[str, Placement], *, reuse: bool) -> list[Containers]:
+    """Of each variant, in the plan's order. `reuse`: whether containers may be reused."""
+    counts = Counter(placed[one.run.key] for one in plan.pending)
+    parts = [(str(one.variant), runs, min(one.max_containers or runs, runs)) for one, runs in counts.items()]
+    return [Containers(variant, runs, most, reuse and most < runs) for variant, runs, most in parts]
+
+
 def one_gpu(placement: Placement) -> Placement:
     """For a follow-up step: a single GPU of the run's kind, the best of a list. The sweep's caps do not apply."""
     gpus = tuple(one.partition(":")[0] for one in placement.variant.gpus[:1])

@@ -10,6 +10,8 @@ from modal_app.store.layout import Store
 from modal_app.store.own_data import OwnData
 from modal_app.store.step import StepKind
 from runner.estimate.words import PrintedCost, printed_cost
+from runner.executors.choose import modal_containers
+from runner.executors.modal_gpus import Containers
 from runner.keys.code import Code
 from runner.launch import plan_inputs
 from runner.launch.plan_diff import PlanDiff
@@ -86,6 +88,8 @@ class PrintedPlan:
     cost: PrintedCost | None = None
     left_out: tuple[LeftOut, ...] = ()
     """The points of the sweep that are not run."""
+    containers: tuple[Containers, ...] = ()
+    """On Modal, those of each kind of GPU, and the runs that they do."""
     further: int = 0
     """How many runs may follow at most, if results choose them: search=coordinate and search=tpe."""
 
@@ -119,6 +123,7 @@ def printed_plan(
         written=tuple(map(str, written)),
         cost=printed_cost(launch.cost),
         left_out=launch.request.left_out,
+        containers=tuple(modal_containers(launch.executor, plan)),
         further=launch.request.round.further if launch.request.round else 0,
     )
 

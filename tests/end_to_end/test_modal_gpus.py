@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.end_to_end.axosweep import Axosweep
-from tests.end_to_end.on_modal import local_modal
+from tests.end_to_end.on_modal import finish, local_modal
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts, noop_settings
 
@@ -45,6 +45,17 @@ def test_so_many_runs_train_at_a_time_as_were_asked_for(on_modal: Axosweep, serv
     assert server.peak_gpus() == 2
 
 
+def test_a_container_does_one_run_after_the_other_where_there_are_more_runs_than_containers(
+    on_modal: Axosweep, server: ModalServer
+) -> None:
+    words = ("-m", "lora=r4,r8,r16", "learning_rate=1e-3,4e-3", "tracking=disabled", "executor=modal", "--yes")
+    assert finish(on_modal, *words, "executor.parallel=2") == {"succeeded": 6}
+    assert "takes no further call" not in server.log()
+    assert len(server.tasks("train")) == 2
+    calls = server.function_calls("train")
+    assert Counter(len(call.tasks) for call in calls) == {1: 6}, "each run was started once"
+
+
 def test_what_will_do_as_well_is_asked_for_and_taken(on_modal: Axosweep, server: ModalServer) -> None:
     server.set_full_gpus("H100:2")
     done = on_modal.run(*WORDS, "gpu=h100", "gpu.count=2", "gpu.fallback=[a100_80gb]", "executor.max_gpus=2")
@@ -52,7 +63,7 @@ def test_what_will_do_as_well_is_asked_for_and_taken(on_modal: Axosweep, server:
     name = "train_H100x2_A100-80GBx2"
     asked = [spec.resources.gpu_config for spec in server.function_specs()[name]]
     assert [(gpu.gpu_type, gpu.count) for gpu in asked] == [("H100", 2), ("A100-80GB", 2)]
-    assert [task.gpu for task in server.tasks(name)] == ["A100-80GB:2"] * 2
+    assert [task.gpu for task in server.tasks(name)] == ["A100-80GB:2"], "one after the other, in one container"
     assert server.peak_gpus() == 2
     assert not server.function_calls("train")
 

@@ -18,5 +18,12 @@ def shipped_node() -> dict[str, Any]:
     return node
 
 
-def shipped(*, gpu_lists: tuple[tuple[str, ...], ...] = (), kernels: tuple[str, ...] = (), **node: Any) -> Deployment:
-    return Deployment.from_node(shipped_node() | node).wanted_by(gpu_lists=gpu_lists, kernels=kernels)
+def shipped(
+    *,
+    gpu_lists: tuple[tuple[str, ...], ...] = (),
+    kernels: tuple[str, ...] = (),
+    reused: bool = False,
+    **node: Any,
+) -> Deployment:
+    """`reused`: as for a plan that has more runs than containers."""
+    return Deployment.from_node(shipped_node() | node).wanted_by(gpu_lists=gpu_lists, kernels=kernels, reuse=reused)

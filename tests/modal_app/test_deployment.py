@@ -142,6 +142,9 @@ def test_trainers_read_the_cache_and_write_their_runs(
     assert (specs["notify"].timeout_secs, len(specs["notify"].volume_mounts)) == (60, 0)
     assert {spec.retry_policy.retries for spec in specs.values()} == {5}, "more than the attempts of a run"
     assert {name for name, spec in specs.items() if spec.single_use_containers} == {"train", "after"}
+    deploy(shipped(reused=True))
+    assert not server.function_specs()["train"][-1].single_use_containers
+    assert server.function_specs()["after"][-1].single_use_containers
     assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
     assert {spec.startup_timeout_secs for spec in specs.values()} == {3600}, "else one that hangs is rented for a day"
     reserved = {name: (spec.resources.milli_cpu, spec.resources.memory_mb) for name, spec in specs.items()}

@@ -54,6 +54,18 @@ def test_a_plan_that_is_refused_gives_no_command(
     assert "Run it" not in told.out
 
 
+def test_a_plan_says_which_containers_are_reused(capsys: pytest.CaptureFixture[str]) -> None:
+    capped = ("plan", *GRID, "gpu=a100_80gb", "gpu.count=1,2", "executor=modal", "executor.max_gpus=7")
+    assert cli.main([*capped]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("reuse   ")]
+    assert said == [
+        "reuse   4 runs on A100-80GB:1 in 3 containers, one after the other",
+        "reuse   4 runs on A100-80GB:2 in 2 containers, one after the other",
+    ]
+    assert cli.main([*capped, "executor.modal.reuse=false"]) == 0
+    assert capsys.readouterr().out.count("at a time, each in a container of its own (executor.modal.reuse=false)") == 2
+
+
 def test_a_plan_for_cards_that_are_not_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "gpu=h100", "gpu.count=8"]) == 0
     told = capsys.readouterr()

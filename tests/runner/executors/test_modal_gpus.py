@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from modal_app.store.layout import Store
 from runner.errors import SweepError
-from runner.executors.modal_gpus import Variant, placements, split
+from runner.executors.modal_gpus import Variant, containers_of, placements, split
 from runner.types import ExecutorChoice, Gpu
 from tests.runner.builders import plan, run
 
@@ -83,3 +83,22 @@ def test_runs_that_ask_for_the_same_share_a_cap(store: Store) -> None:
     runs = [run({"lora_r": rank}, gpu=Gpu("h100", 2)) for rank in range(5)]
     placed = placements(plan(runs, store), ExecutorChoice("modal", max_gpus=7))
     assert {one.max_containers for one in placed.values()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("cap", "reuse", "says"),
+    [
+        (3, True, "5 runs in 3 containers, one after the other"),
+        (1, True, "5 runs in 1 container, one after the other"),
+        (3, False, "5 runs, 3 at a time, each in a container of its own"),
+        (5, True, "5 runs, each in a container of its own"),
+        (None, True, "5 runs, each in a container of its own"),
+    ],
+)
+def test_containers_are_reused_where_there_are_fewer_than_runs(
+    store: Store, cap: int | None, reuse: bool, says: str
+) -> None:
+    pending = plan([run({"lora_r": rank}, gpu=Gpu("h100", 1)) for rank in range(5)], store)
+    (containers,) = containers_of(pending, placements(pending, ExecutorChoice("modal", parallel=cap)), reuse=reuse)
+    assert containers.text() == says
+    assert containers.reused is (reuse and cap is not None and cap < 5)
