@@ -77,11 +77,13 @@ def _end(broker: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_handlers_left() -> Iterator[None]:
+def _logging_as_before() -> Iterator[None]:
     """Hydra gives the root logger a handler for the output of one test, and what later tests log would fail to reach
-    it."""
-    before = logging.root.handlers[:]
+    it. `--info` has it log everything: every later composition would be made twice, to describe it.
+    """
+    before, level = logging.root.handlers[:], logging.root.level
     yield
+    logging.root.setLevel(level)
     for handler in set(logging.root.handlers).difference(before):
         logging.root.removeHandler(handler)
 

@@ -8,7 +8,6 @@ tests/runner/test_fast_compose.py checks that both are equal.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.composing.hydra_inside import CachingLoader, plain
+from runner.composing.hydra_inside import CachingLoader, copied, plain
 from runner.composing.job_overrides import JobOverride, another_number, parsed
 from runner.composing.shared_config import CANNOT_SET, HYDRA_ERRORS, SharedConfig, SharedConfigs
 
@@ -62,7 +61,7 @@ def compose_all(
     """
     composer = composer or Composer(master, loader, keep=by_hydra)
     if len(jobs) == 1 and not by_hydra and composer.is_master(jobs[0]):
-        return [composer.described(copy.deepcopy(master), first)]
+        return [composer.described(copied(master), first)]
     found: dict[int, ComposedJob | Exception] = {}
     for choices, numbers in composer.by_choices(jobs, by_hydra=by_hydra).items():
         shared = composer.shared_by(choices)

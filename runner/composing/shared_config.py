@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.composing.hydra_inside import PLUGINS, CachingLoader, apply_overrides, is_typed, plain
+from runner.composing.hydra_inside import PLUGINS, CachingLoader, apply_overrides, copied, is_typed, plain
 from runner.composing.interpolations import InterpolationReads, reads_of
 from runner.composing.job_overrides import JobOverride, in_order, independent
 from runner.composing.plain_values import NotPlain, with_value
@@ -68,7 +69,7 @@ class SharedConfig:
             raise NotPlain
         config = self.config
         if values:
-            config = copy.deepcopy(config)
+            config = copied(config)
             apply_overrides([one.override for one in values], config)
         node = plain(config, resolve=True)
         if len(self._layered) == _MOST_LAYERED:
@@ -80,8 +81,9 @@ class SharedConfig:
 class SharedConfigs:
     """`master` is the config that the sweep started with.
 
-    Most of what Hydra composes is its own node, which nearly always is the same for all sets of a sweep. So that is
-    composed once for each way in which the sets' files set it; every other set is composed without it.
+    Most of what Hydra composes is its own node, which nearly always is the same for all sets of a sweep. So a set is
+    composed without it if that node is set by the files that set it in `master`; otherwise, it is composed once for
+    each way in which the sets' files set the plugins.
     """
 
     def __init__(self, master: DictConfig, loader: CachingLoader) -> None:
@@ -102,11 +104,23 @@ class SharedConfigs:
             return self._complete(choices)  # Hydra raises the error with its full message
         if "${" in self._plugins + found.plugins:
             return self._complete(choices)  # an interpolation may read what differs between sets
+        if found.set_by == self._set_by:
+            return _shared(found.config, found.choices, None)
         if found.plugins not in self._sets:
             complete = self._complete(choices)
             self._sets[found.plugins] = complete.sets
             return complete
         return _shared(found.config, found.choices, self._sets[found.plugins])
+
+    @cached_property
+    def _set_by(self) -> Sequence[ResultDefault] | None:
+        """The files that set something in Hydra's own node of the config that the sweep started with."""
+        lines = OmegaConf.to_container(self._master.hydra.overrides.task, resolve=False)
+        task = OverridesParser.create().parse_overrides(cast(list[str], lines))
+        try:
+            return self._loader.files_of_hydra(self._master, [*self._hydra_overrides, *task])
+        except HYDRA_ERRORS:
+            return None  # such as a group without an option, which each job chooses
 
     def _complete(self, choices: Sequence[Override]) -> SharedConfig:
         config = self._loader.load_sweep_config(self._master, [str(one.input_line) for one in choices])

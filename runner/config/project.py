@@ -96,7 +96,7 @@ def find_project(config_dir: str | None = None) -> Project:
         _check(own, config_dir)
         conf.append(own)
         homes.insert(0, own.parent)
-    if (here / CONF).is_dir():
+    if here != shipped and (here / CONF).is_dir():
         foreign = here / CONF if _is_foreign(here / CONF) else None
         conf += [] if foreign else [here / CONF]
     return Project(

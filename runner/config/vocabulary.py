@@ -56,13 +56,14 @@ def read_vocabulary(project: Project | None = None) -> Vocabulary:
     for name in ("hydra", AXOLOTL, MODEL_FACTS, DATASET_FACTS):
         nodes.pop(name, None)
     sweeps, chosen = project.sweep_files(), _chosen(files[Path(ROOT_CONFIG)])
-    writing = [group for group in chosen if _writes_axolotl(group, contents)]
+    writers = {path.parent for path, content in contents.items() if AXOLOTL in content}
+    writing = [group for group in chosen if Path(group) in writers]
     return Vocabulary(
         groups={**_groups(files), SWEEPS: _sorted(sweeps)},
         chosen=chosen,
         nodes=nodes,
         fields=axolotl_fields(),
-        pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes(file)),
+        pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes_as_of(file, _stamp(file))),
         recipes=tuple(group for group in writing if chosen[group] and group not in (BASE_OPTION, EXPERIMENT)),
         bases=project.bases,
         read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*writing, BASE_OPTION, EXPERIMENT})}),
@@ -77,14 +78,14 @@ def _groups(files: Iterable[Path]) -> dict[str, tuple[str, ...]]:
     return {group: _sorted(options[group]) for group in sorted(options)}
 
 
-def _writes_axolotl(group: str, contents: Mapping[Path, Mapping[str, Any]]) -> bool:
-    return any(AXOLOTL in content for path, content in contents.items() if path.parent.as_posix() == group)
-
-
 def _content(path: Path, file: Path) -> Mapping[str, Any] | None:
     """What a config file adds to a composed config. None for one that cannot be read, which is reported when used."""
+    return _content_as_of(path, file, _stamp(file))
+
+
+def _stamp(file: Path) -> tuple[int, int]:
     seen = file.stat()
-    return _content_as_of(path, file, (seen.st_mtime_ns, seen.st_size))
+    return seen.st_mtime_ns, seen.st_size
 
 
 @functools.cache
@@ -97,7 +98,8 @@ def _content_as_of(path: Path, file: Path, stamp: tuple[int, int]) -> Mapping[st
     return _below(package, content)
 
 
-def _only_axes(file: Path) -> bool:
+@functools.cache
+def _only_axes_as_of(file: Path, stamp: tuple[int, int]) -> bool:
     try:
         content = load_yaml(file.read_text(encoding="utf-8"), file)
     except (SweepError, UnicodeDecodeError):
