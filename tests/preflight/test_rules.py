@@ -74,7 +74,7 @@ def _severities(rule: str) -> str:
 
 def _table(place: Path) -> str:
     """A line for each rule: its severity and name, the first paragraph of its docstring, and the sources it names."""
-    lines = ["| rule | speaks when | documented by |", "|---|---|---|"]
+    lines = ["| rule | what it reports | documented by |", "|---|---|---|"]
     for rule in RULES:
         name = rule.__name__
         sentence = " ".join((rule.__doc__ or "").split("\n\n")[0].split()).replace("|", "\\|")

@@ -67,7 +67,7 @@ def alpha_far_from_the_rank(run: RunFacts) -> Iterator[Finding]:
     if _is_usual(scale, rank, stable=stable):
         return
     formula = "lora_alpha / sqrt(lora_r), with rsLoRA" if stable else "lora_alpha / lora_r"
-    much = "learning_rate is in effect multiplied by as much" if scale > 1 else "it hardly reaches the model"
+    much = "learning_rate is in effect multiplied by as much" if scale > 1 else "it hardly changes the model"
     yield warning(
         "lora_alpha",
         run.axolotl["lora_alpha"],
@@ -85,7 +85,7 @@ def _is_usual(scale: float, rank: float, *, stable: bool) -> bool:
 
 
 def rank_of_more_weights_than_the_matrices(run: RunFacts) -> Iterator[Finding]:
-    """With a rank of more than half the model's width, the two matrices of LoRA are larger than the one they adapt."""
+    """With a rank above half the model's width, LoRA's two matrices have more weights than the one that they adapt."""
     rank, model = run.number("lora_r") or 0, run.model
     if not run.adapts or model is None or model.parameters < SMALL or run.axolotl.get("lora_model_dir"):
         return
@@ -101,7 +101,7 @@ def rank_of_more_weights_than_the_matrices(run: RunFacts) -> Iterator[Finding]:
 
 
 def dropout_of_half_the_adapter(run: RunFacts) -> Iterator[Finding]:
-    """A lora_dropout of a half hides most of what an adapter of low rank could learn."""
+    """A lora_dropout of a half hides most of what a small adapter could learn."""
     dropout = run.number("lora_dropout") or 0
     if run.adapts and dropout >= 0.5:
         yield warning(
@@ -114,14 +114,14 @@ def dropout_of_half_the_adapter(run: RunFacts) -> Iterator[Finding]:
 
 
 def weight_decay_of_half_the_weights(run: RunFacts) -> Iterator[Finding]:
-    """A weight decay of 0.5 or more pulls pretrained weights to zero; AdamW takes 0 to 0.1."""
+    """A weight decay of 0.5 or more pulls pretrained weights to zero; usual with AdamW are 0 to 0.1."""
     decay = run.number("weight_decay") or 0
     optimizer = str(run.axolotl.get("optimizer") or "")
     if decay >= 0.5 and "lion" not in optimizer and "muon" not in optimizer:
         yield warning(
             "weight_decay",
             run.axolotl["weight_decay"],
-            f"each step takes learning_rate x {decay:g} of every trained weight away, {decay / 0.1:.2g} times as much "
+            f"each step removes learning_rate x {decay:g} of every trained weight, {decay / 0.1:.2g} times as much "
             "as the largest usual value (0.1), so the run unlearns while it learns",
             "Set weight_decay=0.01, or 0.",
             WEIGHT_DECAY,

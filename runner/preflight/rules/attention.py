@@ -34,8 +34,8 @@ OLD_KEYS = (
 
 
 def packed_rows_that_see_each_other(run: RunFacts) -> Iterator[Finding]:
-    """With sample_packing, each row has to be kept apart from those before it in the same sequence; not every attention
-    does so."""
+    """With sample_packing, a row must not see the rows before it in the same sequence; not every attention prevents
+    that."""
     config = run.axolotl
     if not config.get("sample_packing") or config.get("diffusion_lm") or any(config.get(key) for key in OLD_KEYS):
         return
@@ -46,7 +46,7 @@ def packed_rows_that_see_each_other(run: RunFacts) -> Iterator[Finding]:
     yield warning(
         "sample_packing",
         True,
-        f"{seen}, Axolotl does not keep packed rows apart: each row is trained with those before it in view",
+        f"{seen}, Axolotl does not keep packed rows apart: in training, each row sees the rows before it",
         "Set attn_implementation=flash_attention_2 (or sdpa).",
         PACKING,
     )
@@ -74,7 +74,7 @@ def flash_attention_in_fp32(run: RunFacts) -> Iterator[Finding]:
 
 
 def sequence_longer_than_the_context(run: RunFacts) -> Iterator[Finding]:
-    """sequence_len has more tokens than the model has positions: those beyond are nothing that it has learned."""
+    """sequence_len is longer than the model's context: the model has learned nothing about positions beyond it."""
     context, source = _context(run)
     length = run.number("sequence_len")
     if context and length and length > context and not any(run.axolotl.get(key) for key in LONGER):

@@ -38,7 +38,7 @@ TAKE_NULL = frozenset(
 
 
 def split_that_a_file_does_not_have(run: RunFacts) -> Iterator[Finding]:
-    """A file has one split, `train`: any other one, and a slice without rows, ends the run before it trains."""
+    """A file has one split, `train`: another split, or a slice without rows, ends the run before it trains."""
     for one in (*run.training, *run.testing):
         split = split_of(one.entry)
         if not Path(one.path).expanduser().is_file() or one.entry.get("data_files"):
@@ -123,7 +123,7 @@ def _type_to_name(run: RunFacts, rows: LocalRows) -> str:
 
 
 def message_whose_content_is_null(run: RunFacts) -> Iterator[Finding]:
-    """Messages have null as their content: most templates join texts, and Axolotl ends with an error of one."""
+    """Messages have null as their content: most templates join texts, and then fail."""
     if run.axolotl.get("rl") or own_data_of(run.axolotl):
         return
     for one in (*run.training, *run.testing):
@@ -154,7 +154,7 @@ def dataset_named_twice(run: RunFacts) -> Iterator[Finding]:
             yield warning(
                 f"{second.at}.path",
                 second.path,
-                f"rows of it are those of {first.at}, too, so every epoch pays for them twice",
+                f"some of its rows are also rows of {first.at}, so every epoch pays for them twice",
                 "Remove one of the two, or name splits that do not overlap.",
                 CONFIG,
             )
@@ -168,8 +168,8 @@ def rows_of_a_hub_dataset_in_both(run: RunFacts) -> Iterator[Finding]:
                 yield warning(
                     f"{test.at}.split",
                     test.entry.get("split"),
-                    f"rows of it are those of {one.at} ({one.path}), which are trained on, so its loss falls as the "
-                    "run memorizes them",
+                    f"some of its rows are also rows of {one.at} ({one.path}), which the run trains on, so its loss "
+                    "falls as the run memorizes them",
                     "Name splits that do not overlap, such as train[:95%] and train[95%:].",
                     SLICES,
                 )
@@ -190,7 +190,7 @@ def shards_that_leave_few_rows(run: RunFacts) -> Iterator[Finding]:
             yield warning(
                 f"{one.at}.shards",
                 shards,
-                f"the run trains on one of the shards only, which is {left}, and never reads the others",
+                f"the run trains on only one of the shards, which is {left}, and never reads the others",
                 f"Remove {one.at}.shards; for a part of the rows use {one.at}.split=train[:10%], and to tokenize in "
                 "parts preprocess_shards.",
                 CONFIG,
@@ -198,7 +198,8 @@ def shards_that_leave_few_rows(run: RunFacts) -> Iterator[Finding]:
 
 
 def shard_that_does_not_exist(run: RunFacts) -> Iterator[Finding]:
-    """Shards are counted from 0: the number of shards itself is none of them, and Axolotl ends with an error."""
+    """Shards are numbered from 0, so a number equal to the number of shards is too large: Axolotl ends with an
+    error."""
     places = [(f"{one.at}.shards_idx", one.entry.get("shards"), one.entry.get("shards_idx")) for one in run.training]
     places.append(("dataset_shard_idx", run.axolotl.get("dataset_shard_num"), run.axolotl.get("dataset_shard_idx")))
     for at, shards, index in places:
@@ -214,7 +215,7 @@ def shard_of_all_rows(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "dataset_shard_num",
             shards,
-            f"the run trains on one of the shards only, which is 1/{shards} of the prepared rows",
+            f"the run trains on only one of the shards, which is 1/{shards} of the prepared rows",
             "Remove it.",
             CONFIG,
         )
@@ -231,7 +232,7 @@ def weight_that_leaves_few_rows(run: RunFacts) -> Iterator[Finding]:
     yield warning(
         "datasets.0.weight",
         run.training[0].entry["weight"],
-        f"the run trains on {left}: a weight leaves out rows, and does not weigh the loss",
+        f"the run trains on {left}: a weight leaves out rows, and does not scale the loss",
         "Remove it, or write datasets.0.split=train[:1%] for a part.",
         CONFIG,
     )

@@ -36,7 +36,7 @@ def evaluations_without_rows(run: RunFacts) -> Iterator[Finding]:
 
 
 def held_out_rows_that_cannot_be(run: RunFacts) -> Iterator[Finding]:
-    """`val_set_size` leaves no row to train on, or is a number of rows where Axolotl reads only a part of 1."""
+    """`val_set_size` leaves no row to train on, or is a number of rows where Axolotl accepts only a share below 1."""
     size = run.number("val_set_size") or 0
     if size <= 0 or run.testing or own_data_of(run.axolotl):
         return
@@ -51,7 +51,7 @@ def held_out_rows_that_cannot_be(run: RunFacts) -> Iterator[Finding]:
 
 
 def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
-    """Fewer than 10 rows are held out: their loss differs by chance more than runs differ."""
+    """Fewer than 10 rows are held out: chance changes their loss more than the runs differ."""
     size = run.number("val_set_size") or 0
     if run.testing:
         counts = [one.taken for one in run.testing]
@@ -66,8 +66,8 @@ def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             at,
             value,
-            f"that is {rows} row{'' if rows == 1 else 's'} for evaluation; the loss of so few differs by chance more "
-            "than runs differ, so it cannot rank them",
+            f"that is {rows} row{'' if rows == 1 else 's'} for evaluation; with so few, chance changes the loss "
+            "more than the runs differ, so it cannot rank them",
             "Hold out 50 rows or more.",
             NOISE,
         )
@@ -95,7 +95,7 @@ def most_rows_held_out(run: RunFacts) -> Iterator[Finding]:
 
 
 def evaluation_rows_that_are_trained_on(run: RunFacts) -> Iterator[Finding]:
-    """Rows of the evaluation are rows of training, too: their loss says how well the run remembers them."""
+    """Held-out rows are also trained on: their loss says how well the run remembers them."""
     trained = [one.rows.digests for one in run.training if one.rows and one.taken == one.rows.count]
     found: list[tuple[str, Any, int, int]] = []
     for one in run.testing:

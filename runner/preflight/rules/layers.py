@@ -62,7 +62,7 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
             yield error(
                 "lora_target_modules",
                 targets,
-                f"{one} is no matrix but a part of {found.model_type} that holds some, and PEFT refuses it",
+                f"{one} is not a matrix but a part of {found.model_type} that contains matrices, and PEFT refuses it",
                 f"Name what is inside: [{', '.join(inside)}].",
                 PEFT_TARGETS,
             )

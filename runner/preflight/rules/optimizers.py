@@ -74,14 +74,15 @@ def schedule_without_its_arguments(run: RunFacts) -> Iterator[Finding]:
 
 
 def schedule_of_an_optimizer_without_one(run: RunFacts) -> Iterator[Finding]:
-    """A schedule-free optimizer averages weights instead of lowering its rate; a schedule lowers it all the same."""
+    """A schedule-free optimizer averages weights instead of lowering its rate, but the schedule still lowers the
+    rate."""
     optimizer = str(run.axolotl.get("optimizer") or "")
     scheduler = str(run.axolotl.get("lr_scheduler") or "cosine")
     if optimizer.startswith("schedule_free") and not scheduler.startswith("constant") and not run.foreign:
         yield warning(
             "lr_scheduler",
             run.axolotl.get("lr_scheduler"),
-            f"{optimizer} takes the place of a schedule, and loses what it gains if {scheduler} lowers its rate, too",
+            f"{optimizer} replaces a schedule, and loses its advantage if {scheduler} also lowers its rate",
             "Set lr_scheduler=constant.",
             SCHEDULE_FREE,
         )

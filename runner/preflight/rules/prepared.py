@@ -20,7 +20,7 @@ LONG_ROWS = 50
 
 
 def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
-    """The prepared dataset has no row, or none with a token that is trained. A newer axosweep prepares no such one."""
+    """The prepared dataset has no row, or no token that is trained. An earlier version of axosweep prepared it."""
     known, length = run.prepared, run.axolotl.get("sequence_len")
     if known.rows == 0:
         yield error("sequence_len", length, "no row of the prepared dataset is left", "Make it larger.", CONFIG)
@@ -35,7 +35,7 @@ def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
 
 
 def only_ends_of_turns_are_trained(run: RunFacts) -> Iterator[Finding]:
-    """One or two different tokens are all that is trained, such as the end of every turn: no answer is learned."""
+    """Only one or two different tokens are trained, such as the end of every turn: no answer is learned."""
     known = run.prepared
     if not known.rows or not known.tokens or not known.trained_tokens:
         return
@@ -49,7 +49,7 @@ def only_ends_of_turns_are_trained(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "datasets",
             "(prepared)",
-            f"{which}, which may be the ends of turns alone, and teach nothing else",
+            f"{which}, which may be only the ends of turns, so the run learns nothing else",
             "Look at them with `axosweep data`, and check roles_to_train and train_on_eos.",
             CONVERSATIONS,
         )

@@ -79,10 +79,11 @@ NAMES = {
     Method.SIMPO: "SimPO",
     Method.ONLINE: "online reinforcement learning",
 }
+ADAPTERS = {"lora": "LoRA", "qlora": "QLoRA"}
 
 
 def learning_rate_too_high(run: RunFacts) -> Iterator[Finding]:
-    """A learning rate several times above what the method, the optimizer and the model's size take breaks the model."""
+    """The learning rate is several times above the usual rates for the method, the optimizer and the model's size."""
     rate, factor = run.number("learning_rate"), _tolerance(_optimizer(run))
     if rate is None or factor is None or _lora_keys_without_adapter(run):
         return
@@ -94,15 +95,15 @@ def learning_rate_too_high(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "learning_rate",
             run.axolotl["learning_rate"],
-            f"{_what(run)} with {optimizer} is known to work up to about {limit:.0e}, and this is "
-            f"{_times(rate / limit)} that: the weights are thrown off, and the steps are paid for nothing",
+            f"{_what(run, optimizer)} is known to work up to about {limit:.0e}, and this rate is "
+            f"{_times(rate / limit)} that: the run would diverge, and its steps would be wasted",
             f"Set learning_rate={_advised(run, factor):.0e}{'' if run.adapts else ', or train an adapter (lora=r16)'}.",
             source,
         )
 
 
 def learning_rate_too_low(run: RunFacts) -> Iterator[Finding]:
-    """At a learning rate far below what the method takes, or with plain SGD at a rate for Adam, nothing is learned."""
+    """The learning rate is far below the usual rates for the method, or plain SGD has a rate for Adam."""
     rate, optimizer = run.number("learning_rate"), _optimizer(run)
     if rate is None:
         return
@@ -111,8 +112,8 @@ def learning_rate_too_low(run: RunFacts) -> Iterator[Finding]:
             yield warning(
                 "learning_rate",
                 run.axolotl["learning_rate"],
-                f"{optimizer} multiplies the clipped gradient by it, so a step moves all weights together by at most "
-                f"{rate:.0e}, a thousandth of a step of Adam or less: the run learns next to nothing",
+                f"{optimizer} multiplies the clipped gradient by this rate, so a step changes all weights together "
+                f"by at most {rate:.0e}, a thousandth of a step of Adam or less: the run would learn almost nothing",
                 "Set optimizer=adamw_torch_fused, or learning_rate=1e-2.",
                 LOMO,
             )
@@ -126,8 +127,8 @@ def learning_rate_too_low(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "learning_rate",
             run.axolotl["learning_rate"],
-            f"{_what(run)} with {optimizer} takes {low:.0e} or more, and this is 1/{low / rate:.3g} of that: the run "
-            "would end about where it began",
+            f"{_what(run, optimizer)} needs {low:.0e} or more, and this rate is 1/{low / rate:.3g} of that: the run "
+            "would hardly change the model",
             f"Set learning_rate={_advised(run, factor):.0e}.",
             band.source,
         )
@@ -200,12 +201,13 @@ def _size_class(run: RunFacts) -> int:
     return sum(run.parameters >= size for size in SIZES)
 
 
-def _what(run: RunFacts) -> str:
+def _what(run: RunFacts, optimizer: str) -> str:
+    """`fine-tuning with LoRA (8.03 billion parameters, adamw_torch)`"""
     adapter = run.axolotl.get("adapter")
-    kind = {"lora": "LoRA", "qlora": "QLoRA"}.get(str(adapter), str(adapter)) if adapter else "all weights"
-    sized = "" if run.parameters is None else f" of a model of {_billions(run.parameters)}"
+    kind = f"with {ADAPTERS.get(str(adapter), str(adapter))}" if adapter else "of all weights"
+    sized = "" if run.parameters is None else f"{_billions(run.parameters)}, "
     by = f" ({run.axolotl['rl']})" if run.axolotl.get("rl") else ""
-    return f"{NAMES[method_of(run)]}{by} of {kind}{sized}"
+    return f"{NAMES[method_of(run)]}{by} {kind} ({sized}{optimizer})"
 
 
 def _billions(parameters: float) -> str:

@@ -29,8 +29,8 @@ def groups_that_do_not_fill_the_batch(run: RunFacts) -> Iterator[Finding]:
         yield error(
             "trl.num_generations",
             _trl(run).get("num_generations"),
-            f"{batch:g} generations at a time ({what}) are no multiple of the {group:g} of a group, and TRL refuses "
-            "that once the model is loaded",
+            f"{batch:g} generations at a time ({what}) are not a multiple of the {group:g} of a group, and TRL "
+            "refuses that once the model is loaded",
             f"Set trl.num_generations={_divisor(int(batch), int(group))}, or gradient_accumulation_steps={int(group)}.",
             GRPO_CONFIG,
         )
@@ -46,15 +46,15 @@ def groups_that_do_not_fill_an_evaluation(run: RunFacts) -> Iterator[Finding]:
         yield error(
             key,
             run.axolotl.get(key),
-            f"an evaluation takes {batch:g} generations at a time ({key} x processes), which is no multiple of the "
-            f"{group:g} of a group, and TRL refuses that once the model is loaded",
+            f"an evaluation takes {batch:g} generations at a time ({key} x processes), which is not a multiple of "
+            f"the {group:g} of a group, and TRL refuses that once the model is loaded",
             f"Set eval_batch_size={int(group)}, or val_set_size=0.",
             GRPO_CONFIG,
         )
 
 
 def kto_of_one_row_at_a_time(run: RunFacts) -> Iterator[Finding]:
-    """KTO estimates how far the model has moved by the other rows of a batch, so that one row is none."""
+    """KTO uses the other rows of a batch to estimate how far the model has moved, so a batch of one row has none."""
     if run.axolotl.get("rl") == "kto" and run.number("micro_batch_size") == 1 and not run.foreign:
         yield error(
             "micro_batch_size",

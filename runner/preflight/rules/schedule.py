@@ -53,7 +53,7 @@ def interval_beyond_the_run(run: RunFacts) -> Iterator[Finding]:
 
 
 def method_that_never_gets_to_work(run: RunFacts) -> Iterator[Finding]:
-    """ReLoRA restarts and LISA draws other layers every so many steps, and the run has fewer."""
+    """ReLoRA restarts, or LISA draws other layers, after a number of steps that the run does not reach."""
     needs = {"jagged_restart_steps": "relora", "lisa_step_interval": "lisa_n_layers"}
     lost = {
         "jagged_restart_steps": "ReLoRA never merges what it has learned, and is plain LoRA",
@@ -159,7 +159,7 @@ def _steps_between_evaluations(run: RunFacts) -> float | None:
 
 
 def dozens_of_epochs(run: RunFacts) -> Iterator[Finding]:
-    """After some 16 epochs the same rows teach nothing more: the run learns them by heart."""
+    """After about 16 epochs the same rows teach nothing more: the run memorizes them."""
     key = "max_steps" if (run.number("max_steps") or 0) > 0 else "num_epochs"
     epochs = _epochs(run)
     ends_otherwise = bool(run.axolotl.get("early_stopping_patience") or run.axolotl.get("rl"))
@@ -169,8 +169,8 @@ def dozens_of_epochs(run: RunFacts) -> Iterator[Finding]:
     yield warning(
         key,
         run.axolotl[key],
-        f"all rows are trained on {'about ' if key == 'max_steps' else ''}{epochs:.4g} times: after 4 epochs repeated "
-        "rows are worth less than new ones, after 16 nothing, and the model learns them by heart",
+        f"all rows are trained on {'about ' if key == 'max_steps' else ''}{epochs:.4g} times: after 4 epochs "
+        "repeated rows are worth less than new ones, after 16 nothing, and the model memorizes them",
         f"{'Remove it, and set' if key == 'max_steps' else 'Set'} num_epochs=3, or stop early "
         "(early_stopping_patience=3 with eval_steps and save_steps).",
         REPEATED_DATA,

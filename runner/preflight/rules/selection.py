@@ -60,28 +60,28 @@ def saves_of_an_unknown_best(run: RunFacts) -> Iterator[Finding]:
 
 
 def best_is_the_highest_loss(run: RunFacts) -> Iterator[Finding]:
-    """With greater_is_better on a loss, the worst state counts as the best: it is the one that is loaded, or saved."""
+    """With greater_is_better on a loss, the worst state counts as the best one, and is loaded or saved."""
     metric = str(run.axolotl.get("metric_for_best_model") or "loss")
     if run.axolotl.get("greater_is_better") is True and metric.endswith("loss") and not run.axolotl.get("rl"):
         yield warning(
             "greater_is_better",
             True,
-            f"a smaller {metric} is better, so the run would take its worst state for the best, and stop as soon as it "
-            "improves if it stops early",
+            f"a smaller {metric} is better, so the run would choose its worst state as the best one, and early "
+            "stopping would end it as soon as it improves",
             "Remove it (~greater_is_better).",
             TRAINER,
         )
 
 
 def best_is_the_highest_perplexity(run: RunFacts) -> Iterator[Finding]:
-    """For a metric whose name does not end in `loss`, transformers takes the highest value for the best, and Axolotl
+    """For a metric whose name does not end in `loss`, transformers treats the highest value as the best, and Axolotl
     does not pass greater_is_better=false on."""
     metric = run.axolotl.get("metric_for_best_model")
     if metric in PERPLEXITY and not run.axolotl.get("rl") and run.evaluates:
         yield warning(
             "metric_for_best_model",
             metric,
-            "the run would take the state with the highest perplexity for its best one, even with "
+            "the run would choose the state with the highest perplexity as its best one, even with "
             "greater_is_better=false, which Axolotl does not pass on",
             "Set metric_for_best_model=eval_loss: the order is the same.",
             BUILDER,

@@ -47,8 +47,8 @@ def fsdp_on_one_card(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "fsdp_config",
             "(set, without offload_params)",
-            "on one card there is nothing to share: all weights stay on it, and each layer is gathered again in each "
-            "step for nothing",
+            "on one card there is nothing to share: all weights stay on it, and each layer is gathered again in "
+            "each step without any use",
             "Choose fsdp=none (or ~fsdp_config), or more cards (gpu.count=2).",
             FSDP,
         )

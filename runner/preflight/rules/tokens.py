@@ -32,7 +32,7 @@ def no_role_to_train(run: RunFacts) -> Iterator[Finding]:
     ends = [one for one, _ in silent if "all" in (one.entry.get("train_on_eos"), one.entry.get("train_on_eot"))]
     severity = Severity.ERROR if len(silent) == len(run.training) and not ends else Severity.WARNING
     for one, (key, seen, what) in silent:
-        only = "the tokens that end turns are all that is trained" if one in ends else "none of its tokens is trained"
+        only = "only the tokens that end turns are trained" if one in ends else "none of its tokens is trained"
         if one.entry.get("train_on_eos") == "last":
             only += ", and train_on_eos=last trains the end of no other turn"
         elif one in ends:
@@ -50,12 +50,12 @@ def no_role_to_train(run: RunFacts) -> Iterator[Finding]:
 
 
 def inputs_trained_against_the_data(run: RunFacts) -> Iterator[Finding]:
-    """`train_on_inputs` trains on all of a row, whatever else the config or the rows say is trained."""
+    """`train_on_inputs` trains on complete rows, even if the config or the rows say that only a part is trained."""
     if not run.axolotl.get("train_on_inputs"):
         return
     value = run.axolotl["train_on_inputs"]
     if run.axolotl.get("rl"):
-        without = f"Axolotl does not read it with rl={run.axolotl['rl']}, whose loss is that of whole answers"
+        without = f"Axolotl does not read it with rl={run.axolotl['rl']}, whose loss is computed on complete answers"
         yield warning("train_on_inputs", value, without, "Remove it.", INSTRUCTIONS)
         return
     for one in run.training:
@@ -66,11 +66,11 @@ def inputs_trained_against_the_data(run: RunFacts) -> Iterator[Finding]:
             yield warning("train_on_inputs", value, what, "Remove one of the two.", CONVERSATIONS)
         elif {"True", "False"} <= labels:
             what = f"it trains on every segment, so the labels of the segments in {one.path} have no effect"
-            yield warning("train_on_inputs", value, what, "Remove it, and the labels decide.", INSTRUCTIONS)
+            yield warning("train_on_inputs", value, what, "Remove it, so that the labels decide.", INSTRUCTIONS)
 
 
 def no_output_to_train(run: RunFacts) -> Iterator[Finding]:
-    """The answers are empty or missing, so the rows are read and computed, and nothing of them is trained."""
+    """The answers are empty or missing: the rows are computed, but nothing of them is trained."""
     if run.axolotl.get("rl") or run.axolotl.get("train_on_inputs") or own_data_of(run.axolotl):
         return
     for one in run.training:
@@ -87,8 +87,8 @@ def no_output_to_train(run: RunFacts) -> Iterator[Finding]:
             Severity.ERROR if alone else Severity.WARNING,
             f"{one.at}.type.field_output" if isinstance(one.entry.get("type"), Mapping) else f"{one.at}.path",
             column if isinstance(one.entry.get("type"), Mapping) else one.path,
-            f"`{column}`, which is what is trained, is empty in {without} of the {rows.count} rows of {one.path}, and "
-            "these teach nothing",
+            f"the run trains on `{column}`, which is empty in {without} of the {rows.count} rows of {one.path}, and "
+            "these rows teach nothing",
             "Remove these rows, or name the column with the answers.",
             INSTRUCTIONS,
         )
@@ -113,7 +113,7 @@ def _empty_turns(run: RunFacts, one: ListedDataset) -> Iterator[Finding]:
         f"{one.at}.path",
         one.path,
         f"the `{properties_of(one.entry)['content']}` of {empty} of the {total} messages that are trained "
-        f"({', '.join(turns)}) is empty, and these teach nothing",
+        f"({', '.join(turns)}) is empty, and these messages teach nothing",
         "Remove these rows, or name the property with the answers (message_property_mappings.content).",
         CONVERSATIONS,
     )

@@ -57,7 +57,8 @@ CHECKED = ("bos_token", "eos_token", "unk_token", "cls_token", "sep_token", "mas
 
 
 def template_of_another_family(run: RunFacts) -> Iterator[Finding]:
-    """An instruct model is trained in the format of another family: its own is forgotten, the new one costs rows."""
+    """An instruct model is trained in the format of another family: it forgets its own, and has to learn the new
+    one."""
     name = str(run.axolotl.get("base_model") or "").rstrip("/").rsplit("/", 1)[-1].lower()
     family = next((family for family, begins in FAMILIES.items() if re.match(begins, name)), None)
     added = any(run.axolotl.get(key) for key in ("tokens", "added_tokens_overrides", "tokenizer_config"))
@@ -78,7 +79,7 @@ def template_of_another_family(run: RunFacts) -> Iterator[Finding]:
                 at,
                 template,
                 f"the vocabulary of {run.axolotl['base_model']} does not have {' and '.join(MARKERS['chatml'])}, so "
-                "each is several pieces of text in every turn, and it was taught to answer in another format",
+                "each becomes several tokens in every turn, and the model was trained to answer in another format",
                 f"Write {at}=tokenizer_default for the model's own, or add both: "
                 "'special_tokens.eos_token=\"<|im_end|>\"' 'tokens=[\"<|im_start|>\"]' "
                 "lora_modules_to_save=[embed_tokens,lm_head].",
@@ -88,15 +89,15 @@ def template_of_another_family(run: RunFacts) -> Iterator[Finding]:
             yield warning(
                 at,
                 template,
-                f"{run.axolotl['base_model']} was taught to answer in another format, whose turns end in another "
-                "token; with this one it starts from text that its tokenizer splits into pieces",
+                f"{run.axolotl['base_model']} was trained to answer in another format, whose turns end in another "
+                "token; with this template, the tokenizer splits the marks of each turn into several tokens",
                 f"Write {at}=tokenizer_default for the model's own.",
                 TEMPLATES,
             )
 
 
 def template_that_the_vocabulary_lacks(run: RunFacts) -> Iterator[Finding]:
-    """The tokens around a turn are none of the model's, so each of them becomes many pieces of plain text."""
+    """The tokens around a turn are not in the model's vocabulary, so each of them becomes many tokens of plain text."""
     known = _known(run)
     added = {*_added(run.axolotl), *_overrides(run.axolotl).values()}
     if known is None:
@@ -110,15 +111,16 @@ def template_that_the_vocabulary_lacks(run: RunFacts) -> Iterator[Finding]:
             yield warning(
                 at,
                 template,
-                f"the vocabulary of {run.axolotl['base_model']} does not have {', '.join(lacking)}, so each is many "
-                "pieces of text in every turn, and no token ends one",
+                f"the vocabulary of {run.axolotl['base_model']} does not have {', '.join(lacking)}, so each becomes "
+                "many tokens in every turn, and no single token ends a turn",
                 f"Write {at}=tokenizer_default for the model's own, or add the tokens (added_tokens_overrides).",
                 TEMPLATES,
             )
 
 
 def answers_after_an_end_of_text(run: RunFacts) -> Iterator[Finding]:
-    """mistral-common ends every text that Axolotl gives it: a question that is tokenized apart from its answer, too."""
+    """mistral-common ends every text that it tokenizes: if a question is tokenized without its answer, the question,
+    too."""
     if not run.axolotl.get("tokenizer_use_mistral_common") or run.axolotl.get("rl"):
         return
     for one in run.training:
@@ -149,7 +151,7 @@ def new_tokens_without_embeddings(run: RunFacts) -> Iterator[Finding]:
 
 
 def special_token_that_the_vocabulary_lacks(run: RunFacts) -> Iterator[Finding]:
-    """A special token that is new to the model, under an adapter that does not train its embedding."""
+    """A special token is new to the model, and the adapter does not train its embedding."""
     special, known = run.axolotl.get("special_tokens"), _known(run)
     if not run.adapts or run.axolotl.get("lora_modules_to_save") or not isinstance(special, Mapping) or known is None:
         return
@@ -192,7 +194,8 @@ def end_of_turn_in_pieces(run: RunFacts) -> Iterator[Finding]:
 
 
 def override_of_a_token_that_is_not_there(run: RunFacts) -> Iterator[Finding]:
-    """`added_tokens_overrides` renames tokens that the tokenizer has added, by their numbers; another ends the run."""
+    """`added_tokens_overrides` renames added tokens of the tokenizer by their numbers; any other number ends the
+    run."""
     known = _known(run)
     numbers = set(known.added.values()) if known is not None else set()
     for number, token in _overrides(run.axolotl).items():
@@ -207,7 +210,7 @@ def override_of_a_token_that_is_not_there(run: RunFacts) -> Iterator[Finding]:
 
 
 def padding_that_hides_the_end(run: RunFacts) -> Iterator[Finding]:
-    """With pictures Axolotl masks every padding token, and where that also ends a turn, no end is ever trained."""
+    """With pictures, Axolotl masks every padding token; if this token also ends a turn, no end of a turn is trained."""
     special = run.axolotl.get("special_tokens")
     pad = special.get("pad_token") if isinstance(special, Mapping) else None
     if not run.axolotl.get("processor_type") or not isinstance(special, Mapping) or not pad:
@@ -220,7 +223,8 @@ def padding_that_hides_the_end(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             "special_tokens.pad_token",
             pad,
-            "it also ends a turn; with a processor Axolotl masks every one of it, so the model never learns to stop",
+            "this token also ends a turn; with a processor Axolotl masks all padding tokens, so the model "
+            "never learns to stop",
             "Leave the pad token as the model has it, or name another one.",
             PICTURES,
         )
