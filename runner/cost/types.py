@@ -108,7 +108,10 @@ class PastRuns:
     phases: Mapping[str, float]
     """Seconds of import, load, first (step), train, eval, save."""
     boot: float | None = None
-    """Seconds of its container beyond those of the worker; None on this machine."""
+    """Seconds of its container's boot; None on this machine, and for a run that was not the first of its container."""
+    around: float | None = None
+    """Further seconds of its container before and after its worker, such as for copying; None on this machine, and in
+    older records, whose `boot` includes them."""
     cores: float | None = None
     memory_gib: float | None = None
     cpu: Mapping[str, float] = field(default_factory=dict)
@@ -139,7 +142,7 @@ class Prediction:
     phases: Phases
     """Their sum is the likely number of `seconds`."""
     boot: Range
-    """Seconds of its container beyond those of the worker; zero on this machine."""
+    """Seconds of a container's boot; zero on this machine."""
     cores: Range
     memory_gib: Range
     basis: str
@@ -147,8 +150,17 @@ class Prediction:
     cpu_s: float | None = None
     """Processor seconds of its first rank, which do not depend on other work on the machine; None without records of
     the same shape."""
+    boots: float = 1.0
+    """How many boots it pays for. Below 1 where containers do several runs: then it is the mean over these runs."""
+    around: Range = NOTHING
+    """Seconds of its container before and after its worker, without a boot: waiting for the run, copying files."""
+
+    @property
+    def booting(self) -> Range:
+        """Seconds of the boots that it pays for."""
+        return self.boot.scaled(self.boots)
 
     @property
     def rented(self) -> Range:
         """Seconds that are paid for."""
-        return self.boot + self.seconds
+        return self.booting + self.around + self.seconds

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,8 @@ from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.estimate.seeds import OFF
-from runner.estimate.types import THIS_MACHINE, PlanCost, Pool, RunCost, Saving
+from runner.estimate.types import PlanCost, Pool, RunCost, Saving
+from runner.estimate.wall import wall
 from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
@@ -35,14 +36,14 @@ from runner.preflight.values import number
 from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, Run
 
 # Guesses, for what was not recorded.
-WARM_START = Range(5.0, 12.0, 30.0)
-"""Axolotl's imports before the first step of a launch on this machine."""
 PREPARE_START = Range(5.0, 20.0, 60.0)
 ROWS_S = Range(300.0, 1000.0, 3000.0)
 """Rows that are tokenized per second."""
 UNKNOWN_PREPARE = Range(10.0, 60.0, 900.0)
 FETCH_BYTES_S = Range(5e7, 2e8, 5e8)
 CHARACTERS_PER_TOKEN = 4.0
+BETWEEN_RUNS = Range(0.0, 1.0, 4.0)
+"""In a container that does several: it waits for the next one, two seconds at most, and commits files."""
 
 
 def plan_cost(
@@ -59,7 +60,9 @@ def plan_cost(
     """
     known = read_past(stores)
     estimator = _Estimator(store, known, rates, {})
-    runs = tuple(estimator.run(one.run, failing.get(one.run.key, 0)) for one in plan.pending)
+    sizes = Counter(pools[one.run.key] for one in plan.pending)
+    boots = {pool: pool.containers(runs) / runs for pool, runs in sizes.items()}
+    runs = tuple(estimator.run(one.run, failing.get(one.run.key, 0), boots[pools[one.run.key]]) for one in plan.pending)
     wanted = {planned.run.data_key for planned in plan.pending}
     missing = [one for one in plan.datasets if one.key in wanted and not one.done]
     experiments = {planned.run.key: planned.run.experiment for planned in plan.pending}
@@ -71,11 +74,12 @@ def plan_cost(
         runs=runs,
         preparing_s=preparing_s,
         preparing=None if rent is None else preparing_s * rent,
-        wall=_wall(runs, pools, parts),
-        at_a_time=_at_a_time(pools),
+        wall=wall(runs, pools, parts),
+        at_a_time=sum(min(runs, pool.most or runs) for pool, runs in sizes.items()),
         rates=rates,
         preparing_each={one.key: seconds for one, seconds in zip(missing, parts, strict=True)},
         rungs=next((one.step.rungs for one in plan.pending if one.step.rungs), None),
+        boots=sum(pool.containers(runs) for pool, runs in sizes.items()) if any(pool.reused for pool in sizes) else 0,
         at_rungs=sum(bool(one.at_rung) for one in plan.pending),
         audited=_audited(plan),
     )
@@ -98,8 +102,9 @@ class _Estimator:
     _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
     """Most runs of a sweep have the same shape and length, so each prediction is made once."""
 
-    def run(self, run: Run, failing: int) -> RunCost:
-        """`failing`: as in `plan_cost`. Each of these tries boots, starts, and fails in one of its first steps."""
+    def run(self, run: Run, failing: int, boots: float) -> RunCost:
+        """`failing`: as in `plan_cost`. Each of these tries boots, starts, and fails in one of its first steps.
+        `boots`: how many boots its last try pays for."""
         key, data_key, experiment = run.key, run.data_key, run.experiment
         smaller = changes_after(experiment.axolotl, failing)
         config, gpu = {**with_files(experiment.axolotl), **smaller}, experiment.gpu
@@ -118,16 +123,15 @@ class _Estimator:
         if isinstance(found, str):
             why = f"{unknown}, and no similar run was trained here" if unknown and gpu.type in GPUS else found
             return self._rented(RunCost(key, length, reason=why), experiment)
-        if failing:
-            found = _with_starts(found, failing)
+        found = _with_starts(_booting(found, boots), failing)
         cost = self._rented(RunCost(key, length, found), experiment)
         if smaller:
             cost = replace(cost, healed=f"{BATCH}={smaller[BATCH]}")
         if found.phases.save * 2 <= found.rented.likely:
             return cost
-        return replace(cost, fewer_saves=self._fewer_saves(cost, shape, experiment))
+        return replace(cost, fewer_saves=self._fewer_saves(cost, shape, experiment, boots))
 
-    def _fewer_saves(self, cost: RunCost, shape: Shape, experiment: Experiment) -> Saving | None:
+    def _fewer_saves(self, cost: RunCost, shape: Shape, experiment: Experiment, boots: float) -> Saving | None:
         """One checkpoint an epoch, if the run writes more of them now."""
         length = cost.length
         config = {**with_files(experiment.axolotl), "saves_per_epoch": 1, "save_steps": None}
@@ -136,6 +140,7 @@ class _Estimator:
         then = predict(shape, replace(length, saves=saves), self.known.runs, self.facts)
         if isinstance(then, str):
             return None
+        then = _booting(then, boots)
         dollars = self._rented(RunCost(cost.key, length, then), experiment).dollars
         key = "saves_per_epoch" if experiment.axolotl.get("saves_per_epoch") else "save_steps"
         override = "saves_per_epoch=1" + (" ~save_steps" if key == "save_steps" else "")
@@ -225,14 +230,23 @@ class _Estimator:
         return seconds
 
 
+def _booting(prediction: Prediction, boots: float) -> Prediction:
+    """With the mean of the boots that a run pays for. Where containers do several runs, they wait between two of them,
+    which may not be recorded yet."""
+    known = boots == 1 or prediction.around != NOTHING
+    return replace(prediction, boots=boots, around=prediction.around if known else BETWEEN_RUNS)
+
+
 def _with_starts(prediction: Prediction, many: int) -> Prediction:
-    """With so many starts more, each in a container of its own."""
+    """With so many starts more, each in a container of its own: one in which a run has failed does no other."""
+    if not many:
+        return prediction
     starts = Range.about(prediction.phases.start, OFF).scaled(many)
     return replace(
         prediction,
         seconds=prediction.seconds + starts,
         phases=replace(prediction.phases, start=prediction.phases.start * (1 + many)),
-        boot=prediction.boot.scaled(1 + many),
+        boots=prediction.boots + many,
     )
 
 
@@ -280,41 +294,3 @@ def _dollars_s(rates: Rates, cards: Mapping[str, int], cores: Range, memory: Ran
     """Dollars per second of a container with these cards."""
     gpus = sum((rates.of(name) or 0.0) * count for name, count in cards.items())
     return Range.exactly(gpus) + cores.scaled(rates.of(CPU) or 0.0) + memory.scaled(rates.of(MEMORY) or 0.0)
-
-
-def _wall(runs: Sequence[RunCost], pools: Mapping[str, Pool], preparing: Sequence[Range]) -> Range | None:
-    """The time for preparing, then for the runs of each pool in their order, as slots become free. On Modal, all
-    datasets are prepared at the same time."""
-    if any(one.prediction is None for one in runs):
-        return None
-    by_pool: dict[Pool, list[Range]] = {}
-    for one in runs:
-        assert one.prediction is not None
-        by_pool.setdefault(pools[one.key], []).append(one.prediction.rented)
-    here = next((pool for pool in by_pool if pool.name == THIS_MACHINE), None)
-    ends = [_together(times, pool.most) for pool, times in by_pool.items()]
-    training = Range(*(max((getattr(one, name) for one in ends), default=0.0) for name in ("low", "likely", "high")))
-    return _together(preparing, here.most if here else None) + training + (WARM_START if here else NOTHING)
-
-
-def _together(times: Sequence[Range], most: int | None) -> Range:
-    return Range(*(_makespan([getattr(one, name) for one in times], most) for name in ("low", "likely", "high")))
-
-
-def _makespan(seconds: Sequence[float], most: int | None) -> float:
-    """The end of the last one, if each starts as soon as one of `most` slots is free.
-
-    >>> _makespan([3.0, 1.0, 1.0], 2)
-    3.0
-    """
-    free = [0.0] * min(len(seconds), most or len(seconds))
-    for one in seconds:
-        heapq.heapreplace(free, free[0] + one)
-    return max(free, default=0.0)
-
-
-def _at_a_time(pools: Mapping[str, Pool]) -> int:
-    sizes: dict[Pool, int] = {}
-    for pool in pools.values():
-        sizes[pool] = sizes.get(pool, 0) + 1
-    return sum(min(runs, pool.most or runs) for pool, runs in sizes.items())

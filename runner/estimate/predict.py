@@ -197,6 +197,7 @@ def _with_use(shape: Shape, past: Sequence[PastRuns], seconds: Range, phases: Ph
         seconds=seconds,
         phases=phases,
         boot=_recorded(past, lambda one: one.boot, boot) if shape.place == "modal" else NOTHING,
+        around=_recorded(past, lambda one: one.around, NOTHING) if shape.place == "modal" else NOTHING,
         cores=_recorded(alike, lambda one: one.cores, CORES_PER_RANK.scaled(shape.count)),
         memory_gib=_recorded(alike, lambda one: one.memory_gib, memory.scaled(shape.count)),
         basis=f"{len(past)} record{'' if len(past) == 1 else 's'}{what}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.facts import DataManifest, TrainFacts
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
@@ -132,13 +133,24 @@ def _run(
     gpu = card_of(rented) or str(identity.get("gpu", {}).get("type"))
     seconds = float(result["finished_at"]) - float(result["started_at"])
     only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
+    boot, around = (None, None) if only is None else _beside_worker(only, seconds)
     yield PastRuns(
         shape=shape_of(config, gpu, count, place),
         length=length,
         seconds=seconds,
         phases=phases,
         cpu=facts.cpu,
-        boot=None if only is None else max(0.0, only.seconds - seconds),
+        boot=boot,
+        around=around,
         cores=None if only is None else max(only.cores_reserved, only.cores_used or 0.0),
         memory_gib=None if only is None else max(only.memory_gib_reserved, only.memory_gib_used or 0.0),
     )
+
+
+def _beside_worker(one: ContainerRecord, worker_s: float) -> tuple[float | None, float | None]:
+    """The seconds of a container's boot and the others in which its worker did not run. A run that was not the first of
+    its container tells nothing about boots."""
+    beside = max(0.0, one.seconds - worker_s)
+    if one.boot is None:
+        return beside, None
+    return one.boot or None, max(0.0, beside - one.boot)

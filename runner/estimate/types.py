@@ -34,7 +34,7 @@ class RunCost:
         """The part of its price that a start takes: the boot, loading the model, and the first step. From 0 to 1."""
         if self.prediction is None:
             return 0.0
-        boot, phases = self.prediction.boot.likely, self.prediction.phases
+        boot, phases = self.prediction.booting.likely, self.prediction.phases
         return (phases.start + boot) / max(phases.total + boot, 1e-9)
 
 
@@ -66,6 +66,8 @@ class PlanCost:
     """Where most of the runs stop, if they are halved. All figures but `least...` are of training each to its end."""
     at_rungs: int = 0
     """How many of the runs have stopped at one, so that they may do nothing more."""
+    boots: int = 0
+    """How many containers boot for the runs, where containers do several of them; 0 if each run has its own."""
     audited: int = 0
     """How many of the others never stop, to show what stopping misses."""
 
@@ -118,3 +120,9 @@ class Pool:
     name: str
     most: int | None
     """The most runs at a time; None without a limit."""
+    reused: bool = False
+    """Whether a container does several of its runs, one after the other."""
+
+    def containers(self, runs: int) -> int:
+        """How many containers boot for so many runs."""
+        return min(runs, self.most or runs) if self.reused else runs

@@ -30,6 +30,8 @@ class PrintedRunCost:
     phases: Phases | None
     """Likely seconds."""
     rented_seconds: Range | None
+    boots: float | None
+    """How many boots of a container these include. Below 1 where containers do several runs: the mean over the runs."""
     dollars: Range | None
     fewer_saves: Saving | None
     """What the run would cost with fewer checkpoints, if most of its time is spent on writing them."""
@@ -133,6 +135,7 @@ def _printed_run(one: RunCost, cost: PlanCost) -> PrintedRunCost:
         cpu_seconds=prediction.cpu_s if prediction else None,
         phases=prediction.phases if prediction else None,
         rented_seconds=prediction.rented if prediction and cost.rates else None,
+        boots=prediction.boots if prediction and cost.rates else None,
         dollars=one.dollars,
         fewer_saves=one.fewer_saves,
         healed=one.healed or None,
@@ -175,7 +178,7 @@ def _of_run(one: RunCost) -> str:
 def _spent_on(one: RunCost) -> str:
     """What the time is spent on, unless that is mostly training, or so little that nobody minds."""
     assert one.prediction is not None
-    phases, boot = one.prediction.phases, one.prediction.boot.likely
+    phases, boot = one.prediction.phases, one.prediction.booting.likely
     every = phases.total + boot
     parts = {"saving": phases.save, "evaluating": phases.eval, "starting": phases.start + boot}
     if every < WORTH_EXPLAINING_S or phases.train >= max(parts.values()):
@@ -204,13 +207,21 @@ def _total(cost: PlanCost) -> list[str]:
     lines = []
     if cost.dollars is not None and cost.preparing is not None and cost.rates is not None:
         items = {CPU, MEMORY, *(name for one in cost.runs for name in one.cards)}
-        preparing = f", including {money(cost.preparing.likely)} for preparing" if cost.preparing.likely else ""
-        lines.append(f"total   {spread(cost.dollars, money)}{preparing}; rates: {cost.rates.told(items)}")
+        included = [f"{money(cost.preparing.likely)} for preparing"] if cost.preparing.likely else []
+        included += [_boots(cost)] if cost.boots else []
+        including = f", including {' and '.join(included)}" if included else ""
+        lines.append(f"total   {spread(cost.dollars, money)}{including}; rates: {cost.rates.told(items)}")
     elif cost.rates is not None:
         lines.append("total   unknown, since the cost of a run is unknown")
     if cost.wall is not None:
         lines.append(f"time    {spread(cost.wall, span)} until all runs have ended, {cost.at_a_time} at a time")
     return [*lines, _rungs_line(cost)] if cost.rungs else lines
+
+
+def _boots(cost: PlanCost) -> str:
+    """Of the containers that do several runs."""
+    each = max((one.prediction.boot.likely for one in cost.runs if one.prediction), default=0.0)
+    return f"{cost.boots} boot{'' if cost.boots == 1 else 's'} of {span(each)}"
 
 
 def _rungs_line(cost: PlanCost) -> str:

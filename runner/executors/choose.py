@@ -149,7 +149,9 @@ def modal_executor_for(
 def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
     """Run key -> the pool that the run shares with others, for runs that are not done."""
     if choice.type == "modal":
-        return {key: Pool(str(one.variant), one.max_containers) for key, one in placements(plan, choice).items()}
+        reused = {one.variant for one in modal_containers(choice, plan) if one.reused}
+        placed = {key: (str(one.variant), one.max_containers) for key, one in placements(plan, choice).items()}
+        return {key: Pool(name, most, name in reused) for key, (name, most) in placed.items()}
     processes = max((planned.step.processes for planned in plan.pending), default=1)
     on_cpu = all(planned.step.device is Device.CPU for planned in plan.pending)
     room = max((os.cpu_count() or 1) // processes, 1) if on_cpu else None

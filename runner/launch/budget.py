@@ -93,6 +93,7 @@ def bound_line(cost: PlanCost, request: Request) -> str:
     assert request.budget is not None
     rents = [one.dollars_s for one in cost.runs if one.dollars_s is not None]
     boots = [(one.prediction.boot.high if one.prediction else BOOT_MODAL.high) for one in cost.runs]
+    attempt = "each attempt at a run that starts a container" if cost.boots else "each attempt at a run"
     boot = max(rents, default=0.0) * max(boots, default=0.0)
     unknown = "" if cost.dollars is not None else "; the cost is unknown, so each run has an equal share"
     least = cost.least_dollars if cost.rungs else None
@@ -100,7 +101,7 @@ def bound_line(cost: PlanCost, request: Request) -> str:
     rest = f"; if as few runs as possible go on from the rungs, about {money(left)} is not spent" if left > 0 else ""
     shares = "; a run that stops at a rung leaves its share to no other run" if cost.rungs else ""
     return (
-        f"budget  {money(request.budget)}, and for each attempt at a run one boot more, {money(boot)} at most: a run "
+        f"budget  {money(request.budget)}, and for {attempt} one boot more, {money(boot)} at most: a run "
         f"is stopped with a checkpoint when its share is spent{shares}; preparing is counted, but not stopped"
         f"{unknown}{rest}"
     )
@@ -140,10 +141,19 @@ def _at_most(dollars: Range) -> str:
 
 
 def _split(dollars: float, cost: PlanCost) -> list[float]:
-    upper = [one.dollars.high if one.dollars is not None else 0.0 for one in cost.runs]
+    upper = [_upper(one) for one in cost.runs]
     if not all(upper):
         upper = [1.0] * len(upper)
     return [dollars * one / sum(upper) for one in upper]
+
+
+def _upper(one: RunCost) -> float:
+    """Its upper estimate, as if its container booted for it: where containers do several runs, any run may be the first
+    of one."""
+    if one.dollars is None or one.prediction is None:
+        return one.dollars.high if one.dollars is not None else 0.0
+    missing = max(0.0, 1.0 - one.prediction.boots)
+    return one.dollars.high + missing * one.prediction.boot.high * (one.dollars_s or 0.0)
 
 
 def _with_share(planned: PlannedRun, dollars: float, cost: RunCost) -> PlannedRun:

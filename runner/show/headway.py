@@ -66,10 +66,12 @@ class Expected:
     runs: Mapping[str, float] = field(default_factory=dict)
     """By key, also of datasets; those whose time is unknown are absent."""
     boot_s: float = 0.0
-    """Until a container works on a run."""
+    """Until a new container works on a run."""
     at_a_time: int = 1
     share: float = 1.0
     """Of its steps that a waiting run is expected to do: with rungs, most stop before their end."""
+    next_s: float | None = None
+    """Until a container that has ended a run works on the next one; None if a new container does."""
 
     def save(self, store: Store, sweep: str) -> None:
         write_atomically(store.sweeps / sweep / ESTIMATE, json.dumps(asdict(self)))
@@ -144,12 +146,13 @@ def seconds_left(runs: Sequence[Timing], expected: Expected | None, now: float) 
         return None
     if not known:
         return 0.0
-    boot = plan.boot_s
+    between = plan.boot_s if plan.next_s is None else plan.next_s
     slots = max(plan.at_a_time, len(running), 1)
-    ends = known[: len(running)] + [0.0] * (min(slots, len(running) + len(waiting)) - len(running))
+    free = [plan.boot_s - between] * (min(slots, len(running) + len(waiting)) - len(running))
+    ends = known[: len(running)] + free
     heapq.heapify(ends)
     for one in known[len(running) :]:
-        heapq.heapreplace(ends, ends[0] + boot + one)
+        heapq.heapreplace(ends, ends[0] + between + one)
     return max(ends)
 
 

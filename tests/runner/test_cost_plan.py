@@ -165,7 +165,7 @@ def test_a_run_that_on_oom_has_to_halve_costs_what_the_smaller_batch_does_and_th
     start = of_halved.prediction.phases.start
     assert start > 0
     assert found.prediction.seconds.likely == pytest.approx(of_halved.prediction.seconds.likely + start)
-    assert found.prediction.boot.likely == 2 * of_halved.prediction.boot.likely > 0
+    assert found.prediction.booting.likely == 2 * of_halved.prediction.booting.likely > 0
     assert (
         " a run with micro_batch_size=5, after the tries that are out of memory; "
         in cost_lines(cost, {asked.key: "x"})[0]
