@@ -1,9 +1,10 @@
 """Put over modal_app/worker.py in a test's containers: trains in tiny steps, saves, resumes, and comes to grief where
 it is told to.
 
-WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint every WORKER_SAVE_STEPS. The loss hangs on all steps before,
-so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number, <run>/<number> or "*" -> what
-becomes of it, and after which step (0: before the first; left out: before it begins at all):
+WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint of WORKER_BYTES bytes every WORKER_SAVE_STEPS. The loss hangs
+on all steps before, so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number,
+<run>/<number> or "*" -> what becomes of it, and after which step (0: before the first; left out: before it begins at
+all):
 
     crash       the worker dies of a bad memory access
     container   the container dies of SIGKILL, as from the machine's out-of-memory killer
@@ -49,7 +50,8 @@ def main() -> int:
     step = Step.from_json(sys.stdin.read())
     store = Store(Path(sys.argv[sys.argv.index("--store") + 1]).resolve())
     number = int(sys.argv[sys.argv.index("--attempt") + 1])
-    folder = store.folder(step.kind, step.key).draft_of(number)
+    scratch = Path(sys.argv[sys.argv.index("--scratch") + 1])
+    folder = store.folder(step.kind, step.key).draft_of(number, scratch)
     doom = _Doom(folder)
     doom.strike(None)
     with claim(folder, step.sweep):
@@ -72,7 +74,7 @@ def main() -> int:
         if status is OutcomeStatus.SUCCEEDED:
             folder.done.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.done, outcome.to_json())
-        write_atomically(attempt.result, outcome.to_json())
+        write_atomically(folder.result_of(attempt), outcome.to_json())
     return 0 if status is OutcomeStatus.SUCCEEDED else 1
 
 
@@ -121,7 +123,8 @@ def _train(folder: StepFolder, attempt: Attempt, doom: _Doom, rungs: _Rungs) -> 
         time.sleep(float(os.environ["WORKER_STEP_S"]))
         number, value = number + 1, value * 48_271 % MODULUS
         with folder.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"attempt": attempt.number, "step": number, "loss": value / MODULUS}) + "\n")
+            line = {"attempt": attempt.number, "step": number, "loss": value / MODULUS, "at": time.monotonic()}
+            file.write(json.dumps(line) + "\n")
         if stop.requested():
             _save(folder, number, value)
             return number
@@ -143,6 +146,7 @@ def _save(folder: StepFolder, number: int, value: int) -> None:
     checkpoint.mkdir()
     state = {"global_step": number, "max_steps": int(os.environ["WORKER_STEPS"]), "value": value}
     (checkpoint / STATE).write_text(json.dumps(state))
+    (checkpoint / "weights").write_bytes(bytes(int(os.environ["WORKER_BYTES"])))
     checkpoints.mark_complete(checkpoint, {})
 
 
