@@ -119,9 +119,9 @@ def outcome_of(attempt: Attempt) -> Outcome | None:
     return Outcome.from_json(attempt.result.read_text()) if attempt.result.exists() else None
 
 
-def undisturbed() -> dict[int, float]:
+def undisturbed(steps: int = LAST) -> dict[int, float]:
     losses, value = {}, 1
-    for number in range(1, LAST + 1):
+    for number in range(1, steps + 1):
         value = value * 48_271 % 2_147_483_647
         losses[number] = value / 2_147_483_647
     return losses
@@ -152,18 +152,23 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
             step_s: float = 0.02,
             save_steps: int = 2,
             waits_s: float = 30.0,
+            steps: int = LAST,
+            bytes_saved: int = 0,
             secret: Mapping[str, str] = MappingProxyType({}),
             **settings: Any,
         ) -> Cloud:
             told = {
                 "WORKER_DOOM": json.dumps(doom),
-                "WORKER_STEPS": str(LAST),
+                "WORKER_STEPS": str(steps),
+                "WORKER_BYTES": str(bytes_saved),
                 "WORKER_STEP_S": str(step_s),
                 "WORKER_SAVE_STEPS": str(save_steps),
                 "WORKER_WAITS_S": str(waits_s),
             }
+            told |= settings.pop("container_environment", {})
+            files = FILES | settings.pop("files", {})
             server = stack.enter_context(
-                ModalServer(Settings(container_environment=told, files=FILES, **{"grace_s": 5.0} | settings))
+                ModalServer(Settings(container_environment=told, files=files, **{"grace_s": 5.0} | settings))
             )
             server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test", **secret})
             client = stack.enter_context(client_of(server, patch))
