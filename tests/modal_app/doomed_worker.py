@@ -16,6 +16,18 @@ all):
     nan         it says that it has diverged
     asked       its container dies of SIGKILL when the run has asked at a rung
     told        the same when it has its answer, and has stopped
+    killed      the worker dies of SIGKILL
+    memory      it says that it was out of memory
+    harmless    what it changes of its own process goes with it
+
+and what it leaves in its container, though it succeeds:
+
+    child       a process
+    daemon      a process that has left its session and its parent
+    file        a file in /tmp
+    holder      a daemon that holds a file of the run open
+    limit       another limit of the container's own process
+    gpu         memory of the GPU, as the tests' nvidia-smi shows it
 
 In a search, its loss at each rung is what its config says. WORKER_WAITS_S: how long it waits for an answer.
 """
@@ -24,6 +36,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -186,3 +199,35 @@ class _Doom:
                     time.sleep(0.05)
             case "linger":
                 subprocess.Popen(["sleep", "2"], stdout=self._folder.metrics.open("a"), start_new_session=True)
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "memory":
+                raise StepFailed(FailureReason.OOM, "out of memory")
+            case "harmless":
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_NPROC, (4096, 4096))
+                os.environ["LEFT"] = "behind"
+                os.chdir(self._folder.path)
+            case "child":
+                subprocess.Popen(["sleep", "600"])
+            case "daemon":
+                _start_daemon()
+            case "file":
+                Path("/tmp/left").write_text("behind")
+            case "holder":
+                _start_daemon(self._folder.metrics)
+            case "limit":
+                resource.prlimit(os.getppid(), resource.RLIMIT_NPROC, (4096, 4096))
+            case "gpu":
+                Path("/var/used-mib").write_text("70000")
+
+
+def _start_daemon(held: Path = Path(os.devnull)) -> None:
+    """Forked twice, so that it belongs to no one."""
+    if (child := os.fork()) == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.dup2(os.open(held, os.O_RDONLY), 0)
+            os.execvp("sleep", ["sleep", "600"])
+        os._exit(0)
+    os.waitpid(child, 0)
