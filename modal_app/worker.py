@@ -1,4 +1,4 @@
-"""Runs one step in one folder: `python modal_app/run.py worker --store DIR [--attempt N] < step.json`.
+"""Runs one step in one folder: `python modal_app/run.py worker --store DIR [--attempt N [--scratch DIR]] < step.json`.
 
 The same on a laptop and on eight H100s. Standard library until the step's own work begins. Exit codes: 0 succeeded
 (now or earlier), 1 failed, 3 stopped on request, 75 claimed by another live worker. The codes are a convenience; the
@@ -47,12 +47,14 @@ def main() -> int:
     what.add_argument("--store", type=Path)
     what.add_argument("--rank", type=Path, metavar="ATTEMPT", help="run one rank of an attempt (for the worker itself)")
     parser.add_argument("--attempt", type=int, default=0, metavar="N", help="write into the draft of attempt N only")
+    parser.add_argument("--scratch", type=Path, metavar="DIR", help="what of this draft lies on another disk")
     arguments = parser.parse_args()
     if arguments.rank is not None:
-        return _run_fresh_rank(arguments.rank)
+        return _run_fresh_rank(arguments.rank, arguments.scratch)
     step = Step.from_json(sys.stdin.read())
     lead_a_session()
-    return exit_code(step, Store(arguments.store.resolve()), warm=False, attempt=arguments.attempt)
+    store = Store(arguments.store.resolve())
+    return exit_code(step, store, warm=False, attempt=arguments.attempt, scratch=arguments.scratch)
 
 
 def lead_a_session() -> None:
@@ -61,23 +63,26 @@ def lead_a_session() -> None:
         os.setsid()
 
 
-def exit_code(step: Step, store: Store, *, warm: bool, attempt: int = 0) -> int:
+def exit_code(step: Step, store: Store, *, warm: bool, attempt: int = 0, scratch: Path | None = None) -> int:
     try:
-        return EXIT_CODES[run_step(step, store, warm=warm, drafted_by=attempt).status]
+        return EXIT_CODES[run_step(step, store, warm=warm, drafted_by=attempt, scratch=scratch).status]
     except AlreadyClaimed:
         return EXIT_HELD
 
 
-def run_step(step: Step, store: Store, *, warm: bool = False, drafted_by: int = 0) -> Outcome:
+def run_step(
+    step: Step, store: Store, *, warm: bool = False, drafted_by: int = 0, scratch: Path | None = None
+) -> Outcome:
     """Run a step to its end, in this process, and record its outcome.
 
     `warm`: this is a fork of a process that has imported everything, so ranks are forked, too. `drafted_by`: the
-    attempt into whose draft it writes; 0: a new attempt, which writes the step's own files.
+    attempt into whose draft it writes; 0: a new attempt, which writes the step's own files. `scratch`: where the large
+    files of that draft lie, if not in it.
 
     Raises AlreadyClaimed when another live worker has claimed the step.
     """
     published = store.folder(step.kind, step.key)
-    folder = published.draft_of(drafted_by) if drafted_by else published
+    folder = published.draft_of(drafted_by, scratch) if drafted_by else published
     with claim(folder, step.sweep) as descriptor:
         damage = withdraw_damaged(store, step.key) if step.kind is StepKind.PREPROCESS else ""
         if state.is_done(published):
@@ -139,7 +144,7 @@ def _parts(this: Rank, store: Store, descriptor: int, *, warm: bool) -> Iterator
                 os.environ |= ranks.alone() if step.config.get("deepspeed") else {}
                 train.run_rank(this)
             else:
-                ranks.run(step.processes, attempt, descriptor, forked=(lambda: _run_rank(this)) if warm else None)
+                ranks.run(step.processes, this, descriptor, forked=(lambda: _run_rank(this)) if warm else None)
             stop.set_stop_handler(None)  # from here on, a stop must not discard the finished training
             if step.processes > 1 and stop.requested() and not train.has_begun(attempt):
                 raise Stopped("stopped before training began")
@@ -202,18 +207,18 @@ def _record(outcome: Outcome, step: Step, folder: StepFolder, attempt: Attempt) 
     if step.kind is not StepKind.PREPROCESS and outcome.status is OutcomeStatus.SUCCEEDED:
         write_atomically(folder.done, outcome.to_json())
     try:
-        write_atomically(attempt.result, outcome.to_json())
+        write_atomically(folder.result_of(attempt), outcome.to_json())
     except OSError:
         checkpoints.remove_incomplete(folder.model)  # a full disk: what was cut off is of no use
-        write_atomically(attempt.result, outcome.to_json())
+        write_atomically(folder.result_of(attempt), outcome.to_json())
 
 
-def _run_fresh_rank(path: Path) -> int:
+def _run_fresh_rank(path: Path, scratch: Path | None) -> int:
     """One rank of several, in a process of its own: its parent has created the attempt and has the claim."""
     attempt = Attempt(path, int(path.name.removeprefix(ATTEMPT_PREFIX)))
     step = Step.from_json(attempt.step.read_text(encoding="utf-8"))
     folder = StepFolder(path.parent, done=path.parent / "result.json")
-    folder = folder.draft_of(attempt.number) if attempt.draft.exists() else folder
+    folder = folder.draft_of(attempt.number, scratch) if attempt.draft.exists() else folder
     stop.end_with_parent(signal.SIGTERM)
     return _run_rank(rank.become(Rank(step, folder, attempt)))
 

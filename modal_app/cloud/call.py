@@ -18,9 +18,11 @@ import modal
 
 from modal_app.cloud import attempts, budget, container, drafts, executions, reuse, volumes
 from modal_app.cloud.container import Limits, Watch, WorkerExit
+from modal_app.cloud.copier import Copier
 from modal_app.cloud.job import CACHE_MOUNT, DONE, FETCHED, RUNS_MOUNT, Job, mark_name, open_store
 from modal_app.cloud.meter import Meter, Reservation
 from modal_app.cloud.notices import Spending
+from modal_app.cloud.scratch import scratch_of
 from modal_app.cloud.searches import answering
 from modal_app.store import stop_notes
 from modal_app.store.hub import FETCH, item_of
@@ -52,10 +54,12 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
     def resumable() -> int:
         return 0 if step.config.get("save_only_model") else drafts.newest_step(folder)
 
-    def run(attempt: Attempt, watch: Watch) -> WorkerExit:
-        drafts.begin(folder, attempt.number)
-        answer = answering(claims, step, attempt)
-        return container.run_worker(step, attempt.number, replace(watch, answer=answer), job.cores)
+    def run(attempt: Attempt, watch: Watch, copier: Copier) -> WorkerExit:
+        answering_watch = replace(watch, answer=answering(claims, step, attempt))
+        with scratch_of(step, attempt.number) as place:
+            written = drafts.begin(folder, attempt.number, place)
+            with copier.copying(written):
+                return container.run_worker(step, attempt.number, answering_watch, job.cores, place)
 
     return _do(job, call, claims, folder, run, resumable, step.share)
 
@@ -67,8 +71,9 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     if not (CACHE_MOUNT / "hub" / item.snapshot).exists():
         folder.done.unlink(missing_ok=True)  # it was removed since, to make room
 
-    def run(attempt: Attempt, watch: Watch) -> WorkerExit:
-        ended = container.run_fetch(item, watch)
+    def run(attempt: Attempt, watch: Watch, copier: Copier) -> WorkerExit:
+        with copier.copying(None):
+            ended = container.run_fetch(item, watch)
         if (outcome := _outcome_of_fetch(job, attempt, ended)) is not None:
             write_atomically(attempt.result, outcome.to_json())
         return ended
@@ -107,7 +112,7 @@ def _do(
     call: str,
     claims: modal.Dict,
     folder: StepFolder,
-    run: Callable[[Attempt, Watch], WorkerExit],
+    run: Callable[[Attempt, Watch, Copier], WorkerExit],
     resumable: Callable[[], int],
     share: Share | None = None,
 ) -> Ending:
@@ -126,11 +131,12 @@ def _do(
         return _end(job, call, folder, earlier[-1], written)
     before, number = resumable(), executions.reserve(claims, job, call, folder)
     spending = Spending(claims, job, share, folder)
-    with _counted(job, call, folder, number, written) as (attempt, meter, asked):
+    copier = Copier(lambda: volumes.commit_what_can_be(written))
+    with _counted(job, call, folder, number, written, copier) as (attempt, meter, asked):
 
         def tick() -> None:
             meter.tick()
-            volumes.commit_what_can_be(written)
+            copier.commit_soon()
             spending.tick()
             if executions.is_superseded(claims, job, call, number):
                 raise executions.Superseded
@@ -138,7 +144,7 @@ def _do(
         paid = budget.limits(share, folder) if share else Limits()
         too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
         killed = functools.partial(stop_notes.note_kill, attempt)
-        ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed))
+        ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed), copier)
         attempts.note_exit(attempt, ended.pid, ended.code)
         if ended.code < 0 or ended.out_of_time:
             reuse.doubt(f"its worker did not end by itself (code {ended.code})")
@@ -157,7 +163,7 @@ def _do(
 
 @contextlib.contextmanager
 def _counted(
-    job: Job, call: str, folder: StepFolder, number: int, written: Sequence[modal.Volume]
+    job: Job, call: str, folder: StepFolder, number: int, written: Sequence[modal.Volume], copier: Copier
 ) -> Iterator[tuple[Attempt, Meter, Callable[[BaseException], None]]]:
     """Commit an attempt to the Volume before the block begins, and record a request to stop during the block."""
     attempt = attempts.reserve_attempt(folder, number, call)
@@ -168,7 +174,8 @@ def _counted(
         if not isinstance(request, Exception):
             attempts.note_asked(attempt, type(request).__name__)
             meter.note()
-            volumes.commit_what_can_be(written)
+            copier.commit_soon()
+            copier.leave()
 
     try:
         volumes.commit(written)  # whatever happens to this container, the attempt is counted

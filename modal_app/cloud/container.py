@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from modal_app.cloud import scratch
 from modal_app.cloud.job import CACHE_MOUNT, ROOT
 from modal_app.process import threads
 from modal_app.process.signals import signal_group
@@ -83,8 +84,9 @@ def time_limits(limit_s: float) -> Limits:
     return Limits(over_at - margin_s, over_at - margin_s / 6)
 
 
-def run_worker(step: Step, attempt: int, watch: Watch, cores: float) -> WorkerExit:
+def run_worker(step: Step, attempt: int, watch: Watch, cores: float, place: Path) -> WorkerExit:
     """Run the step in a process of its own, which writes into the draft of this attempt and has these reserved cores.
+    `place`: its scratch folder.
 
     A trainer does not contact the hub: what it reads was fetched before a GPU was rented. Evaluating on tasks does, and
     a run that reads its own data from there.
@@ -94,9 +96,11 @@ def run_worker(step: Step, attempt: int, watch: Watch, cores: float) -> WorkerEx
     """
     online = step.kind is StepKind.PREPROCESS or step.asks_the_hub
     offline = {} if online else {"HF_HUB_OFFLINE": "1"}
-    private = _hub_cache_of_its_own() if step.kind is StepKind.TRAIN and step.asks_the_hub else {}
+    private = scratch.variables(place)
+    if step.kind is StepKind.TRAIN and step.asks_the_hub:
+        private |= _hub_cache_of_its_own(Path(private["HF_HOME"]))
     variables = offline | private | threads.for_ranks(step.device, step.processes, cores)
-    words = ["--store", str(ROOT), "--attempt", str(attempt)]
+    words = ["--store", str(ROOT), "--attempt", str(attempt), "--scratch", str(place)]
     return _run("worker", words, watch, variables, given=step.to_json())
 
 
@@ -175,10 +179,10 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _hub_cache_of_its_own() -> dict[str, str]:
+def _hub_cache_of_its_own(home: Path) -> dict[str, str]:
     """A cache on this container's disk, for the datasets of a run that reads its own data, since the shared one is
     mounted read-only. It links to the models there."""
-    private = Path(tempfile.gettempdir(), "huggingface", "hub")
+    private = home / "hub"
     private.mkdir(parents=True, exist_ok=True)
     for model in (CACHE_MOUNT / "hub").glob("models--*"):
         if not (private / model.name).is_symlink():

@@ -1,7 +1,8 @@
 """The drafts of a step's files: what an attempt starts from, and how a complete one becomes the step's result.
 
 Modal may deliver one input to two containers, and commits what each of them has written when it ends. So an attempt
-writes into its own draft only, and only the draft that `executions.chosen` names is published. Standard library.
+writes into its own draft only, and only the draft that `executions.chosen` names is published. What is large comes into
+a draft by `copies`. Standard library.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ def newest_step(folder: StepFolder) -> int:
     return max((checkpoints.newest_step(one.model) for one in _versions(folder)), default=0)
 
 
-def begin(folder: StepFolder, number: int) -> None:
-    """Create the draft of an attempt. It continues the draft that has come furthest, if there is one.
+def begin(folder: StepFolder, number: int, scratch: Path) -> StepFolder:
+    """Create the draft of an attempt; returns it as the worker writes it, with what is large in `scratch`. It continues
+    the draft that has come furthest, if there is one.
 
     That may belong to a container that is still running. So its files are copied, and its checkpoints, which are large,
-    are linked: nothing writes into a complete checkpoint.
+    are linked: nothing writes into a complete checkpoint. In `scratch` they are linked, too, for the worker.
     """
     source = max(_versions(folder), key=lambda one: (checkpoints.newest_step(one.model), one.drafted_by))
-    draft = folder.draft_of(number)
+    draft, written = folder.draft_of(number), folder.draft_of(number, scratch)
     draft.files.mkdir(parents=True)
+    written.model.parent.mkdir(parents=True)
     for ours, theirs in zip(_small_files(draft), _small_files(source), strict=True):
         if theirs.exists():
             shutil.copyfile(theirs, ours)
@@ -38,6 +41,9 @@ def begin(folder: StepFolder, number: int) -> None:
             draft.model.mkdir(exist_ok=True)
             link = draft.model / checkpoint.name
             link.symlink_to(relative_target(link.parent, checkpoint))
+            written.model.mkdir(exist_ok=True)
+            (written.model / checkpoint.name).symlink_to(checkpoint.resolve())
+    return written
 
 
 def _small_files(folder: StepFolder) -> tuple[Path, ...]:
@@ -77,6 +83,7 @@ def remove_all(folder: StepFolder) -> bool:
     for attempt in left:
         clean(attempt)
         shutil.rmtree(attempt.draft)
+        shutil.rmtree(attempt.copying, ignore_errors=True)
     return bool(left)
 
 

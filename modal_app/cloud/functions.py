@@ -94,6 +94,7 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     try:
         status, message = work(job, me, claims)
     except Superseded:
+        reuse.doubt("another container works on its job")
         if not is_open(claims, job, me):
             return _claim_and_do(text, work)  # another container has ended the job or handed it on: this finds out how
         # Modal delivered this call twice. The answer of one container ends the call for Modal, and nobody would know of

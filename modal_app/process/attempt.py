@@ -50,6 +50,8 @@ def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any]
     if not store.is_mounted:  # a cache Volume may hold no inputs
         store.inputs.mkdir(exist_ok=True)
     (attempt.path / "inputs").symlink_to(relative_target(attempt.path, store.inputs))
+    if folder.scratch is not None:
+        _link_temporary(attempt, folder.scratch)
     write_atomically(attempt.step, step.to_json())
     write_atomically(attempt.started, json.dumps(asdict(this_process(step.sweep))))
     if not folder.drafted_by:
@@ -58,6 +60,13 @@ def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any]
         # What was asked, beside the model it makes: a run's folder explains itself.
         write_yaml(folder.config, step.config if asked is None else asked)
     return attempt
+
+
+def _link_temporary(attempt: Attempt, scratch: Path) -> None:
+    """Let temporary rows lie on the container's own disk, under the names that the attempt knows."""
+    for name in (DATASETS_CACHE, BUILD):
+        (scratch / name).mkdir()
+        (attempt.path / name).symlink_to(scratch / name)
 
 
 def _next_attempt(folder: StepFolder) -> Attempt:
@@ -146,8 +155,12 @@ def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
 
 def clean(attempt: Attempt) -> None:
     """Remove what only the work itself needed."""
-    for name in (DATASETS_CACHE, BUILD):
-        shutil.rmtree(attempt.path / name, ignore_errors=True)
+    for path in (attempt.path / DATASETS_CACHE, attempt.path / BUILD):
+        if path.is_symlink():
+            shutil.rmtree(path.resolve(), ignore_errors=True)
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _reads_only_inputs(config: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from modal_app.process import stop
 from modal_app.process.attempt import redirect
 from modal_app.process.failures import Failure
 from modal_app.process.forked import leave
+from modal_app.process.rank import Rank
 from modal_app.store.layout import Attempt
 from modal_app.store.out_of_memory import KillCount
 from modal_app.store.sources import RUN
@@ -38,16 +39,16 @@ class RankFailed(Exception):
         self.failure = failure
 
 
-def run(count: int, attempt: Attempt, claim: int, forked: Callable[[], int] | None) -> None:
-    """Run `count` ranks to their end: forks of this process that call `forked`, or fresh ones.
+def run(count: int, this: Rank, claim: int, forked: Callable[[], int] | None) -> None:
+    """Run `count` ranks of this attempt to their end: forks of this process that call `forked`, or fresh ones.
 
     They share the claim: the step is held until the last of them is gone. Raises RankFailed.
     """
     stop.set_stop_handler(None)
-    environments, kills = _environments(count), KillCount()
+    environments, kills, attempt = _environments(count), KillCount(), this.attempt
     shared = os.dup(claim)
     if forked is None:
-        pids = [_spawn(environment, attempt, shared) for environment in environments]
+        pids = [_spawn(environment, this, shared) for environment in environments]
     else:
         pids = [_fork(environment, attempt, forked) for environment in environments]
     os.close(shared)
@@ -97,10 +98,12 @@ def _fork(environment: dict[str, str], attempt: Attempt, entry: Callable[[], int
         leave(code)
 
 
-def _spawn(environment: dict[str, str], attempt: Attempt, claim: int) -> int:
+def _spawn(environment: dict[str, str], this: Rank, claim: int) -> int:
+    attempt, scratch = this.attempt, this.folder.scratch
+    apart = [] if scratch is None else ["--scratch", str(scratch)]
     with attempt.log_of(int(environment["RANK"])).open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, str(RUN), "worker", "--rank", str(attempt.path)],
+            [sys.executable, str(RUN), "worker", "--rank", str(attempt.path), *apart],
             cwd=attempt.path,
             env=dict(os.environ) | environment,
             stdin=subprocess.DEVNULL,

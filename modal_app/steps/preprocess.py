@@ -46,7 +46,7 @@ def preprocess(step: Step, store: Store, folder: StepFolder, attempt: Attempt, r
     """Build the dataset of `step.data_key`, publish it, and return its manifest."""
     with pinned_inputs(step, store):
         manifest = _build(step, attempt, rank)
-    _publish(attempt.path / BUILD, folder.done, manifest)
+    _publish((attempt.path / BUILD).resolve(), folder.done, manifest)
     if not store.is_mounted:
         note_verified(store, step.data_key, manifest["files"])
     return manifest

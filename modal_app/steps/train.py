@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from modal_app.patches.apply import apply_run_patches, apply_tracking_patches
 from modal_app.process import attention, imports, tracking
-from modal_app.process.attempt import DATASETS_CACHE, stamp, write_yaml
+from modal_app.process.attempt import DATASETS_CACHE, relative_target, stamp, write_yaml
 from modal_app.process.bars import noted_bars
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
@@ -56,7 +55,7 @@ def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> d
     for line in damaged:
         print(f"{line}. Resuming from {taken.name if taken else 'the beginning'}.")
     addresses: dict[str, Any] = {
-        "output_dir": os.path.relpath(folder.model, attempt.path),
+        "output_dir": str(relative_target(attempt.path, folder.model)),
         "dataset_prepared_path": OWN_ROWS if step.own_data else PREPARED,
         "auto_resume_from_checkpoints": checkpoints.can_resume(step.config),
     }

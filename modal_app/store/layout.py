@@ -61,10 +61,14 @@ class StepFolder:
     """The file whose presence, and nothing else, means that the step has succeeded."""
     drafted_by: int = 0
     """The attempt whose draft of the step's files this is; 0 for the files themselves."""
+    scratch: Path | None = None
+    """On Modal, the attempt's folder on its container's own disk. `model` and `done`, and what says how the attempt has
+    ended, lie there until they are copied into the draft; the small files that others read meanwhile do not."""
 
-    def draft_of(self, attempt: int) -> StepFolder:
+    def draft_of(self, attempt: int, scratch: Path | None = None) -> StepFolder:
         """The same step, whose files (and `done`) are those in an attempt's draft."""
-        return StepFolder(self.path, self.attempt(attempt).draft / self.done.name, attempt)
+        made = self.attempt(attempt).draft if scratch is None else scratch / DRAFT
+        return StepFolder(self.path, made / self.done.name, attempt, scratch)
 
     @property
     def files(self) -> Path:
@@ -108,7 +112,11 @@ class StepFolder:
     @property
     def model(self) -> Path:
         """Axolotl's output_dir: the adapter, and checkpoint-N folders beside it."""
-        return self.files / "model"
+        return (self.files if self.scratch is None else self.scratch / DRAFT) / "model"
+
+    def result_of(self, attempt: Attempt) -> Path:
+        """Where the attempt's worker writes how it ended: its result.json, or what is copied to there last."""
+        return attempt.result if self.scratch is None else self.scratch / attempt.result.name
 
     @property
     def answers(self) -> Path:
@@ -162,6 +170,11 @@ class Attempt:
     def draft(self) -> Path:
         """draft/, on Modal: the step's files as this attempt makes them."""
         return self.path / DRAFT
+
+    @property
+    def copying(self) -> Path:
+        """copying/, on Modal: a checkpoint of which a part has been copied from the container's disk."""
+        return self.path / "copying"
 
     @property
     def started(self) -> Path:

@@ -44,11 +44,13 @@ class Cloud:
     client: modal.Client
     job: Job
 
-    def start(self, timeout_s: int = 0, **changes: Any) -> modal.FunctionCall[Any]:
+    def start(
+        self, timeout_s: int = 0, options: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+    ) -> modal.FunctionCall[Any]:
         job = replace(self.job, **changes)
-        limit_s = timeout_s or job.limit_s or 600
-        function = modal.Function.from_name(job.app, job.function, client=self.client).with_options(timeout=limit_s)
-        return function.spawn(replace(job, options={"timeout": limit_s}).to_json())
+        all_options = {"timeout": timeout_s or job.limit_s or 600, **options}
+        function = modal.Function.from_name(job.app, job.function, client=self.client).with_options(**all_options)
+        return function.spawn(replace(job, options=all_options).to_json())
 
     def run(self, **changes: Any) -> str:
         """How the call ends, in its own words."""
@@ -97,11 +99,11 @@ class Cloud:
         release()
         return call
 
-    def wait_for_training(self, attempt: int) -> None:
+    def wait_for_training(self, attempt: int, run: str = STEP.key) -> None:
         """Until that attempt has taken a step, seen in its container: it is not committed yet."""
 
         def trains() -> bool:
-            curves = self.server.folder.glob("t/*/volumes/*/runs/run/attempt-*/draft/metrics.jsonl")
+            curves = self.server.folder.glob(f"t/*/volumes/*/runs/{run}/attempt-*/draft/metrics.jsonl")
             return any(f'"attempt": {attempt},' in _text(curve) for curve in curves)
 
         self.server.wait_until(trains, 30)
@@ -119,20 +121,20 @@ def outcome_of(attempt: Attempt) -> Outcome | None:
     return Outcome.from_json(attempt.result.read_text()) if attempt.result.exists() else None
 
 
-def undisturbed() -> dict[int, float]:
+def undisturbed(steps: int = LAST) -> dict[int, float]:
     losses, value = {}, 1
-    for number in range(1, LAST + 1):
+    for number in range(1, steps + 1):
         value = value * 48_271 % 2_147_483_647
         losses[number] = value / 2_147_483_647
     return losses
 
 
-def submit(client: modal.Client) -> Job:
+def submit(client: modal.Client, *, reused: bool = False) -> Job:
     """Put the plan of one run on the Volume, as the launcher does; its job."""
-    deployment = shipped()
+    deployment = shipped(reused=reused)
     train = Job(
         name="train/run", sweep="sweep", app=deployment.app_name, function="train", claims=deployment.claims,
-        cache_volume=deployment.cache_volume, runs_volume=deployment.runs_volume,
+        cache_volume=deployment.cache_volume, runs_volume=deployment.runs_volume, reused=reused,
     )  # fmt: skip
     steps = {train.name: STEP, "preprocess/data": DATA, "fetch/owner/model@c0ffee": DATA}
     file = io.BytesIO(steps_file(steps, {"preprocess/data": [train]}).encode())
@@ -152,22 +154,28 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
             step_s: float = 0.02,
             save_steps: int = 2,
             waits_s: float = 30.0,
+            steps: int = LAST,
+            bytes_saved: int = 0,
             secret: Mapping[str, str] = MappingProxyType({}),
+            reused: bool = False,
             **settings: Any,
         ) -> Cloud:
             told = {
                 "WORKER_DOOM": json.dumps(doom),
-                "WORKER_STEPS": str(LAST),
+                "WORKER_STEPS": str(steps),
+                "WORKER_BYTES": str(bytes_saved),
                 "WORKER_STEP_S": str(step_s),
                 "WORKER_SAVE_STEPS": str(save_steps),
                 "WORKER_WAITS_S": str(waits_s),
             }
+            told |= settings.pop("container_environment", {})
+            files = FILES | settings.pop("files", {})
             server = stack.enter_context(
-                ModalServer(Settings(container_environment=told, files=FILES, **{"grace_s": 5.0} | settings))
+                ModalServer(Settings(container_environment=told, files=files, **{"grace_s": 5.0} | settings))
             )
             server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test", **secret})
             client = stack.enter_context(client_of(server, patch))
-            build_app(shipped()).deploy(client=client)
-            return Cloud(server, client, submit(client))
+            build_app(shipped(reused=reused)).deploy(client=client)
+            return Cloud(server, client, submit(client, reused=reused))
 
         yield start

@@ -1,9 +1,10 @@
 """Put over modal_app/worker.py in a test's containers: trains in tiny steps, saves, resumes, and comes to grief where
 it is told to.
 
-WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint every WORKER_SAVE_STEPS. The loss hangs on all steps before,
-so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number, <run>/<number> or "*" -> what
-becomes of it, and after which step (0: before the first; left out: before it begins at all):
+WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint of WORKER_BYTES bytes every WORKER_SAVE_STEPS. The loss hangs
+on all steps before, so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number,
+<run>/<number> or "*" -> what becomes of it, and after which step (0: before the first; left out: before it begins at
+all):
 
     crash       the worker dies of a bad memory access
     container   the container dies of SIGKILL, as from the machine's out-of-memory killer
@@ -15,6 +16,18 @@ becomes of it, and after which step (0: before the first; left out: before it be
     nan         it says that it has diverged
     asked       its container dies of SIGKILL when the run has asked at a rung
     told        the same when it has its answer, and has stopped
+    killed      the worker dies of SIGKILL
+    memory      it says that it was out of memory
+    harmless    what it changes of its own process goes with it
+
+and what it leaves in its container, though it succeeds:
+
+    child       a process
+    daemon      a process that has left its session and its parent
+    file        a file in /tmp
+    holder      a daemon that holds a file of the run open
+    limit       another limit of the container's own process
+    gpu         memory of the GPU, as the tests' nvidia-smi shows it
 
 In a search, its loss at each rung is what its config says. WORKER_WAITS_S: how long it waits for an answer.
 """
@@ -23,6 +36,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -49,7 +63,8 @@ def main() -> int:
     step = Step.from_json(sys.stdin.read())
     store = Store(Path(sys.argv[sys.argv.index("--store") + 1]).resolve())
     number = int(sys.argv[sys.argv.index("--attempt") + 1])
-    folder = store.folder(step.kind, step.key).draft_of(number)
+    scratch = Path(sys.argv[sys.argv.index("--scratch") + 1])
+    folder = store.folder(step.kind, step.key).draft_of(number, scratch)
     doom = _Doom(folder)
     doom.strike(None)
     with claim(folder, step.sweep):
@@ -72,7 +87,7 @@ def main() -> int:
         if status is OutcomeStatus.SUCCEEDED:
             folder.done.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.done, outcome.to_json())
-        write_atomically(attempt.result, outcome.to_json())
+        write_atomically(folder.result_of(attempt), outcome.to_json())
     return 0 if status is OutcomeStatus.SUCCEEDED else 1
 
 
@@ -121,7 +136,8 @@ def _train(folder: StepFolder, attempt: Attempt, doom: _Doom, rungs: _Rungs) -> 
         time.sleep(float(os.environ["WORKER_STEP_S"]))
         number, value = number + 1, value * 48_271 % MODULUS
         with folder.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"attempt": attempt.number, "step": number, "loss": value / MODULUS}) + "\n")
+            line = {"attempt": attempt.number, "step": number, "loss": value / MODULUS, "at": time.monotonic()}
+            file.write(json.dumps(line) + "\n")
         if stop.requested():
             _save(folder, number, value)
             return number
@@ -143,6 +159,7 @@ def _save(folder: StepFolder, number: int, value: int) -> None:
     checkpoint.mkdir()
     state = {"global_step": number, "max_steps": int(os.environ["WORKER_STEPS"]), "value": value}
     (checkpoint / STATE).write_text(json.dumps(state))
+    (checkpoint / "weights").write_bytes(bytes(int(os.environ["WORKER_BYTES"])))
     checkpoints.mark_complete(checkpoint, {})
 
 
@@ -182,3 +199,35 @@ class _Doom:
                     time.sleep(0.05)
             case "linger":
                 subprocess.Popen(["sleep", "2"], stdout=self._folder.metrics.open("a"), start_new_session=True)
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "memory":
+                raise StepFailed(FailureReason.OOM, "out of memory")
+            case "harmless":
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_NPROC, (4096, 4096))
+                os.environ["LEFT"] = "behind"
+                os.chdir(self._folder.path)
+            case "child":
+                subprocess.Popen(["sleep", "600"])
+            case "daemon":
+                _start_daemon()
+            case "file":
+                Path("/tmp/left").write_text("behind")
+            case "holder":
+                _start_daemon(self._folder.metrics)
+            case "limit":
+                resource.prlimit(os.getppid(), resource.RLIMIT_NPROC, (4096, 4096))
+            case "gpu":
+                Path("/var/used-mib").write_text("70000")
+
+
+def _start_daemon(held: Path = Path(os.devnull)) -> None:
+    """Forked twice, so that it belongs to no one."""
+    if (child := os.fork()) == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.dup2(os.open(held, os.O_RDONLY), 0)
+            os.execvp("sleep", ["sleep", "600"])
+        os._exit(0)
+    os.waitpid(child, 0)

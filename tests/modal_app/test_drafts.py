@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> StepFolder:
 
 def attempt(folder: StepFolder, number: int, *steps: int) -> StepFolder:
     """One that has begun, and has saved at these steps."""
-    drafts.begin(folder, number)
+    drafts.begin(folder, number, folder.path.with_name(f"scratch-{number}"))
     draft = folder.draft_of(number)
     for step in steps:
         save(draft, step)

@@ -120,8 +120,7 @@ def test_on_modal_no_later_attempt_goes_on_from_a_larger_batch(store: Store) -> 
     folder = store.folder(asked.kind, asked.key)
 
     def begun(number: int) -> Step:
-        drafts.begin(folder, number)
-        draft = folder.draft_of(number)
+        draft = drafts.begin(folder, number, store.root / f"scratch-{number}")
         step = with_smaller_batch(asked, draft)
         draft.attempt(number).step.write_text(step.to_json())
         return step

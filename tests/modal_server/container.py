@@ -109,7 +109,7 @@ class Container:
 
     async def _start(self, spec: Path) -> None:
         settings = self._world.settings
-        if settings.mounts:
+        if settings.mounts and "LD_PRELOAD" not in settings.container_environment:  # a fork would not load it
             self._process = await start_fork(inspect_interpreter(settings.container_python), spec)
         else:
             self._process = await asyncio.create_subprocess_exec(

@@ -37,7 +37,8 @@ def main() -> int:
     step = Step.from_json(sys.stdin.read())
     store = Store(Path(sys.argv[sys.argv.index("--store") + 1]).resolve())
     published = store.folder(step.kind, step.key)
-    folder = published.draft_of(int(sys.argv[sys.argv.index("--attempt") + 1]))
+    scratch = Path(sys.argv[sys.argv.index("--scratch") + 1])
+    folder = published.draft_of(int(sys.argv[sys.argv.index("--attempt") + 1]), scratch)
     try:
         with claim(folder, step.sweep):
             if not published.done.exists():
@@ -61,7 +62,7 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
         outcome = Outcome(
             OutcomeStatus.AT_RUNG, attempt.number, started_at, time.time(), message=str(at_rung), facts=at_rung.facts
         )
-        write_atomically(attempt.result, outcome.to_json())
+        write_atomically(folder.result_of(attempt), outcome.to_json())
         return
     if number is None:
         outcome = _succeed(step, store, folder, attempt, started_at)
@@ -69,7 +70,7 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
         if step.kind is StepKind.TRAIN:
             _save(folder, number)
         outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message="stopped")
-    write_atomically(attempt.result, outcome.to_json())
+    write_atomically(folder.result_of(attempt), outcome.to_json())
 
 
 def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:

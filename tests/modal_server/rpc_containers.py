@@ -62,7 +62,8 @@ class ContainerResponder:
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest) -> api_pb2.VolumeCommitResponse:
         """Carries what was written to everyone; what others wrote needs a reload to be seen here."""
-        await self._checkout(request.volume_id).commit()
+        carried = await self._checkout(request.volume_id).commit()
+        await asyncio.sleep(carried / self._world.settings.commit_bytes_per_s)
         return api_pb2.VolumeCommitResponse(skip_reload=not self._world.settings.reload_after_commit)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest) -> None:

@@ -276,10 +276,15 @@ class ModalServer:
         self._fail_on_volume("VolumeCommit", volume, nth, message)
 
     def fail_reload(
-        self, volume: str, *, nth: int = 1, message: str = "there are open files preventing the operation"
+        self,
+        volume: str,
+        *,
+        nth: int = 1,
+        message: str = "there are open files preventing the operation",
+        caller: str | None = None,
     ) -> None:
-        """Fail the nth reload of that Volume from now on."""
-        self._fail_on_volume("VolumeReload", volume, nth, message)
+        """Fail the nth reload of that Volume from now on. `caller`: only those of this container count."""
+        self._fail_on_volume("VolumeReload", volume, nth, message, caller)
 
     def act(
         self, name: str, action: Callable[[], None], *, nth: int = 1, after: bool = False, caller: str | None = None
@@ -295,9 +300,10 @@ class ModalServer:
         self._do(lambda: self._world.record.hold(name, gate, nth=nth, after=after, container=container))
         return lambda: self._do(gate.set)
 
-    def _fail_on_volume(self, call: str, volume: str, nth: int, message: str) -> None:
+    def _fail_on_volume(self, call: str, volume: str, nth: int, message: str, container: str | None = None) -> None:
         def matches(request: Any, caller: str) -> bool:
-            return caller != CLIENT and self._world.volumes[request.volume_id].name == volume
+            its_own = caller != CLIENT and container in (None, caller)
+            return its_own and bool(self._world.volumes[request.volume_id].name == volume)
 
         self._do(lambda: self._world.record.fail(call, nth=nth, message=message, matches=matches))
 

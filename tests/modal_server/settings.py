@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -80,6 +81,9 @@ class Settings:
 
     reload_after_commit: bool = False
     """Tell a container to reload a Volume that it has committed, which fails while it has files open there."""
+
+    commit_bytes_per_s: float = math.inf
+    """A commit lasts as long as at this rate for what it carries."""
 
     billing_rates: Mapping[str, str] | None = None
     """What the workspace pays, by Modal's names: `{"gpu_hour_cost_h100": "3.95"}`. None: it does not say."""

@@ -58,6 +58,11 @@ def _of_file(path: str, status: os.stat_result) -> Stamp:
     return "file", status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
 
 
+def size_in(stamp: Stamp | None) -> int:
+    """The bytes of the file that a stamp is of; 0 for anything else."""
+    return int(str(stamp[2])) if stamp and stamp[0] == "file" else 0
+
+
 def differences(before: Manifest, after: Manifest) -> tuple[list[str], list[str]]:
     """(new or changed, removed) entries; folders come before what is in them when new, after it when removed."""
     changed = sorted(name for name, stamp in after.items() if before.get(name) != stamp)

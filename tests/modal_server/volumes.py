@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
 
-from tests.modal_server.trees import Manifest, carry_over, copy_tree, differences, scan, stamps
+from tests.modal_server.trees import Manifest, carry_over, copy_tree, differences, scan, size_in, stamps
 from tests.modal_server.world import missing
 
 
@@ -29,13 +29,13 @@ class Checkout:
     own: Manifest = field(default_factory=dict)
     seen: Manifest = field(default_factory=dict)
 
-    async def commit(self) -> bool:
-        """Merge what this container changed: the last writer of a file wins. True when there was anything.
+    async def commit(self) -> int:
+        """Merge what this container changed: the last writer of a file wins. Returns how many bytes that were.
 
         The client also commits read-only mounts when a container ends: there is nothing to do.
         """
         if self.read_only:
-            return False
+            return 0
         async with self.volume.lock:
             return await asyncio.to_thread(self._commit)
 
@@ -44,7 +44,7 @@ class Checkout:
         async with self.volume.lock:
             await asyncio.to_thread(self._reload)
 
-    def _commit(self) -> bool:
+    def _commit(self) -> int:
         now = scan(self.path)
         changed, removed = differences(self.own, now)
         carry_over(self.path, self.volume.tree, changed, removed)
@@ -53,7 +53,7 @@ class Checkout:
         for name in removed:
             self.seen.pop(name, None)
         self.volume.commits += bool(changed or removed)
-        return bool(changed or removed)
+        return sum(size_in(now.get(name)) for name in changed)
 
     def _reload(self) -> None:
         dirty = {name for names in differences(self.own, scan(self.path)) for name in names}

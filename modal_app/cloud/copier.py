@@ -1,0 +1,204 @@
+"""The thread of a container's process that copies what a worker makes to the Volume, and commits it there. So neither a
+step of the training nor the watch over the worker waits for a Volume.
+
+A checkpoint is copied when it is complete, the newest first. When the worker has ended, the rest follows, and what says
+how it ended comes last. When the container is asked to stop, only the newest checkpoint is copied, and only if it fits
+into the time that is left, as measured by the copies before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modal_app.cloud.copies import Copies, size_of
+from modal_app.store import checkpoints
+from modal_app.store.layout import StepFolder
+from modal_app.store.state import read_outcome
+from modal_app.store.step import Outcome, OutcomeStatus, write_atomically
+
+POLL_S = 2.0
+LEAVE_S = 27.0
+"""After a request to stop, Modal ends a container within 30 s; its last commit comes after the copies."""
+
+
+class NoTime(Exception):
+    """What is being copied does not fit into the time that is left."""
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Of the copies so far, each with its commit."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def add(self, size: int, seconds: float) -> None:
+        self.bytes += size
+        self.seconds += seconds
+
+    def seconds_for(self, size: int) -> float:
+        """0 where nothing was measured: then it is tried, until the time is over."""
+        return size * self.seconds / self.bytes if self.bytes else 0.0
+
+
+class Copier:
+    """All commits while a worker works happen on its thread. `commit`: raises nothing. `leave_s`: how long it may go on
+    after a request to stop."""
+
+    def __init__(self, commit: Callable[[], None], *, poll_s: float = POLL_S, leave_s: float = LEAVE_S) -> None:
+        self._commit, self._poll_s, self._leave_s = commit, poll_s, leave_s
+        self._woken = threading.Event()
+        self._commit_wanted = self._worker_ended = False
+        self._until = math.inf
+        self._rate = _Rate()
+        self.seconds = 0.0
+        """How long the container has waited for the copies since its worker ended."""
+
+    def commit_soon(self) -> None:
+        """Commit everything that is on the Volume, without waiting for it."""
+        self._commit_wanted = True
+        self._woken.set()
+
+    def leave(self) -> None:
+        """The container was asked to stop."""
+        self._until = min(self._until, time.monotonic() + self._leave_s)
+        self._woken.set()
+
+    @contextlib.contextmanager
+    def copying(self, written: StepFolder | None) -> Iterator[None]:
+        """Copy while the block runs, in which the worker writes this draft, and then what is left of it. Without a
+        draft, only commit.
+
+        Raises an OSError if the Volume does not take what a worker has left that ended by itself.
+        """
+        pool = ThreadPoolExecutor(1, "copier")
+        work = pool.submit(self._work, Copies(written) if written else None)
+        try:
+            yield
+        except BaseException:
+            self._end()
+            with contextlib.suppress(OSError, TimeoutError):
+                work.result(self._left())
+            raise
+        else:
+            self._end()
+            self._await(work)
+        finally:
+            pool.shutdown(wait=False)
+
+    def _end(self) -> None:
+        self._worker_ended = True
+        self._woken.set()
+
+    def _await(self, work: Future[None]) -> None:
+        began = time.monotonic()
+        try:
+            work.result()
+        except BaseException as request:
+            if not isinstance(request, Exception):  # asked to stop now
+                self.leave()
+                with contextlib.suppress(OSError, TimeoutError):
+                    work.result(self._left())
+            raise
+        finally:
+            self.seconds += time.monotonic() - began
+
+    def _work(self, copies: Copies | None) -> None:
+        while True:
+            self._woken.wait(self._poll_s)
+            self._woken.clear()
+            if self._worker_ended:
+                return None if copies is None else self._finish(copies)
+            try:
+                if copies is not None:
+                    self._copy_checkpoints(copies)
+            except OSError as error:
+                print(f"A checkpoint could not be copied to the Volume now: {error}", flush=True)
+            if self._commit_wanted:
+                self._commit_wanted = False
+                self._commit()
+
+    def _copy_checkpoints(self, copies: Copies) -> None:
+        while (checkpoint := self._next(copies)) is not None:
+            began, size = time.monotonic(), size_of(checkpoint)
+            try:
+                copied = copies.copy_checkpoint(checkpoint, lambda left: self._go_on(copies, checkpoint, left))
+            except NoTime:
+                continue  # the newer one may fit
+            if not copied:
+                break  # the trainer has just removed it
+            if not self._worker_ended:  # otherwise the call commits
+                self._commit_wanted = False
+                self._commit()
+                self._rate.add(size, time.monotonic() - began)
+        if not copies.newest_waits():
+            copies.remove_gone()
+
+    def _next(self, copies: Copies) -> Path | None:
+        """The checkpoint to copy now. None that is older than what is on the Volume, if there is little time."""
+        if self._is_leaving and not copies.newest_waits():
+            return None
+        return next((one for one in copies.waiting() if self._fits(size_of(one))), None)
+
+    def _go_on(self, copies: Copies, checkpoint: Path, left: int) -> None:
+        """Raises NoTime."""
+        if not self._is_leaving:
+            return
+        newer = [one for one in copies.waiting() if checkpoints.step_number(one) > checkpoints.step_number(checkpoint)]
+        if not self._fits(left) or any(self._fits(size_of(one)) for one in newer):
+            raise NoTime
+
+    def _finish(self, copies: Copies) -> None:
+        """Copy what is left; then, how the attempt has ended."""
+        outcome = read_outcome(copies.written.result_of(copies.attempt))
+        if outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED:
+            try:
+                self._copy_result(copies)
+            except NoTime:
+                self._copy_checkpoints(copies)
+                outcome = _cut_off(outcome, copies)
+        else:
+            self._copy_checkpoints(copies)
+            if outcome is not None and outcome.status is not OutcomeStatus.FAILED and copies.newest_waits():
+                outcome = _cut_off(outcome, copies)
+        if outcome is not None:  # otherwise it was killed
+            write_atomically(copies.attempt.result, outcome.to_json())
+
+    def _copy_result(self, copies: Copies) -> None:
+        """Raises NoTime."""
+        waiting = copies.waiting()
+        self._in_time(sum(map(size_of, waiting)) + copies.other_bytes())
+        for checkpoint in waiting:
+            copies.copy_checkpoint(checkpoint, self._in_time)
+        copies.copy_others(self._in_time)
+        copies.remove_gone()
+        write_atomically(copies.draft.done, copies.written.done.read_text(encoding="utf-8"))
+
+    def _in_time(self, left: int) -> None:
+        if not self._fits(left):
+            raise NoTime
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._until < math.inf
+
+    def _left(self) -> float | None:
+        return max(0.0, self._until - time.monotonic()) if self._is_leaving else None
+
+    def _fits(self, size: int) -> bool:
+        return time.monotonic() + self._rate.seconds_for(size) <= self._until
+
+
+def _cut_off(outcome: Outcome, copies: Copies) -> Outcome:
+    """There was no time to copy what the worker has left: an earlier checkpoint counts."""
+    step = checkpoints.newest_step(copies.draft.model)
+    where = f"it goes on from step {step}" if step else "it starts over"
+    message = f"{outcome.message or 'asked to stop'}, but there was no time to copy what was saved last: {where}"
+    return replace(outcome, status=OutcomeStatus.STOPPED, reason=None, message=message)

@@ -1,0 +1,155 @@
+"""What a worker has written to its container's disk, copied into the attempt's draft on the Volume. Standard library.
+
+A checkpoint is copied to a folder that is not in the draft, and renamed when it is complete. So there is never half of
+one in a draft. While it is copied, hard links keep its files, which the trainer may remove to make room for newer ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modal_app.store import checkpoints
+from modal_app.store.layout import Attempt, StepFolder
+
+BLOCK = 8 * 2**20
+Progress = Callable[[int], None]
+"""Called before each block, with the number of bytes that are left. Raises an error to end the copying."""
+
+
+@dataclass(slots=True)
+class Copies:
+    """`written`: the draft as its worker writes it, with `model` and `done` on the container's disk."""
+
+    written: StepFolder
+    _copied: dict[str, int] = field(default_factory=dict)
+    """The checkpoints that are on the Volume, by name, and when each was completed."""
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.written.attempt(self.written.drafted_by)
+
+    @property
+    def draft(self) -> StepFolder:
+        """On the Volume."""
+        return self.written.draft_of(self.written.drafted_by)
+
+    def waiting(self) -> list[Path]:
+        """The complete checkpoints of this attempt that are not on the Volume yet, newest first."""
+        return [one for one in self._own() if self._copied.get(one.name) != _completed_at(one)]
+
+    def newest_waits(self) -> bool:
+        """Whether a checkpoint is newer than all that are on the Volume."""
+        own = self._own()
+        return bool(own) and self._copied.get(own[0].name) != _completed_at(own[0])
+
+    def copy_checkpoint(self, checkpoint: Path, progress: Progress) -> bool:
+        """Copy one to the Volume; False if the trainer removed it before it could be held."""
+        completed_at = _completed_at(checkpoint)
+        assert self.written.scratch is not None
+        with _held(checkpoint, self.written.scratch / "held") as held:
+            partial, target = self.attempt.copying / checkpoint.name, self.draft.model / checkpoint.name
+            try:
+                _copy_files(held, partial, _files_below(held), progress)
+                if not checkpoints.is_complete(partial):
+                    return False
+                _remove(target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial.rename(target)
+            finally:
+                shutil.rmtree(self.attempt.copying, ignore_errors=True)
+        self._copied[checkpoint.name] = completed_at
+        return True
+
+    def remove_gone(self) -> None:
+        """Remove the checkpoints from the Volume that the worker has removed. Not before newer ones are there."""
+        for checkpoint in checkpoints.all_checkpoints(self.draft.model):
+            if not os.path.lexists(self.written.model / checkpoint.name):
+                _remove(checkpoint)
+
+    def other_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._others())
+
+    def copy_others(self, progress: Progress) -> None:
+        """Copy all but checkpoints and the "done" file: the draft counts only when that one is there."""
+        made = self.written.done.parent
+        _copy_files(made, self.draft.files, [path.relative_to(made) for path in self._others()], progress)
+
+    def _own(self) -> list[Path]:
+        """The complete checkpoints of this attempt, newest first: those of earlier ones are links."""
+        found = reversed(checkpoints.all_checkpoints(self.written.model))
+        return [one for one in found if not one.is_symlink() and checkpoints.is_complete(one)]
+
+    def _others(self) -> list[Path]:
+        made, model = self.written.done.parent, self.written.model
+        left_out = {*checkpoints.all_checkpoints(model), *model.glob(f"{checkpoints.ASIDE}*")}
+        files = (made / path for path in _files_below(made))
+        return [one for one in files if one != self.written.done and left_out.isdisjoint(one.parents)]
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below a folder; those that vanish meanwhile do not count."""
+    total = 0
+    for path in _files_below(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += (folder / path).stat().st_size
+    return total
+
+
+def _completed_at(checkpoint: Path) -> int:
+    """0 for one that has vanished."""
+    try:
+        return (checkpoint / checkpoints.MARKER).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+@contextlib.contextmanager
+def _held(folder: Path, place: Path) -> Iterator[Path]:
+    """The files of a folder, as they are now, whatever becomes of the folder."""
+    try:
+        for path in _files_below(folder):
+            (place / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(folder / path, place / path)
+        held = place
+    except FileNotFoundError:  # the trainer is removing it: the copy will not be complete
+        held = place
+    except OSError:  # this disk has no hard links
+        held = folder
+    try:
+        yield held
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Relative to it. A checkpoint's marker is last."""
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return sorted(found, key=lambda path: (path.name == checkpoints.MARKER, path))
+
+
+def _copy_files(source: Path, target: Path, names: Sequence[Path], progress: Progress) -> None:
+    left = sum((source / name).stat().st_size for name in names)
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        with (source / name).open("rb", buffering=0) as read, (target / name).open("wb", buffering=0) as written:
+            while True:
+                progress(left)
+                block = read.read(BLOCK)
+                if not block:
+                    break
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[written.write(rest) :]
+                left -= len(block)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,190 @@
+"""What an attempt makes on its container's disk comes to the Volume: on real files, without a Modal."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from modal_app.cloud import drafts
+from modal_app.cloud.copier import Copier
+from modal_app.cloud.copies import Copies
+from modal_app.store import checkpoints
+from modal_app.store.layout import StepFolder, Store
+from modal_app.store.state import read_outcome
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
+
+SIZE = 1000
+
+
+class Interrupted(Exception):
+    """The container dies."""
+
+
+@dataclass
+class Work:
+    """An attempt at a run, as its worker sees it."""
+
+    written: StepFolder
+    commits: list[list[str]] = field(default_factory=list)
+    """What the draft on the Volume had at each commit."""
+    commit_s: float = 0.0
+
+    @property
+    def draft(self) -> StepFolder:
+        return self.written.draft_of(self.written.drafted_by)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.draft.model.glob("*"))
+
+    def commit(self) -> None:
+        self.commits.append(self.names)
+        time.sleep(self.commit_s)
+
+    def save(self, step: int, size: int = SIZE) -> Path:
+        checkpoint = self.written.model / f"checkpoint-{step}"
+        (checkpoint / "global_step").mkdir(parents=True)
+        (checkpoint / "global_step" / "state").write_bytes(bytes([step]) * size)
+        (checkpoint / "rng").write_text(str(step))
+        checkpoints.mark_complete(checkpoint, {})
+        return checkpoint
+
+    def end(self, status: OutcomeStatus) -> None:
+        outcome = Outcome(status, 1, 0.0, 1.0, message=str(status)).to_json()
+        if status is OutcomeStatus.SUCCEEDED:
+            self.written.done.write_text(outcome)
+        self.written.result_of(self.written.attempt(1)).write_text(outcome)
+
+    def outcome(self) -> Outcome:
+        found = read_outcome(self.written.attempt(1).result)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    folder = Store(tmp_path / "volume").folder(StepKind.TRAIN, "run")
+    return Work(drafts.begin(folder, 1, tmp_path / "scratch"))
+
+
+@contextmanager
+def asked_to_stop(copier: Copier, work: Work) -> Iterator[None]:
+    """Copying, until the block ends in a request to stop."""
+    with contextlib.suppress(KeyboardInterrupt), copier.copying(work.written):
+        yield
+        raise KeyboardInterrupt
+
+
+def wait_for(work: Work, name: str) -> None:
+    until = time.monotonic() + 10
+    while name not in (work.commits or [[]])[-1]:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def anything(left: int) -> None:
+    pass
+
+
+def test_a_checkpoint_that_the_trainer_removes_meanwhile_still_arrives_and_goes_when_a_newer_one_is_there(
+    work: Work,
+) -> None:
+    copies, first = Copies(work.written), work.save(10)
+
+    def make_room(left: int) -> None:
+        shutil.rmtree(first, ignore_errors=True)
+        assert work.names == [], "a part of a checkpoint is no checkpoint"
+
+    assert copies.copy_checkpoint(first, make_room)
+    assert checkpoints.newest_step(work.draft.model) == 10
+    assert checkpoints.damage_of(work.draft.model / "checkpoint-10") == ""
+    copies.copy_checkpoint(work.save(20), anything)
+    copies.remove_gone()
+    assert work.names == ["checkpoint-20"]
+
+
+def test_a_copy_that_is_cut_off_leaves_the_checkpoint_before(work: Work) -> None:
+    copies = Copies(work.written)
+    copies.copy_checkpoint(work.save(10), anything)
+    newer = work.save(20)
+
+    def die(left: int) -> None:
+        if left < SIZE:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        copies.copy_checkpoint(newer, die)
+    assert work.names == ["checkpoint-10"]
+    assert [one.name for one in copies.waiting()] == ["checkpoint-20"]
+
+
+def test_a_checkpoint_is_on_the_volume_and_committed_before_its_run_has_ended(work: Work) -> None:
+    copier = Copier(work.commit, poll_s=0.01)
+    with copier.copying(work.written):
+        work.save(10)
+        wait_for(work, "checkpoint-10")
+        work.end(OutcomeStatus.STOPPED)
+        assert not work.written.attempt(1).result.exists()
+    assert work.outcome().message == "stopped"
+
+
+def test_the_word_that_a_run_has_succeeded_comes_last_and_with_it_all_that_it_has_made(work: Work) -> None:
+    copier = Copier(work.commit)
+    with copier.copying(work.written):
+        work.save(10)
+        work.save(20)
+        (work.written.model / "checkpoint-30").mkdir()  # not complete
+        (work.written.model / "broken-checkpoint-5").mkdir()
+        (work.written.model / "adapter_model.safetensors").write_bytes(b"weights")
+        work.end(OutcomeStatus.SUCCEEDED)
+    assert work.names == ["adapter_model.safetensors", "checkpoint-10", "checkpoint-20"]
+    assert read_outcome(work.draft.done) == work.outcome()
+    assert not work.draft.attempt(1).copying.exists()
+
+
+def test_a_volume_that_refuses_the_result_leaves_no_word_of_it(work: Work) -> None:
+    work.draft.model.write_text("a file in the place of a folder")
+    work.written.model.mkdir()
+    (work.written.model / "weights").write_bytes(b"")
+    work.end(OutcomeStatus.SUCCEEDED)
+    with pytest.raises(OSError, match="model"), Copier(work.commit).copying(work.written):
+        pass
+    assert not work.draft.done.exists()
+    assert not work.written.attempt(1).result.exists()
+
+
+@pytest.mark.parametrize(("size", "arrives"), [(SIZE, True), (20 * SIZE, False)])
+def test_asked_to_stop_a_checkpoint_is_copied_if_it_fits_into_the_time_by_the_copies_before(
+    work: Work, size: int, arrives: bool
+) -> None:
+    work.commit_s = 0.1
+    copier = Copier(work.commit, poll_s=0.01, leave_s=1.0)  # at 10 kB a second
+    with asked_to_stop(copier, work):
+        work.save(10)
+        wait_for(work, "checkpoint-10")
+        copier.leave()
+        work.save(20, size)
+        work.end(OutcomeStatus.STOPPED)
+    assert work.names == (["checkpoint-10", "checkpoint-20"] if arrives else ["checkpoint-10"])
+    assert work.outcome().status is OutcomeStatus.STOPPED
+    assert ("it goes on from step 10" in work.outcome().message) is not arrives
+
+
+def test_a_run_that_has_succeeded_but_cannot_be_copied_in_time_goes_on_from_its_checkpoint(work: Work) -> None:
+    work.commit_s = 0.1
+    copier = Copier(work.commit, poll_s=0.01, leave_s=1.0)
+    with asked_to_stop(copier, work):
+        work.save(10)
+        wait_for(work, "checkpoint-10")
+        copier.leave()
+        (work.written.model / "weights").write_bytes(bytes(20 * SIZE))
+        work.end(OutcomeStatus.SUCCEEDED)
+    assert work.outcome().status is OutcomeStatus.STOPPED
+    assert not work.draft.done.exists()
