@@ -43,7 +43,7 @@ class ComposedAgain:
             if run.key != key:
                 raise SweepError(
                     f"The run {key} would be another one now ({run.key}), so {otherwise}: since it was trained, its "
-                    "config files, its data, the trainer or the current folder has changed. Change that "
+                    "config files, its data, the trainer or the current folder has changed. Change it "
                     f"back{way_out}."
                 )
         return launch

@@ -51,7 +51,7 @@ def stopped_runs(known: Sequence[Store], names: Sequence[str]) -> list[Stopped]:
 def resume(stopped: Stopped, *, budget: float | None, confirmed: bool, as_json: bool) -> list[RunResult]:
     """Train them to their end, and print the table of their sweep. Raises SweepError if they would be others now."""
     composed = _composed(stopped)
-    composed.planned("there is nothing that it could resume from")
+    composed.planned("it has no checkpoint to resume from")
     if not is_mirror(stopped.store):
         ask_for(stopped)
     request = replace(composed.request, budget=budget, confirmed=confirmed, json=as_json)

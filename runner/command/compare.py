@@ -152,7 +152,7 @@ def _from_wandb(args: argparse.Namespace) -> _Selection:
 
     known = stores(args.store)
     if not args.what and not any(sweep_ids(store) for store in known):
-        raise SweepError(f"There is no sweep in {known[0].root}: name one of W&B's by its complete id.")
+        raise SweepError(f"There is no sweep in {known[0].root}: for a sweep in W&B, write its complete id.")
     words: list[str] = args.what
     foreign = [word for word in words if not _is_sweep(known, word) and _run(known, word) is None]
     local = [word for word in words if word not in foreign]
@@ -219,7 +219,9 @@ def _run(known: Sequence[Store], word: str) -> _KnownRun | None:
     ]
     keys = {one.key for one in fits}
     if len(keys) > 1:
-        raise SweepError(f"{word} fits several runs: {', '.join(sorted(keys))}. Write more of the one you mean.")
+        raise SweepError(
+            f"{word} is the beginning of several runs' keys: {', '.join(sorted(keys))}. Write more of the key."
+        )
     return max(fits, key=lambda one: last_asked(one.store, one.sweep), default=None)
 
 

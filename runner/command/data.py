@@ -123,7 +123,9 @@ def _find(word: str, keys: Sequence[str], store: Store) -> str:
     if len(fits) == 1:
         return fits[0]
     if fits:
-        raise SweepError(f"{word} fits several datasets: {', '.join(fits)}. Write more of the one you mean.")
+        raise SweepError(
+            f"{word} is the beginning of several datasets' keys: {', '.join(fits)}. Write more of the key."
+        )
     raise SweepError(
         f"There is no dataset {word} in {store.prepared}.{did_you_mean(word, keys)} `axosweep data` lists them."
     )

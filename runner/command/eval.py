@@ -128,8 +128,9 @@ def _refuse_without_rows(subject: Subject) -> None:
     manifest = subject.store.manifest(subject.data_key)
     if manifest.exists() and not DataManifest.read(manifest).eval_rows:
         raise SweepError(
-            f"{subject.key} has no held-out rows to evaluate on: its dataset {subject.data_key} was made without "
-            "val_set_size and test_datasets. Train with val_set_size=0.05, or evaluate on tasks: --tasks NAME."
+            f"{subject.key} has no held-out rows to evaluate on: its dataset {subject.data_key} was prepared "
+            "without val_set_size and test_datasets. Train with val_set_size=0.05, or evaluate on tasks: --tasks "
+            "NAME."
         )
 
 

@@ -70,7 +70,7 @@ def _name_from(file: str) -> str:
 def _checked(name: str, *, given: bool) -> str:
     if _NAME.fullmatch(name) and name.lower() not in _WORDS and not name.endswith((".yaml", ".yml")):
         return name
-    why = "is not a name for an experiment" if given else "would be its name, which Hydra would not read as one"
+    why = "is not a name for an experiment" if given else "would be its name, but Hydra would not read it as a name"
     raise SweepError(f"{name!r} {why}. Give one of letters, digits, - and _ that begins with a letter: --name NAME.")
 
 

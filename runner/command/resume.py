@@ -41,13 +41,13 @@ def main(words: Sequence[str]) -> int:
     groups = stopped_runs(stores(args.store), names)
     if len(groups) > 1 and (args.json or budget is not None):
         raise SweepError(
-            f"These runs are of {len(groups)} sweeps ({', '.join(one.sweep for one in groups)}), and --json and "
-            f"{BUDGET} are about one. Resume the runs of each sweep by themselves."
+            f"These runs belong to {len(groups)} sweeps ({', '.join(one.sweep for one in groups)}), but --json and "
+            f"{BUDGET} work for one sweep. Resume the runs of each sweep with a command of its own."
         )
     if budget is not None and not is_mirror(groups[0].store):
         raise SweepError(
-            f"{BUDGET}{budget:g}: it caps the dollars of Modal, and {groups[0].sweep} runs on this machine, which "
-            "rents nothing. Leave it out."
+            f"{BUDGET}{budget:g}: it limits the dollars spent on Modal, but {groups[0].sweep} runs on this machine. "
+            "Leave it out."
         )
     results = [result for one in groups for result in resume(one, budget=budget, confirmed=args.yes, as_json=args.json)]
     return ExitCode.SUCCEEDED if all(result.succeeded for result in results) else ExitCode.FAILED

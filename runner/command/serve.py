@@ -40,7 +40,7 @@ def parser() -> VerbParser:
     names, which = [Names.RUN, LIST, STOP], "runs, or a sweep: all its finished runs; the newest sweep by default"
     verb.add("runs", nargs="*", metavar="RUN", names=names, help=which)
     verb.add_argument("--merged", action="store_true", help="serve the merged models of the runs")
-    verb.add_argument("--token", help=f"the token of clients; other users cannot see it in {TOKEN_VARIABLE}")
+    verb.add_argument("--token", help=f"the token that clients must send ({TOKEN_VARIABLE} is safer)")
     verb.add_argument("--port", type=int, help="on this machine: a free port by default")
     verb.add_argument("--host", help=f"on this machine: {serve_here.LOOPBACK} by default; any other needs a token")
     verb.add_argument(
@@ -103,8 +103,11 @@ def _serve_on_modal(chosen: ServeSelection, token: str, args: argparse.Namespace
     modal_serve.keep_token(token, _show_token)
     models = [(model.names, what) for model, what in zip(chosen.models, chosen.told, strict=True)]
     deployed = modal_serve.deploy(plan, models)
-    how = f"`axosweep serve {STOP} {deployed.app}` ends it; a {plan.gpu} is rented from a request until {idle:g} min"
-    how_to_ask(chosen, Address(deployed.url, True, f"{how} after the last"), as_json=args.json)
+    how = (
+        f"`axosweep serve {STOP} {deployed.app}` ends it; a {plan.gpu} is rented when a request arrives, until "
+        f"{idle:g} min"
+    )
+    how_to_ask(chosen, Address(deployed.url, True, f"{how} after the last one"), as_json=args.json)
     return 0
 
 

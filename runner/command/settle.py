@@ -57,8 +57,8 @@ def main(words: Sequence[str]) -> int:
     found = sweep_in(stores(args.store), name)
     if budget is not None and not is_mirror(found.store):
         raise SweepError(
-            f"{BUDGET}{budget:g}: it caps the dollars of Modal, and {found.sweep} runs on this machine, which rents "
-            "nothing. Leave it out; --max-seeds limits the runs."
+            f"{BUDGET}{budget:g}: it limits the dollars spent on Modal, but {found.sweep} runs on this machine. "
+            "Leave it out; --max-seeds limits the runs."
         )
     if args.plan:
         return _plan(found, args)
@@ -129,17 +129,17 @@ def _settling(found: FoundSweep, args: argparse.Namespace) -> tuple[Settling, bo
             fixed = known.terms
             raise SweepError(
                 f"{found.sweep} is being settled with --looks {fixed.looks} --worth {100 * fixed.worth:.3g}% "
-                f"--max-seeds {fixed.max_seeds}, which are fixed before the first look: chosen later, more than 5 % of "
-                "the verdicts would be chance. Leave them out to go on, or add --again: it starts over, with looks of "
-                "its own."
+                f"--max-seeds {fixed.max_seeds}, and these values are fixed before the first look: if they were "
+                "chosen later, more than 5 % of the verdicts would be due to chance. To go on, leave them out. To "
+                "start over with new looks, add --again."
             )
         if not differs and not (args.again and _has_ended(found, known)):
             return known, False
     terms = Terms(**{"looks": LOOKS, "worth": WORTH, "max_seeds": MAX_SEEDS, **wanted})
     if terms.max_seeds < LEAST_SEEDS:
         raise SweepError(
-            f"--max-seeds {terms.max_seeds}: with fewer than {LEAST_SEEDS} seeds of two settings, it stays unknown how "
-            f"much seeds differ. Write --max-seeds {LEAST_SEEDS} or more."
+            f"--max-seeds {terms.max_seeds}: the difference between seeds can only be measured with at least "
+            f"{LEAST_SEEDS} seeds of two settings. Write --max-seeds {LEAST_SEEDS} or more."
         )
     seeds = [run.config.get("seed") for run in facts_of_sweep(found.store, found.sweep)]
     used = [seed for seed in seeds if isinstance(seed, int)]

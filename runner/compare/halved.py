@@ -15,7 +15,7 @@ from runner.cost.spent import money
 from runner.store.run_state import RunStatus
 from runner.store.searches import Search
 
-UNKNOWN = "What stopping has missed is unknown: {}."
+UNKNOWN = "It is unknown what stopping has missed: {}."
 NOT_ENDED = (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.STOPPED)
 
 
@@ -127,7 +127,7 @@ def saved_text(one: Halved) -> str:
         return ""
     if one.waiting:
         verb = "has" if one.waiting == 1 else "have"
-        return f"What stopping at rungs saves is not known yet: {one.waiting} of {one.runs} runs {verb} not ended."
+        return f"It is not known yet what stopping at rungs saves: {one.waiting} of {one.runs} runs {verb} not ended."
     more = [about(one.seconds_saved)] if one.seconds_saved else []
     more += [money(one.dollars_saved)] if one.dollars_saved else []
     also = f", {' and '.join(more)}" if more else ""
@@ -163,21 +163,21 @@ def audit_text(audit: Audit) -> str:
     if audit.best is None or audit.winner is None:
         goes = "1 run goes on to its end" if audit.chosen == 1 else f"{audit.chosen} runs go on to their end"
         if audit.waiting:
-            return f"What stopping has missed is not known yet: {goes} in any case, for the audit."
+            return f"It is not known yet what stopping has missed: {goes} in any case, for the audit."
         return UNKNOWN.format(f"{goes} in any case, for the audit, but none that would have stopped has finished")
     head = "One run in ten goes on to its end in any case, to see what stopping misses"
     which = "the only one that would have stopped" if audit.runs == 1 else f"the best of {audit.runs}"
     found = f"{head}: {which} ended at {loss(audit.best)}, the best other run at {loss(audit.winner)}"
     if audit.regret:
         return f"{found}. So without the audit, the search would have missed {loss(audit.regret)}."
-    return f"{found}. So stopping has missed nothing that these show."
+    return f"{found}. So the audit does not show that stopping has missed anything."
 
 
 def _stopped_note(number: int, of: int) -> str:
     return (
-        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search (`why`: the place "
-        "there now, as more runs have come). They have no rank, since losses compare at equal steps only. "
-        "`axosweep resume RUN` trains one to its end."
+        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search (`why`: their "
+        "place there now, among all runs that have reached it). They have no rank, since losses can be compared "
+        "only at equal steps. `axosweep resume RUN` trains one to its end."
     )
 
 

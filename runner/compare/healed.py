@@ -18,8 +18,8 @@ def healed_notes(rows: Sequence[Row]) -> list[str]:
     notes = [f"{_named(keys)}: {change}." for change, keys in changes.items()]
     if changes and any(row.final is not None and not row.healed for row in rows):
         notes.append(
-            "Runs with a smaller micro batch take the same rows in each step, but are not exactly the runs that were "
-            "asked for: small differences from the others mean nothing."
+            "Runs with a smaller micro batch take the same rows in each step, but are not exactly the requested "
+            "runs: small differences from the others mean nothing."
         )
     return notes
 

@@ -12,9 +12,9 @@ from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.row_losses import judgeable
 
 NOTE = (
-    "Some of these runs evaluate packed rows, others do not (sample_packing, eval_sample_packing). The eval loss is a "
-    "mean over batches, and theirs hold other rows, so small differences between the two kinds mean nothing. Where "
-    "there is a verdict, it goes by the mean over tokens, which does not depend on packing."
+    "Some of these runs evaluate packed rows, others do not (sample_packing, eval_sample_packing). The eval loss "
+    "is a mean over batches, and their batches have different rows, so small differences between the two kinds "
+    "mean nothing. A verdict uses the mean over tokens, which does not depend on packing."
 )
 
 

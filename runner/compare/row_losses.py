@@ -48,7 +48,7 @@ def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Met
     without = [row for row in unjudged if not _has_losses(row)]
     sweeps = list(dict.fromkeys(sweep for row in without for sweep in row.sweeps))
     return [
-        f"Which differences are chance is unknown: {without_rows(map(why_without_rows, without), sweeps) or UNLIKE}"
+        f"It is unknown which differences are chance: {without_rows(map(why_without_rows, without), sweeps) or UNLIKE}"
     ]
 
 

@@ -55,11 +55,11 @@ def headline(verdict: Verdict) -> str:
     if verdict.may_be_seeds:
         return (
             f"On these runs, {name_of(verdict.settings[0])} has the lowest loss. The settings were trained with "
-            "different seeds, which alone may make the difference: train the same ones for all."
+            "different seeds, which may be the only reason. Train all settings with the same seeds."
         )
     if len(group) == 1:
         many = "both others" if len(worse) == 2 else f"all {len(worse)} others"
-        than = many if len(worse) > 1 else name_of(worse[0]) if worse else "settings that are not steady"
+        than = many if len(worse) > 1 else name_of(worse[0]) if worse else "settings with a diverged seed"
         return f"{name_of(group[0])} is better than {than} ({LEVEL})."
     word = "cheaper" if len(group) == 2 else "cheapest"
     price = price_of(verdict)
@@ -117,14 +117,16 @@ def _disagreement(verdict: Verdict, first: JudgedSetting) -> str:
     worse = "" if first.in_best_group else ", which is shown to be better"
     return (
         f"By eval loss, {name_of(first)} is first; by the mean over tokens, {name_of(best)} is{worse} "
-        f"({loss(best.loss)} against {loss(first.loss)}). The eval loss is a mean over batches, where the tokens of a "
-        "batch with few count for more. The verdict goes by tokens."
+        f"({loss(best.loss)} against {loss(first.loss)}). The eval loss is a mean over batches, so a token counts "
+        "for more in a batch with few tokens. The verdict uses the mean over tokens."
     )
 
 
 def _seeds(verdict: Verdict, background: Background) -> str:
     if verdict.seed_sd is not None:
-        return f"Seeds of one setting differ by {loss(verdict.seed_sd)} (standard deviation), which is counted in."
+        return (
+            f"Seeds of one setting differ by {loss(verdict.seed_sd)} (standard deviation); the intervals include this."
+        )
     here, elsewhere = background.seeds_here, background.seeds_elsewhere
     why = "no setting has several seeds" if here is None else "too few settings have several seeds"
     known = f" The few that there are differ by {loss(here)} (standard deviation)." if here is not None else ""
@@ -140,8 +142,8 @@ def _documents(verdict: Verdict) -> str:
     if verdict.documents_known:
         return ""
     return (
-        "It is unknown which rows were cut from one document, so each of the "
-        f"{verdict.rows} counts as its own. Where several are from one, the intervals are too narrow."
+        f"It is unknown which rows were cut from one document, so each of the {verdict.rows} counts as its own. If "
+        "several rows are from the same document, the intervals are too narrow."
     )
 
 

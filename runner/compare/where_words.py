@@ -14,7 +14,7 @@ SHOWN_ROWS = 5
 LONGEST_NAME = 40
 TEXT_ROOM = 100
 HEADINGS = {By.DATASET: "by dataset", By.LENGTH: "by length", By.TURN: "by turn"}
-NOT_KNOWN = "Which rows are of one document is unknown, so the intervals may be too narrow."
+NOT_KNOWN = "It is unknown which rows are from the same document, so the intervals may be too narrow."
 
 
 def where_lines(found: Where, keys: tuple[str, str]) -> list[str]:
@@ -25,13 +25,15 @@ def where_lines(found: Where, keys: tuple[str, str]) -> list[str]:
         *_table(found),
     ]
     if found.parts:
-        lines.append("The intervals of the parts hold for all of them at once; that of all rows holds alone.")
-    lines.append("They are about these two trained models. How much another seed would change is not in them.")
+        lines.append(
+            "The intervals of the parts hold for all parts together; the interval of all rows holds by itself."
+        )
+    lines.append("They hold for these two trained models, and do not include how much another seed would change.")
     if not found.documents_known:
         lines.append(NOT_KNOWN)
     for rows, word in ((found.better, "better"), (found.worse, "worse")):
         if rows:
-            lines += ["", f"Rows at which {keys[1]} is {word} by most (nats over the row, losses by token):"]
+            lines += ["", f"Rows at which {keys[1]} is {word} by the most (nats for the row; losses are per token):"]
             lines += [line for row in rows[:SHOWN_ROWS] for line in _row_lines(row, keys)]
     if max(len(found.better), len(found.worse)) > SHOWN_ROWS:
         lines.append("--json has twenty of each, with their texts.")

@@ -253,8 +253,8 @@ def _fields(node: Mapping[str, Any], name: str, kind: type[Any], *, without: Col
         )
     if missing:
         raise SweepError(
-            f"The config has no {', '.join(missing)}, which it needs: the option of {name}= that sets it has left it "
-            "out, or an override has taken it out."
+            f"The config has no {', '.join(missing)}, which it needs: either the option of {name}= that sets it has "
+            "left it out, or an override has removed it."
         )
     for key in values:
         if key not in known:

@@ -28,8 +28,9 @@ def grid(space: SearchSpace) -> Points:
 
 def _infinite(axis: IntervalAxis) -> str:
     return (
-        f"{axis.name}: an interval has infinitely many values. Write a list or range(start,stop,step), or draw points "
-        "from it: search=random search.runs=20. A sweeper of others (hydra/sweeper=...) gets intervals as they are."
+        f"{axis.name}: an interval has infinitely many values. Write a list or range(start,stop,step), or draw "
+        "points from it: search=random search.runs=20. Another sweeper (hydra/sweeper=...) gets intervals as they "
+        "are."
     )
 
 

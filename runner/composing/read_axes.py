@@ -197,7 +197,7 @@ def _zip(text: str, axes: Sequence[Axis], vocabulary: Vocabulary) -> tuple[str, 
     lengths = {name: len(one.values) for name in zipped if isinstance(one := known[name], ChoiceAxis)}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise SweepError(f"--zip {text}: axes that move together have equally many values, but {counts}.")
+        raise SweepError(f"--zip {text}: axes that move together need the same number of values, but {counts}.")
     return zipped
 
 

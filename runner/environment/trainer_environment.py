@@ -102,7 +102,7 @@ def check(environment: Path, *, ours: bool) -> Path:
     # An environment without a stamp was created by the user, who is responsible for it.
     if built_from not in (None, lock_hash()):
         raise SweepError(
-            f"The trainer environment in {environment} was built from another lock than the present "
+            f"The trainer environment in {environment} was built from another lock than the current "
             f"{LOCK_FILE.name}. Run `axosweep setup` (in a checkout: `make trainer`) to bring it up to date."
         )
     return python

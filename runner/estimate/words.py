@@ -229,16 +229,16 @@ def _rungs_line(cost: PlanCost) -> str:
     assert cost.rungs is not None
     if not cost.least.steps:
         return (
-            "rungs   most likely none of this: all of these runs have stopped at a rung, and a run goes on only if it "
-            "is among the best now"
+            "rungs   most likely nothing of this is spent: all of these runs have stopped at a rung, and a run "
+            "goes on only if it is among the best now"
         )
     amounts = [spread(cost.least_dollars, money)] if cost.least_dollars else []
     amounts += [f"{spread(cost.least_seconds, span)} of work"] if cost.least_seconds else []
     return (
         f"rungs   at least {', '.join([*amounts, f'{100 * cost.least.steps:.0f} % of the steps'])}: at "
         f"{named(cost.rungs.fractions)} of the steps, the best 1 in {cost.rungs.eta} goes on{_saves_nothing(cost)}. "
-        "More go on if they are too close to the best to tell, or among the best of those that came first."
-        f"{_audit(cost)}"
+        "More go on if they cannot be told apart from the best, or were among the best of the first runs "
+        f"there.{_audit(cost)}"
     )
 
 

@@ -23,7 +23,7 @@ SHORTEST_S = 0.05
 """Between two checks of fresh workers, while forked ones are running, too."""
 FRESH = "Started fresh, not forked from a preloaded trainer: {why}."
 DO_NOT_TRACK = ("AXOLOTL_DO_NOT_TRACK", "DO_NOT_TRACK")
-ON_A_GPU = "a forked process cannot use a GPU that its parent has woken"
+ON_A_GPU = "a forked process cannot use a GPU that its parent has initialized"
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ def why_fresh(device: Device, config: Mapping[str, Any]) -> str:
         listed = plugins if isinstance(plugins, list) else [plugins]
         return f"plugins ({', '.join(map(str, listed))}) may change libraries before they are imported"
     if _telemetry_is_on():
-        return "your environment turns on Axolotl's telemetry, which at its end waits for threads that a fork lacks"
+        return "your environment turns on Axolotl's telemetry, which needs threads that a forked process does not have"
     return ""
 
 

@@ -24,8 +24,8 @@ _WAYS_OUT: tuple[tuple[type[modal.exception.Error], str, str], ...] = (
     (
         modal.exception.PermissionDeniedError,
         "Modal does not permit this",
-        "The token belongs to a workspace or environment that may not do it: `modal profile current` and "
-        "`modal token info` show which; MODAL_PROFILE and MODAL_ENVIRONMENT choose another.",
+        "The workspace or environment of the token is not allowed to do this: `modal profile current` and `modal "
+        "token info` show which; MODAL_PROFILE and MODAL_ENVIRONMENT choose another.",
     ),
     (
         modal.exception.ResourceExhaustedError,
@@ -53,7 +53,7 @@ _WAYS_OUT: tuple[tuple[type[modal.exception.Error], str, str], ...] = (
     (
         modal.exception.InvalidError,
         "Modal refused the request",
-        "These decide what is requested of a container: gpu, gpu.count, executor.modal.cpu and memory_gib (for each "
+        "These keys set what a container requests: gpu, gpu.count, executor.modal.cpu and memory_gib (for each "
         "GPU), executor.modal.timeout_hours.",
     ),
     (modal.exception.RequestSizeError, "Modal refused the request", "Split the sweep into smaller ones."),

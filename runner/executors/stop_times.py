@@ -21,9 +21,9 @@ def stop_message(store: Store, steps: Iterable[StepId], again: str) -> str:
     if not runs:
         return ""
     times = [time for run in runs if (time := usual_stop_s(run)) is not None]
-    usual = f"which usually takes {span(max(times))}" if times else "in a time that is not known yet"
+    usual = f"which usually takes {span(max(times))}" if times else "but how long that takes is not known yet"
     what = "The run finishes its step and saves" if len(runs) == 1 else f"{len(runs)} runs finish their step and save"
-    return f"{what} a checkpoint, {usual}. {again} kills at once: what is newer than the last checkpoint is lost."
+    return f"{what} a checkpoint, {usual}. {again} kills at once, and the steps after the last checkpoint are lost."
 
 
 def _trains(run: StepFolder) -> bool:

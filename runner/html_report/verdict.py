@@ -38,15 +38,15 @@ def lead(verdict: Verdict) -> str:
     if verdict.may_be_seeds:
         return (
             f"Nothing is decided: {name_of(verdict.settings[0])} has the lowest loss, but the settings were trained "
-            "with different seeds, which alone may make the difference."
+            "with different seeds, which may be the only reason."
         )
     if len(group) == 1:
         several = "both others" if others == 2 else f"all {_number(others)} other settings"
-        than = several if others > 1 else name_of(verdict.worse[0]) if others else "settings that are not steady"
+        than = several if others > 1 else name_of(verdict.worse[0]) if others else "settings with a diverged seed"
         return f"Take {name_of(group[0])}: it does better than {than}. {_certainty(verdict)}"
     price = price_of(verdict)
     parts = [
-        f"{_number(len(group)).capitalize()} settings do equally well, as far as can be told: {names_of(group)}.",
+        f"{_number(len(group)).capitalize()} settings cannot be told apart: {names_of(group)}.",
         f"The other {_number(others)} do worse." if others > 1 else "The other one does worse." if others else "",
         f"Take {name_of(verdict.cheapest)}, which costs least ({price})." if price else "",
         _certainty(verdict),
@@ -58,8 +58,10 @@ def _certainty(verdict: Verdict) -> str:
     if verdict.seed_sd is not None:
         return "This holds with 95 % confidence, for other seeds as well."
     if verdict.seed_degrees:
-        return "This holds with 95 % confidence for these runs; there are too few seeds to say it of others."
-    return "This holds with 95 % confidence for these runs; each setting has one seed, and another may do otherwise."
+        return (
+            "This holds with 95 % confidence for these runs; for other seeds it is unknown, since too few were trained."
+        )
+    return "This holds with 95 % confidence for these runs; each setting has one seed, and other seeds may reverse it."
 
 
 def _setting(one: JudgedSetting) -> dict[str, Any]:

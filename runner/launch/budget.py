@@ -24,7 +24,7 @@ def check_budget_options(choice: ExecutorChoice, request: Request) -> None:
             raise SweepError(f"{name}={value}: expected US dollars, more than 0, or null.")
     if request.budget is not None and choice.type != "modal":
         raise SweepError(
-            f"budget={request.budget:g}: it caps the dollars of executor=modal, and executor={choice.type} rents "
+            f"budget={request.budget:g}: it limits the dollars of executor=modal, but executor={choice.type} rents "
             "nothing. Leave it out, or choose executor=modal."
         )
 
@@ -66,9 +66,9 @@ def _rungs(cost: PlanCost) -> str:
     if cost.rungs is None or cost.least_dollars is None:
         return ""
     return (
-        f" Stopping at the rungs may bring it down to {money(cost.least_dollars.likely)}, but each run that goes on "
-        "needs the share of a full run, and gets nothing of what stopped runs leave. So with --force, the best runs "
-        "may be stopped before their ends."
+        f" If runs stop at the rungs, it may cost only {money(cost.least_dollars.likely)}. But each run that goes "
+        "on needs the share of a full run, and gets nothing of the shares that stopped runs leave. So with "
+        "--force, the best runs may be stopped before they end."
     )
 
 
@@ -116,7 +116,7 @@ def left_line(plan: Plan, request: Request, rows: Sequence[Row]) -> str:
     if request.budget is None or not known or len(known) < len(spent):
         return ""
     left = max(0.0, request.budget - sum(known))
-    return f"Left of the budget: {money(left)} of {money(request.budget)}, before what preparing has cost."
+    return f"Left of the budget: {money(left)} of {money(request.budget)}, not counting the cost of preparing."
 
 
 def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callable[[], str] = input) -> None:

@@ -28,8 +28,8 @@ def say_moved(launch: Launch) -> None:
     }
     if moved:
         terminal.message(
-            f"note: {len(moved)} of these runs finished under an earlier key, which did not say whether the trainer "
-            f"has Python {UNWRITTEN_PYTHON} or another, with other versions of its packages. This trainer has Python "
-            f"{trainer_environment.python_version()}, so they are trained again, once.",
+            f"note: {len(moved)} of these runs finished under an earlier key, which did not include the version of "
+            f"the trainer's Python. This trainer has Python {trainer_environment.python_version()}, not "
+            f"{UNWRITTEN_PYTHON}, so they are trained again, once.",
             style="yellow",
         )

@@ -100,7 +100,7 @@ class Notifier:
         self._next = time.monotonic() + PAUSE_S
         for (kind, key), state in self._states():
             if state.phase in (Phase.FAILED, Phase.LOST) and state.attempt > self._before.get((kind, key), 0):
-                why = state.outcome.message if state.outcome else "its process ended without a word"
+                why = state.outcome.message if state.outcome else "its process ended without a message"
                 self._claim(notices.failed(self.plan.sweep, f"{kind}/{key}", str(state.attempt), why))
 
     def finish(self, rows: Sequence[Row], patience_s: float = PATIENCE_S) -> None:

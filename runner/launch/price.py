@@ -64,7 +64,7 @@ def further_lines(launch: Launch) -> list[str]:
         return []
     further = launch.request.round.further
     if not further:
-        return ["search  no further run follows"]
+        return ["search  no further runs follow"]
     total = with_further(launch.cost, launch.request)
     dollars, seconds = total.dollars, total.seconds
     parts = [spread(dollars, money)] if dollars else []

@@ -105,7 +105,7 @@ def _refusals(planned: Sequence[PlannedRun], search: SearchChoice, store: Store)
     if not all(one.trains for one in planned):
         yield "stages has no train, so there is nothing to stop. Add train to stages, or leave search.rungs out."
     if len(runs) == 1:
-        yield "one run alone has no others to be compared with. Sweep over something, or leave search.rungs out."
+        yield "a single run cannot be compared with others. Sweep over something, or leave search.rungs out."
     for run in runs:
         name = " ".join(run.experiment.overrides) or run.key
         if not (run.config.get("val_set_size") or run.config.get("test_datasets")):
@@ -120,13 +120,13 @@ def _refusals(planned: Sequence[PlannedRun], search: SearchChoice, store: Store)
             )
     for max_steps in {run.config["max_steps"] for run in runs if run.config.get("max_steps")}:
         if 0 in Rungs("", search.rungs, search.eta).steps(max_steps):
-            yield f"max_steps={max_steps} has no step of its own for each rung. Ask for fewer rungs, or train longer."
+            yield f"max_steps={max_steps} has too few steps for these rungs. Request fewer rungs, or train longer."
     if differing := _differing_rows(runs, store):
         yield differing
     if differing := _differing_lengths(runs):
         yield (
-            f"its runs have different numbers of steps ({differing}), so they do not compare at {named(search.rungs)} "
-            "of them. Sweep over them in separate sweeps, or leave search.rungs out."
+            f"its runs have different numbers of steps ({differing}), so they cannot be compared at "
+            f"{named(search.rungs)} of their steps. Sweep over them in separate sweeps, or leave search.rungs out."
         )
 
 
@@ -138,7 +138,10 @@ def _differing_rows(runs: Sequence[Run], store: Store) -> str:
     prints = {key: DataManifest.read(store.manifest(key)).eval_fingerprint for key in keys}
     out = "Sweep over them in separate sweeps, or leave search.rungs out."
     if own := next((one for run in runs if (one := own_data_of(run.config))), None):
-        return f"its runs read different data of their own ({own.why}), so whether they compare is not known. {out}"
+        return (
+            f"its runs read different data of their own ({own.why}), so it is unknown whether they can be compared. "
+            f"{out}"
+        )
     if unknown := [key for key, one in prints.items() if one is None]:
         return (
             f"its runs read {len(keys)} datasets, and whether these have the same held-out rows is unknown before "
@@ -146,7 +149,7 @@ def _differing_rows(runs: Sequence[Run], store: Store) -> str:
             f"'stages=[preprocess]'. {out}"
         )
     if len(set(prints.values())) > 1:
-        return f"its runs have different held-out rows, so their losses do not compare. {out}"
+        return f"its runs have different held-out rows, so their losses cannot be compared. {out}"
     return ""
 
 

@@ -15,8 +15,8 @@ CHECKING = "Checking with Axolotl's own schema; its imports take some seconds."
 CHECKING_AT_ONCE = "Checking with Axolotl's own schema."
 NOT_CHECKED = (
     "Not checked with Axolotl's own schema, nor whether the trainer can import what the configs name: there is no "
-    "current trainer environment here (axosweep setup builds it). A run that the schema refuses would fail when its "
-    "dataset is prepared, and one whose packages are missing when it has loaded its model."
+    "current trainer environment here (axosweep setup builds it). A run that the schema refuses would fail when "
+    "its dataset is prepared. A run whose packages are missing would fail after it has loaded its model."
 )
 
 

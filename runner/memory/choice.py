@@ -150,4 +150,6 @@ def _nothing_fits(
     out = f" It would fit with: {' or '.join(ways.lines)}." if ways.lines else ""
     if not out and not_estimated(facts):
         out = ways_to_try(config, facts, list(dict.fromkeys(one.gpu for one in estimates)), rates)
-    return f"gpu=auto: no card has enough memory. The nearest, {where(nearest)}: {in_words(nearest)}.{out}"
+    return (
+        f"gpu=auto: no card has enough memory. The one that comes closest, {where(nearest)}: {in_words(nearest)}.{out}"
+    )

@@ -50,7 +50,7 @@ def ways_to_try(config: Config, facts: ModelFacts, kinds: Iterable[GpuKind], rat
     sharing: Config = config if shared else {**config, "fsdp_config": True}
     ways.append(_cheapest(sharing, facts, several, rates, "" if shared else "fsdp=fsdp2"))
     found = " or ".join(way for way in ways if way)
-    return f" Its weights would fit with room for the rest, which is not estimated, with: {found}." if found else ""
+    return f" Enough for its weights, and probably for the rest, which is not estimated: {found}." if found else ""
 
 
 def _cheapest(config: Config, facts: ModelFacts, cards: Iterable[Cards], rates: Mapping[str, float], words: str) -> str:

@@ -96,7 +96,7 @@ def limit_findings(axolotl: Mapping[str, Any], limit: Any) -> Iterator[Finding]:
     if not _is_integer(limit) or limit < 1:
         yield error("data.limit", limit, "expected a number of rows, at least 1")
     elif not datasets_of(axolotl):
-        yield error("data.limit", limit, "it limits `datasets`, and this run has none")
+        yield error("data.limit", limit, "it limits `datasets`, but this run has none")
     else:
         for index, dataset in enumerate(datasets_of(axolotl)):
             if any(mark in split_of(dataset).removesuffix(f"[:{limit}]") for mark in "[+"):

@@ -42,7 +42,7 @@ def gpu_findings(
         yield error(
             "deepspeed",
             "(with fsdp_config)",
-            "both shard the model, and a run takes one",
+            "both shard the model, and a run can use only one",
             "Choose deepspeed=none, or fsdp=none.",
         )
     if gpu.type == "cpu":

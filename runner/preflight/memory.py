@@ -202,7 +202,9 @@ def _way_out(one: Estimate, ways: WaysToFit) -> str:
     if one.parts is None:
         return f"It needs less with {lines}." if lines else ""
     if one.of_weights_alone:
-        return f"They would fit with {lines}." if lines else "They fit on no card, and on no 8 cards that share them."
+        return (
+            f"They would fit with {lines}." if lines else "They do not fit on any card, nor on 8 cards that share them."
+        )
     if lines:
         return f"It might fit with {lines}."
     return "Smaller batches, fewer bits or more cards would not make it fit."

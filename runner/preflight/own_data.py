@@ -15,7 +15,7 @@ from runner.preflight.findings import Finding, error, warning
 from runner.types import Experiment, InputKind
 
 NO_SLICES = (
-    "a stream has no slices, and data.limit makes one",
+    "a stream has no slices, and data.limit is one",
     "Set max_steps=N; pretraining_dataset also has skip: N.",
 )
 

@@ -75,8 +75,9 @@ def define(searched: Searched, request: Request) -> Definition:
     named = replace(request, sweep=sweep_id(request.name, _described(points, request)))
     if request.sweep not in (None, named.sweep):
         raise SweepError(
-            f"From here, the command line of {request.sweep} is another search ({named.sweep}): its config files, its "
-            "data, the trainer or the current folder has changed. Go on where it was launched, as it was."
+            f"The command line of {request.sweep} now gives another search ({named.sweep}): its config files, its "
+            "data, the trainer or the current folder has changed. Change that back, and continue in the folder "
+            "where it was launched."
         )
     points.request = replace(points.request, sweep=named.sweep)
     return Definition(points, named, points.probed.store, _at_a_time(points.probed))

@@ -181,11 +181,13 @@ def _seeds_of(space: SearchSpace) -> ChoiceAxis | None:
         if SEED in zipped:
             others = ", ".join(name for name in zipped if name != SEED)
             raise SweepError(
-                f"--zip {','.join(zipped)}: a search runs each setting with every seed, and would choose among these "
-                f"instead. Give {others} one value, or use search=grid or search=random."
+                f"--zip {','.join(zipped)}: a search runs each setting with every seed, and cannot choose among "
+                f"seeds that move with another axis. Give {others} one value, or use search=grid or search=random."
             )
     if any(isinstance(one, IntervalAxis) and one.name == SEED for one in space.axes):
-        raise SweepError("seed is an interval, and a search would choose among its values. Write a list: seed=1,2,3.")
+        raise SweepError(
+            "seed is an interval, but a search runs each setting with every seed. Write a list: seed=1,2,3."
+        )
     alone = (group[0] for group in space.dimensions if len(group) == 1 and group[0].name == SEED)
     return next((one for one in alone if isinstance(one, ChoiceAxis)), None)
 

@@ -54,8 +54,8 @@ class Results:
         rows = [row for row in self.rows.values() if row.status is RunStatus.SUCCEEDED]
         if len({row.eval_fingerprint for row in rows}) > 1:
             raise SweepError(
-                "The runs of this search are judged on different held-out rows, so it cannot say which is better. "
-                "Search over axes that leave the data alone, or use search=grid."
+                "The runs of this search are judged on different held-out rows, so it is unknown which is better. "
+                "Search over axes that do not change the data, or use search=grid."
             )
 
     def _succeeded(self, key: str) -> bool:

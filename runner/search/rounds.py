@@ -25,12 +25,12 @@ from runner.search.records import Records, RoundRuns
 from runner.types import RunResult
 
 OPENING = (
-    "search={method} chooses the runs of each round by the results of those before, so this command has to stay alive. "
-    "After a kill or Ctrl-C, the same command line goes on where it was."
+    "search={method} chooses the runs of each round by the results of earlier rounds, so this command has to stay "
+    "alive. If it is killed or stopped, run the same command again: it continues where it was."
 )
 MOST_LEFT_OUT = 5
 """Points that are named before a round."""
-NOTHING = "No point may be run: each is left out."
+NOTHING = "No point can be run: all are left out."
 
 
 def run_search(searched: Searched, request: Request, launch: LaunchSweep) -> list[RunResult]:
@@ -142,8 +142,8 @@ class _Search:
             return ""
         left = max(0.0, runs.dollars_left(budget))
         return (
-            f"The next round may cost more than the ${left:.2f} that are left of budget={budget:g}. The "
-            "same command line with a higher budget= goes on."
+            f"The next round may cost more than the ${left:.2f} that are left of budget={budget:g}. To continue, "
+            "run the same command with a higher budget=."
         )
 
     def _why_it_ends(self, runs: RoundRuns) -> str:
@@ -152,13 +152,13 @@ class _Search:
         if missing := runs.unfinished():
             return (
                 f"The search is not over: {_count(len(missing), 'run')} of this round did not end "
-                f"({', '.join(missing[:5])}). The same command line goes on."
+                f"({', '.join(missing[:5])}). To continue, run the same command again."
             )
         losses = runs.losses(failures_count=True)
         if all(loss is None for loss in losses.values()):
             return (
-                f"The search is not over: no run of this round has a value of {self._request.search.metric}, so "
-                "nothing says where to go on. When that is mended, the same command line goes on."
+                f"The search is not over: no run of this round has a value of {self._request.search.metric}, so the "
+                "search cannot choose the next runs. Once that is fixed, run the same command to continue."
             )
         return ""
 

@@ -33,7 +33,7 @@ class Seeds:
     def planned(self) -> Launch:
         """What it would run and cost. Raises SweepError if it cannot be launched, or would not repeat the settings."""
         return self.again.planned(
-            "a further seed would not be one of the same setting", ", or launch the sweep again, and settle that one"
+            "a further seed would be a run of another setting", ", or launch the sweep again, and settle that one"
         )
 
     def prices(self) -> dict[SeedRun, float]:

@@ -102,7 +102,7 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
     _refuse_unlike(sweep, facts, rows)
     if not (found := judged_of(rows)):
         out = dict.fromkeys(diverged_settings(rows).values())
-        but = f" Left out are those of which a seed has diverged: {'; '.join(out)}." if out else ""
+        but = f" Settings with a diverged seed are left out: {'; '.join(out)}." if out else ""
         raise SweepError(
             f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle.{but} "
             f"`axosweep status {sweep}` shows its runs."
@@ -116,9 +116,9 @@ def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -
     fingerprints = {row.eval_fingerprint for row in finished}
     if len(fingerprints) > 1:
         raise SweepError(
-            f"The runs of {sweep} are judged on {len(fingerprints)} different sets of held-out rows, and further seeds "
-            "cannot tell apart settings whose losses do not compare. `axosweep compare` shows which runs share their "
-            "rows. Launch those that you mean as a sweep of their own, then settle that one."
+            f"The runs of {sweep} are judged on {len(fingerprints)} different sets of held-out rows, so their "
+            "losses cannot be compared, even with further seeds. `axosweep compare` shows which runs share their "
+            "rows. Launch these runs as a sweep of their own, and settle that sweep."
         )
     if lacking := [row for row in finished if losses_of(row) is None]:
         keys_text = ", ".join(row.key for row in lacking[:5]) + (", ..." if len(lacking) > 5 else "")

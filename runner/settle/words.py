@@ -142,7 +142,7 @@ def look_line(now: Sweep, settling: Settling) -> str:
 def closing_lines(result: Result) -> list[str]:
     """How it ended, for people."""
     out = dict.fromkeys(result.sweep.diverged.values())
-    return [*_ending(result), *([f"Left out, since a seed of each has diverged: {'; '.join(out)}."] if out else [])]
+    return [*_ending(result), *([f"Settings with a diverged seed are left out: {'; '.join(out)}."] if out else [])]
 
 
 def _ending(result: Result) -> list[str]:
@@ -218,7 +218,7 @@ def needed_line(now: Sweep) -> list[str]:
     if not ways:
         return []
     how = f"{' or '.join(ways)} would show it in 80 % of all cases"
-    return [f"If {now.name(other)} is worse by {found.difference:.2g} in truth, {how}."]
+    return [f"If {now.name(other)} is really worse by {found.difference:.2g}, {how}."]
 
 
 def _dollars(now: Sweep, leader: int, other: int, runs: int) -> str:
@@ -247,7 +247,11 @@ def _price(planned: Launch) -> str:
         return ""
     parts = [spread(cost.dollars, money)] if cost.dollars else []
     parts += [spread(cost.wall, span)] if cost.wall else []
-    return f"; {', '.join(parts)}" if parts else "; what they take is unknown until a similar run was trained here"
+    return (
+        f"; {', '.join(parts)}"
+        if parts
+        else "; how long they take is unknown until a similar run has been trained here"
+    )
 
 
 def _most(now: Sweep, terms: Terms, planned: Launch) -> str:

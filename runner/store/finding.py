@@ -74,7 +74,9 @@ def _run_in(stores: Sequence[Store], name: str) -> tuple[Store, list[SweepRun], 
     fits = {key: run for key, run in known.items() if run.key.startswith(name)}
     keys = {run.key for run in fits.values()}
     if len(keys) > 1:
-        raise SweepError(f"{name} fits several runs: {', '.join(sorted(keys))}. Write more of the one you mean.")
+        raise SweepError(
+            f"{name} is the beginning of several runs' keys: {', '.join(sorted(keys))}. Write more of the key."
+        )
     if not keys:
         raise _unknown(stores, name, {run.key for run in known.values()})
     (index, _), run = max(fits.items(), key=lambda item: _last_written(stores[item[0][0]], item[1]))

@@ -188,8 +188,8 @@ def refuse_blank(name: str) -> None:
 def no_sweep_text(store: Store) -> str:
     """Of a store without sweeps: the way out, also for who is in another folder than the results."""
     return (
-        f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid. Those of another folder "
-        "need --store FOLDER/out."
+        f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid. If it is in another "
+        "folder, add --store FOLDER/out."
     )
 
 
@@ -208,7 +208,7 @@ def find_sweep(store: Store, name: str | None) -> str:
     if len(fits) == 1:
         return fits[0]
     if fits:
-        raise SweepError(f"{name} fits several sweeps: {', '.join(fits)}. Write more of the one you mean.")
+        raise SweepError(f"{name} is the beginning of several sweeps' ids: {', '.join(fits)}. Write more of the id.")
     raise SweepError(
         f"There is no sweep {name} in {store.root}.{did_you_mean(name, known)} `axosweep status` lists them."
     )

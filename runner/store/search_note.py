@@ -43,8 +43,8 @@ class InterruptedSearch:
     @property
     def text(self) -> str:
         return (
-            f"search={self.method} is not over, and the command that chooses its next runs has ended. The same command "
-            f"line goes on: {self.command}"
+            f"search={self.method} is not over, and the command that chooses its next runs has ended. To continue "
+            f"it: {self.command}"
         )
 
 

@@ -88,7 +88,7 @@ def test_a_name_that_fits_several_runs_is_refused(store: Store, capsys: pytest.C
     runs: list[Run] = [run({"learning_rate": rate}) for rate in range(17)]
     open_sweep(store, runs, "x")
     initial = max("0123456789abcdef", key=lambda letter: sum(one.key.startswith(letter) for one in runs))
-    assert f"{initial} fits several runs: " in refused(store, capsys, initial)
+    assert f"{initial} is the beginning of several runs' keys: " in refused(store, capsys, initial)
 
 
 def test_what_is_neither_a_sweep_nor_a_run_is_told(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,5 +169,5 @@ def test_groups_are_a_table_of_their_own_and_take_the_place_of_rows_in_csv_and_m
 def test_a_store_without_sweeps_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--all"]):
         message = refused(Store(tmp_path), capsys, *words)
-        assert "Start one: axosweep -m +sweeps=tiny_grid. Those of another folder need --store" in message
+        assert "Start one: axosweep -m +sweeps=tiny_grid. If it is in another folder, add --store" in message
     assert "has none yet. Name another store with --store DIR" in refused(Store(tmp_path), capsys, "x")

@@ -201,7 +201,7 @@ def test_no_key_and_no_answer_are_one_message(
     ("words", "message"),
     [
         (["--project", "mine"], "add --from wandb"),
-        (["--from", "wandb"], "name one of W&B's by its complete id"),
+        (["--from", "wandb"], "for a sweep in W&B, write its complete id"),
     ],
 )
 def test_flags_that_say_too_little_are_told(

@@ -63,7 +63,7 @@ def test_with_rungs_the_budget_is_compared_with_the_most_and_what_is_left_is_sho
 
 def test_the_refusal_of_a_budget_says_that_runs_at_rungs_have_the_shares_of_full_runs() -> None:
     halved = replace(cost(3.0, 3.0, 3.0), rungs=Rungs("s/1", (0.5,), 3, audit=False))
-    with pytest.raises(SweepError, match=r"this may cost \$9.00.*down to \$3.00, but each run .* share of a full run"):
+    with pytest.raises(SweepError, match=r"this may cost \$9.00.*only \$3.00. But each run .* share of a full run"):
         check_budget(halved, request(budget=8.0))
     with pytest.raises(SweepError, match=r"share is spent\.$"):
         check_budget(cost(3.0, 3.0, 3.0), request(budget=8.0))
@@ -81,7 +81,7 @@ def test_what_is_left_of_a_budget_is_shown_when_its_cost_is_known(store: Store) 
         paid = dict(zip((one.key for one in runs), (first, second), strict=True))
         return left_line(planned, request(budget=budget), [replace(row, dollars=paid[row.key]) for row in rows])
 
-    assert left(7.0, 2.5) == "Left of the budget: $7.50 of $10.00, before what preparing has cost."
+    assert left(7.0, 2.5) == "Left of the budget: $7.50 of $10.00, not counting the cost of preparing."
     assert left(None, 12.0).startswith("Left of the budget: $0.00 of")
     assert left(7.0, None) == left(7.0, 2.5, None) == ""
 
@@ -177,5 +177,5 @@ def test_a_plan_of_a_search_says_what_may_follow_and_that_its_command_has_to_sta
     assert "one of them is learning_rate=0.1 or learning_rate=0.4; all together $11.00" in first
     assert "has to stay alive" in second
     assert further_lines(replace(launch, request=replace(asked, round=SearchRound()))) == [
-        "search  no further run follows"
+        "search  no further runs follow"
     ]

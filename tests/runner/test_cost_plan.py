@@ -143,7 +143,7 @@ def test_with_rungs_each_run_pays_for_its_start_and_a_promoted_run_for_one_more(
         (0, True, " None of the runs is audited, so what stopping misses stays unknown"),
         (1, True, " 1 of the runs is audited: an audited run never stops"),
         (2, True, " 2 of the runs are audited: an audited run never stops"),
-        (0, False, "those that came first."),
+        (0, False, "the first runs there."),
     ],
 )
 def test_a_plan_with_rungs_names_how_many_runs_are_audited(audited: int, audit: bool, says: str) -> None:

@@ -96,7 +96,7 @@ def test_samples_as_json_are_those_of_the_worker(store: Store, capsys: pytest.Ca
 def test_a_dataset_is_found_by_its_beginning_or_the_way_to_it_is_said(store: Store) -> None:
     prepared(store, "abcd")
     prepared(store, "abef")
-    with pytest.raises(SweepError, match=r"ab fits several datasets: .*Write more"):
+    with pytest.raises(SweepError, match=r"ab is the beginning of several datasets' keys: .*Write more"):
         data.show(store, "ab", as_json=False)
     with pytest.raises(SweepError, match=r"no dataset abxd .*Did you mean abcd\?"):
         data.show(store, "abxd", as_json=False)

@@ -207,14 +207,20 @@ def test_what_stopping_saves_is_not_said_before_all_runs_have_ended(tmp_path: Pa
         begin_attempt(store, StepKind.TRAIN, sweep.winner.key)
         found = halved(searches_of(store, sweep.id)[0], compare_sweep(store, sweep.id))
     assert (found.waiting, found.stopped) == (1, 4)
-    assert saved_text(found) == "What stopping at rungs saves is not known yet: 1 of 6 runs has not ended."
+    assert saved_text(found) == "It is not known yet what stopping at rungs saves: 1 of 6 runs has not ended."
 
 
 @pytest.mark.parametrize(
     ("audit", "says"),
     [
-        (Audit(0, 0, 0, None, None, 1.0, None), "What stopping has missed is unknown: no run of this search goes on"),
-        (Audit(2, 1, 0, None, None, 1.0, None), "not known yet: 2 runs go on to their end in any case, for the audit."),
+        (
+            Audit(0, 0, 0, None, None, 1.0, None),
+            "It is unknown what stopping has missed: no run of this search goes on",
+        ),
+        (
+            Audit(2, 1, 0, None, None, 1.0, None),
+            "It is not known yet what stopping has missed: 2 runs go on to their end in any case, for the audit.",
+        ),
         (
             Audit(1, 0, 0, None, None, 1.0, None),
             ": 1 run goes on to its end in any case, for the audit, but none that would have stopped has finished.",
@@ -244,9 +250,9 @@ def test_a_resumed_run_shows_what_stopping_has_missed(tmp_path: Path) -> None:
 
 def test_without_a_finished_audit_run_it_is_unknown_what_stopping_has_missed() -> None:
     plain = Halved("sweep/own", (0.2,), 3, 9, 6, 0, 0, 90, 60, None, None, None)
-    assert missed_text(plain) == "What stopping has missed is unknown: search.audit=false leaves the audit out."
+    assert missed_text(plain) == "It is unknown what stopping has missed: search.audit=false leaves the audit out."
     no_better = missed_text(replace(plain, resumed=Resumed(2, "key", 1.0, 0.0)))
-    assert no_better.startswith("What stopping has missed is unknown")
+    assert no_better.startswith("It is unknown what stopping has missed")
     assert no_better.endswith(
         "2 runs that had stopped were resumed, and the best of them ended at 1.0000, no better than "
         "the best run that the search has finished."

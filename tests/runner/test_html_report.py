@@ -318,7 +318,7 @@ def test_a_verdict_takes_the_place_of_guesses_about_chance(store: Store) -> None
     values = gather(store, sweep)
     (verdict,) = values["verdicts"]
     assert verdict["lead"].startswith(
-        "Two settings do equally well, as far as can be told: learning_rate=0.0001; learning_rate=0.0002. The other "
+        "Two settings cannot be told apart: learning_rate=0.0001; learning_rate=0.0002. The other "
         "one does worse. This holds with 95 % confidence for these runs; each setting has one seed"
     )
     assert [one["is_best"] for one in verdict["settings"]] == [True, True, False]

@@ -141,7 +141,7 @@ def test_a_sweep_is_found_by_its_beginning_and_an_exact_name_is_never_ambiguous(
 
 def test_a_beginning_that_fits_several_names_them(store: Store) -> None:
     sweeps(store, "lora-1", "lora-2", "rates-1")
-    with pytest.raises(SweepError, match=r"lora fits several sweeps: lora-2, lora-1\. Write more"):
+    with pytest.raises(SweepError, match=r"lora is the beginning of several sweeps' ids: lora-2, lora-1\. Write more"):
         find_sweep(store, "lora")
 
 

@@ -111,4 +111,4 @@ def test_weights_that_are_too_many_are_held_back_with_what_would_hold_them() -> 
     assert "(weights 131), the weights alone; the memory of a mixture of experts is not estimated." in found.text
     assert found.text.endswith("They would fit with `lora=qlora_moe` or `gpu=h200` or `gpu.count=2 deepspeed=zero3`.")
     (found,) = memory_findings(run({"bf16": True}, replace(experts, parameters=10**13), Gpu("b200", 8)))
-    assert "They fit on no card, and on no 8 cards that share them." in found.text
+    assert "They do not fit on any card, nor on 8 cards that share them." in found.text

@@ -102,7 +102,7 @@ def test_attach_and_status_say_how_to_go_on_with_a_search_whose_launcher_has_end
     )
     assert further.command in further.text
     words = shlex.split(further.command)[1:]
-    with pytest.raises(SweepError, match="is another search"):
+    with pytest.raises(SweepError, match="now gives another search"):
         application.run([*words, "weight_decay=0.1"], world, search=sweep)
     world.dies_after = math.inf
     application.run(words, world, search=sweep)

@@ -181,7 +181,7 @@ def test_a_setting_of_which_a_seed_diverges_is_left_out_and_the_rest_is_settled(
     assert result.ending is Ending.SEPARATED
     assert result.sweep.name(result.sweep.standing.leader) == "learning_rate=0.002"
     assert {rate for rate, _ in trainer.launched[4:]} == {0.003}, "0.002 has three seeds by then"
-    assert "Left out, since a seed of each has diverged: learning_rate=0.001." in closing_lines(result)
+    assert "Settings with a diverged seed are left out: learning_rate=0.001." in closing_lines(result)
 
 
 def test_a_run_that_ends_with_a_nan_is_not_paid_for_again_and_its_setting_is_left_out(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_run_that_ends_with_a_nan_is_not_paid_for_again_and_its_setting_is_lef
 def test_with_a_single_setting_left_that_has_not_diverged_there_is_nothing_to_settle(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, {0.001: 1.0, 0.002: 1.2})
     begun(store, sweep)
-    with pytest.raises(SweepError, match=r"fewer than two settings .* diverged: learning_rate=0.001"):
+    with pytest.raises(SweepError, match=r"fewer than two settings .* diverged seed are left out: learning_rate=0.001"):
         go_on(store, sweep, Trainer(FAR, diverges=(0.001, 1)))
 
 
@@ -216,7 +216,9 @@ def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_o
     store, sweep = swept(tmp_path, FAR)
     begun(store, sweep)
     assert go_on(store, sweep, Trainer(FAR)).ending is Ending.SEPARATED
-    with pytest.raises(SweepError, match=r"--looks 4 --worth 0\.5% --max-seeds 8, which are fixed .* --again"):
+    with pytest.raises(
+        SweepError, match=r"--looks 4 --worth 0\.5% --max-seeds 8, and these values are fixed .* --again"
+    ):
         main([sweep, "--looks", "8", "--store", str(tmp_path)])
     assert main([sweep, "--looks", "4", "--store", str(tmp_path), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -251,8 +253,8 @@ def test_again_starts_over_once_all_seeds_are_used_and_not_before(
     ("words", "message"),
     [
         (["--worth", "0.5"], r"--worth: 0\.5: a percentage is expected, such as 0\.5%"),
-        (["--max-seeds", "2"], "with fewer than 3 seeds of two settings"),
-        (["budget=5"], "budget=5: it caps the dollars of Modal"),
+        (["--max-seeds", "2"], "with at least 3 seeds of two settings"),
+        (["budget=5"], "budget=5: it limits the dollars spent on Modal"),
         (["budget=none"], "budget=none: expected US dollars"),
         (["lora=r8"], "so it takes no override but budget=DOLLARS"),
     ],

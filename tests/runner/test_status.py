@@ -60,4 +60,4 @@ def test_status_of_a_folder_without_sweeps_says_how_to_name_another_one(
 ) -> None:
     assert main(["--store", str(store.root)]) == 0
     shown = capsys.readouterr()
-    assert (shown.out, "Those of another folder need --store" in shown.err) == ("", True)
+    assert (shown.out, "If it is in another folder, add --store" in shown.err) == ("", True)

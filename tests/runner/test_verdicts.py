@@ -104,7 +104,7 @@ def test_nothing_is_decided_while_a_run_may_still_win(store: Store, capsys: pyte
 def test_a_verdict_on_settings_with_different_seeds_says_that_these_may_make_it(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warning = "The settings were trained with different seeds, which alone may make the difference"
+    warning = "The settings were trained with different seeds, which may be the only reason"
     one, _ = judged_sweep(store, {1e-4: 1.5}, name="one")
     three, _ = judged_sweep(store, {2e-4: 1.6}, seeds=3, name="three")
     text = printed(store, capsys, "compare", one, three)
@@ -122,7 +122,7 @@ def test_seeds_are_one_setting_and_their_noise_is_counted_in(store: Store, capsy
     text = printed(store, capsys, "compare", "--over", "seed")
     groups = text[text.index("Mean over seed") :].splitlines()[2:5]
     assert [line.split()[0] for line in groups] == ["*", "*", "0.0002"]
-    assert "Seeds of one setting differ by 0.0020 (standard deviation), which is counted in.\n" in text
+    assert "Seeds of one setting differ by 0.0020 (standard deviation); the intervals include this.\n" in text
     read = json.loads(printed(store, capsys, "compare", "--json"))
     (verdict,) = read["verdicts"]
     assert [len(one["runs"]) for one in verdict["settings"]] == [3, 3, 3]
@@ -189,7 +189,8 @@ def test_an_old_store_compares_as_before_and_says_what_adds_the_rest(
     assert stars(text) == [True, False, False]
     assert "95 %" not in text
     assert (
-        f"Which differences are chance is unknown: 3 runs have no losses by row: `axosweep eval {sweep}` adds them.\n"
+        "It is unknown which differences are chance: 3 runs have no losses by row: "
+        f"`axosweep eval {sweep}` adds them.\n"
     ) in text
     assert [line for line in judged if line.startswith(("Best", "Its"))] == [
         line for line in text.splitlines() if line.startswith(("Best", "Its"))
@@ -218,7 +219,7 @@ def test_the_note_says_why_runs_have_no_losses_by_row(store: Store, capsys: pyte
         outcome = json.loads(folder.done.read_text())
         folder.done.write_text(json.dumps(outcome | {"facts": {"no_row_losses": why} if why else {}}))
     assert (
-        "Which differences are chance is unknown: 2 runs have no losses by row (the rows are read as a stream). "
+        "It is unknown which differences are chance: 2 runs have no losses by row (the rows are read as a stream). "
         f"1 run has no losses by row: `axosweep eval {sweep}` adds them.\n"
     ) in printed(store, capsys, "compare")
     for number, one in enumerate(runs[1:]):
@@ -310,7 +311,7 @@ def test_rows_of_a_single_document_give_no_verdict_and_the_reason(
     for one in runs:
         drawn = draw_losses(1.5, own=1)
         write_losses(store, one, replace(drawn, document=np.zeros_like(drawn.document)))
-    assert "Which differences are chance is unknown: the held-out rows are of a single" in printed(
+    assert "It is unknown which differences are chance: the held-out rows are of a single" in printed(
         store, capsys, "compare"
     )
     assert main(["best", "--decided", "--store", str(store.root)]) == 3

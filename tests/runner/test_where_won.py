@@ -104,7 +104,7 @@ def test_without_losses_by_row_the_output_says_what_adds_them(store: Store, comm
     told = command("compare", one.key, other.key, "--json")
     assert told["where"] is None
     assert told["notes"] == [
-        f"Where one is better is unknown: {other.key} has no losses by row; `axosweep eval {other.key}` adds them."
+        f"It is unknown where one is better: {other.key} has no losses by row; `axosweep eval {other.key}` adds them."
     ]
     losses.write_bytes(b"damaged")
     assert "not of the same rows, or damaged" in command("compare", one.key, other.key)

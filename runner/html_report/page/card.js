@@ -68,7 +68,7 @@ function sampleAnswers({ how, prompts, columns, of }) {
     ),
   );
   const table = el("table", { class: "answers" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
-  const chosen = columns.length > 1 ? "the first to which the two answers differ, if there are such" : "the first";
+  const chosen = columns.length > 1 ? "the first ones with different answers, if there are any" : "the first";
   return [
     el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Sample answers" }, table),
     el("p", { class: "note" }, `${prompts.length} of ${of} prompts (${chosen}), ${how}.`),

@@ -83,7 +83,7 @@ function drawCurves() {
     },
   );
   const means = view.group
-    ? "Each line is the mean of a group, as far as all its runs have got; " +
+    ? "Each line is the mean of a group, up to the last step that all of its runs have reached; " +
       "the band reaches from the smallest to the largest value. "
     : "";
   byId("curve-note").textContent =

@@ -10,11 +10,11 @@ function drawEffects() {
     (rung_step === null
       ? `From ${keys.length} finished runs${from}`
       : `From the losses of ${keys.length} runs at rung 1 (step ${rung_step})${from}: there, all runs of a search ` +
-        "compare, while the finished ones are the best few") +
+        "can be compared, while the finished ones are only the best few") +
     "; the strongest effect comes first. " +
     "Dots are runs; the line connects the medians. " +
     "The importance is the part of the variance of the runs' ranks that lies between the values of a " +
-    "parameter, minus what chance would cause; it needs several runs per value, and without them it is ρ². " +
+    "parameter, minus what chance would cause. It needs several runs per value; with one run per value, ρ² is shown. " +
     "Spearman's ρ is a rank correlation: it shows only effects that rise or fall throughout, " +
     "not a best value in the middle. " +
     "Neither shows a cause: parameters that vary together share their effect.";

@@ -18,7 +18,7 @@ function drawHead() {
   for (const place of document.querySelectorAll(".metric")) place.textContent = report.metric;
   const stars = report.runs.some((run) => run.is_best)
     ? report.verdicts.length
-      ? "★: of a setting that is not shown to be worse than another with the same held-out rows. "
+      ? "★: this setting is not shown to be worse than another one with the same held-out rows. "
       : "★: the best setting among runs with the same held-out rows. "
     : "";
   byId("table-note").textContent =

@@ -75,7 +75,7 @@ function drawParallel(brushed) {
     },
     {
       title: "Parallel coordinates",
-      words: `${runs.length} runs across ${report.params.join(", ")}. The filter selects runs by the keyboard.`,
+      words: `${runs.length} runs across ${report.params.join(", ")}. To select runs by the keyboard, use the filter.`,
       legend: colours.legend,
     },
   );

@@ -44,7 +44,7 @@ function drawSearch() {
   const [x, y] = searchAxes(runs);
   const unplaced = runs.filter((run) => x.at(run) === null || y.at(run) === null).length;
   byId("search-note").textContent =
-    `${search.rule}A run that stopped has no final ${report.metric}; at a rung, all runs compare.` +
+    `${search.rule}A stopped run has no final ${report.metric}, but at a rung, all runs can be compared.` +
     (unplaced ? ` Not drawn, without a loss at rung 1: ${counted(unplaced, "run")}.` : "");
   drawLegend(
     byId("search-legend"),

@@ -14,8 +14,8 @@ const PART_COLOURS = {
 const MOST_BARS = 30;
 const QUEUE = "queue";
 const QUEUE_NOTE =
-  "On the right, with a scale of its own: the queue, that is waiting for a dataset, a free slot or a machine, " +
-  "which is not paid for. ";
+  "On the right, with a scale of its own: the queue, in which a run waits for a dataset, a free slot or a machine. " +
+  "It is not paid for. ";
 
 function drawTime() {
   const { parts, datasets, paid, training_share: share } = report.receipt;
@@ -43,7 +43,7 @@ function drawTime() {
     (rented ? "boot: the start of a container, which only its first run pays for. " : "") +
     (parts.idle ? "idle: a container that waited for its next run. " : "") +
     (parts.copy ? "copy: files that were still copied to a Volume when the worker had ended. " : "") +
-    "other: the start of the trainer, and what killed attempts did not report. All attempts count.";
+    "other: the start of the trainer, and time that killed attempts did not report. All attempts count.";
   const row = (name, seconds) => [name, duration(seconds), `${fixed((seconds / paid) * 100, 1)}%`];
   const known = [
     ...report.parts.filter((name) => name !== QUEUE && parts[name]).map((name) => [name, parts[name]]),

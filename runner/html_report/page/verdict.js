@@ -69,7 +69,7 @@ function forestBar(one, { place, high }) {
   const plot = svg("svg", { class: `forest-bar${one.is_best ? " good" : ""}`, role: "img" });
   plot.append(
     svg("title", {}, words),
-    svg("desc", {}, "The line is the interval, the dot the difference, and the upright line the best setting."),
+    svg("desc", {}, "The line is the interval, the dot the difference, and the vertical line the best setting."),
     svg("line", { class: "zero", x1: zero, x2: zero, y1: "0", y2: "100%" }),
     svg("line", { class: "span", x1: low, x2: high_, y1: "50%", y2: "50%" }),
   );

@@ -11,10 +11,11 @@ function drawWhere() {
   byId("where-note").textContent =
     `The loss by token of ${second.key} minus that of ${best.key}, the best runs of the two best settings, on ` +
     `${counted(where.rows, "held-out row")}${documents}. Above 0, ${best.name} is better. ` +
-    "The intervals (95 %) of the parts hold for all of them at once, that of all rows holds alone; a bold one does " +
-    "not contain 0. They are about these two trained models: how much another seed would change is not in them." +
+    "The 95 % intervals of the parts hold for all parts together; the interval of all rows holds by itself. A bold " +
+    "one does not contain 0. They hold for these two trained models, and do not include how much another seed would " +
+    "change." +
     (where.documents === null
-      ? " Which rows are of one document is unknown, so the intervals may be too narrow."
+      ? " It is unknown which rows are from the same document, so the intervals may be too narrow."
       : "");
   byId("where-missing").textContent = where.missing;
   byId("where-missing").hidden = !where.missing;
@@ -78,7 +79,7 @@ function movedRows(rows, what, runs) {
     el("thead", {}, el("tr", {}, ...head.map((text, at) => heading(text, at < texts)))),
     el("tbody", {}, ...rows.map((row) => movedRow(row, { answered, named }))),
   );
-  const title = `The ${counted(rows.length, "row")} where ${what} by most`;
+  const title = `The ${counted(rows.length, "row")} where ${what} by the most`;
   return el(
     "details",
     {},

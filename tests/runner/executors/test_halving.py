@@ -251,11 +251,11 @@ def test_a_run_that_is_beyond_a_rung_without_a_known_loss_is_left_out_there_and_
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        (lambda: runs_of(1), "one run alone has no others"),
+        (lambda: runs_of(1), "a single run cannot be compared"),
         (lambda: runs_of(2, ("preprocess",)), "stages has no train"),
         (lambda: [run(CONFIG | {"val_set_size": rows}) for rows in (0, 0.1)], "nothing to compare by"),
         (lambda: [run(CONFIG | {"max_steps": steps}) for steps in (20, 30)], "max_steps=20 and 30"),
-        (lambda: [run(CONFIG | {"max_steps": 2, "lora_r": rank}) for rank in (1, 2)], "no step of its own"),
+        (lambda: [run(CONFIG | {"max_steps": 2, "lora_r": rank}) for rank in (1, 2)], "too few steps for these rungs"),
         (
             lambda: [run({"val_set_size": 0.1, "num_epochs": 1}, gpu=Gpu("cpu", count)) for count in (1, 2)],
             "gradient_accumulation_steps x gpu.count=1 and 2",

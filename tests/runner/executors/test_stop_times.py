@@ -34,7 +34,7 @@ def test_what_the_newest_attempt_has_not_done_yet_is_known_from_an_earlier_one(s
 def test_before_the_first_save_nothing_is_promised(store: Store) -> None:
     run(store, SAVED | {"saves": 0})
     assert usual_stop_s(store.folder(StepKind.TRAIN, "run")) is None
-    assert "in a time that is not known yet" in stop_message(store, [(StepKind.TRAIN, "run")], "Ctrl-C again")
+    assert "but how long that takes is not known yet" in stop_message(store, [(StepKind.TRAIN, "run")], "Ctrl-C again")
 
 
 def test_the_message_says_how_long_it_takes_and_what_kills(store: Store) -> None:
