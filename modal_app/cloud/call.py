@@ -145,10 +145,12 @@ def _do(
         too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
         killed = functools.partial(stop_notes.note_kill, attempt)
         ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed), copier)
+        meter.add_copying(copier.seconds)
         attempts.note_exit(attempt, ended.pid, ended.code)
         if ended.code < 0 or ended.out_of_time:
             reuse.doubt(f"its worker did not end by itself (code {ended.code})")
-        _publish(job, claims, folder, written)
+        with meter.copying():
+            _publish(job, claims, folder, written)
         cut_off = ended.out_of_time and not attempts.is_at_rung(attempt)
         if cut_off and too_expensive and share:
             budget.fail(share, attempt, _outcome(folder, attempt))

@@ -111,9 +111,10 @@ def fetch_folder(store: Store, name: str) -> StepFolder:
 
 
 def containers(folder: StepFolder) -> list[ContainerRecord]:
-    """The records of the containers of a step, oldest first; none for a step that ran on this machine."""
+    """The records of the containers of a step, in the order in which they began it, which need not be that of their
+    boots; none for a step that ran on this machine."""
     read = (read_as(path, ContainerRecord.of) for path in folder.containers.glob("*.json"))
-    return sorted((record for record in read if record is not None), key=lambda record: record.booted_at)
+    return sorted((record for record in read if record is not None), key=lambda record: record.began_at)
 
 
 def run_bill(store: Store, key: str, records: Sequence[ContainerRecord], rates: Rates) -> Bill:

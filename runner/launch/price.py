@@ -44,8 +44,9 @@ def expected_of(launch: Launch) -> Expected:
     boots = [one.prediction.boot.likely for one in cost.runs if one.prediction]
     datasets = {key: seconds.likely for key, seconds in cost.preparing_each.items()}
     between = [one.prediction.around.likely for one in cost.runs if one.prediction]
-    pools = pools_of(launch.executor, launch.plan).values()
-    next_s = max(between, default=0.0) if pools and all(pool.reused for pool in pools) else None
+    pools = pools_of(launch.executor, launch.plan)
+    reused = {pools[one.run.key].reused for one in launch.plan.pending} == {True}
+    next_s = max(between, default=0.0) if reused else None
     return Expected(runs | datasets, max(boots, default=0.0), cost.at_a_time, cost.least.steps, next_s)
 
 

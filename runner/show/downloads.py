@@ -33,5 +33,6 @@ def _line(store: Store, name: str) -> Line | None:
     if not records or records[-1].ended:
         return None
     item = name.removeprefix(f"{FETCH}/").partition("@")[0]
-    timing = Timing(name, RunStatus.RUNNING, started_at=records[-1].booted_at)
+    started_at = records[-1].seen_at - records[-1].seconds  # its container may have done others before
+    timing = Timing(name, RunStatus.RUNNING, started_at=started_at)
     return Line(StepKind.PREPROCESS, name, item, RunStatus.RUNNING, None, message="downloading", timing=timing)

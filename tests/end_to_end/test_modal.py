@@ -136,6 +136,22 @@ def test_what_comes_next_is_predicted_from_its_records(swept: Swept) -> None:
     assert asked["basis"] == "2 records"
 
 
+def test_the_receipt_of_each_run_and_container_adds_up_and_only_first_runs_boot(swept: Swept) -> None:
+    runs = {row["key"]: row["receipt"] for row in swept.told["runs"]}
+    assert sorted(key for one in swept.told["containers"] for key in one["runs"]) == sorted(runs)
+    for one in swept.told["containers"]:
+        first, *later = (runs[key]["parts"] for key in one["runs"])
+        assert first["boot"] > 0
+        assert "idle" not in first
+        assert all("idle" in parts and "boot" not in parts for parts in later)
+    for receipt in (*runs.values(), *swept.told["containers"]):
+        paid = {name: seconds for name, seconds in receipt["parts"].items() if name != "queue"}
+        assert sum(paid.values()) == pytest.approx(receipt["seconds"], abs=0.02)
+        assert {"import", "load", "train", "evaluate", "save", "copy"} <= set(paid)
+    told = swept.here.run("compare", "--receipt").stdout
+    assert all(one["container"] in told for one in swept.told["containers"])
+
+
 def test_attached_to_from_elsewhere_it_is_the_same_sweep_at_the_same_cost(
     swept: Swept, server: ModalServer, tmp_path: Path
 ) -> None:

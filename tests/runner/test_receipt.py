@@ -164,6 +164,17 @@ def test_wandb_gets_the_seconds_by_part_the_container_and_why_it_ended_without_s
         assert found == {"seconds": row.receipt.seconds, **row.receipt.parts}
 
 
+def test_a_container_that_booted_first_may_begin_a_run_last(store: Store) -> None:
+    folder = store.folder(StepKind.TRAIN, "run")
+    folder.containers.mkdir(parents=True)
+    for task, booted_at, began_at in (("ta-old", 0.0, 200.0), ("ta-young", 100.0, 110.0)):
+        record = ContainerRecord(
+            task, "fc", "train/run", booted_at, began_at, began_at + 9, True, 9.0, (1,), (), 2.0, None, 16.0, None
+        )
+        (folder.containers / f"{task}.json").write_text(record.to_json())
+    assert [one.task for one in containers(folder)] == ["ta-young", "ta-old"]
+
+
 def test_seconds_that_a_killed_worker_has_told_and_nobody_has_paid_do_not_count(store: Store) -> None:
     one = run({}, gpu=Gpu("h100", 1))
     open_sweep(store, [one])

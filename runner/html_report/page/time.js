@@ -64,7 +64,7 @@ function drawTime() {
 // Only if a container has done several runs, or was kept from that: otherwise, its receipt is that of its run.
 function fillContainers() {
   const told = report.containers.filter((one) => one.runs.length > 1 || one.ended_because);
-  byId("time-containers").hidden = !told.length;
+  byId("time-containers").parentElement.hidden = !told.length;
   if (!told.length) return;
   const longest = [...told].sort((a, b) => b.seconds - a.seconds).slice(0, MOST_BARS);
   const present = report.parts.filter((name) => longest.some((one) => one.parts[name]));
