@@ -103,6 +103,7 @@ def build_app(deployment: Deployment) -> modal.App:
         reserved = requested(deployment.reserved(cards(gpus[0]))) if gpus else {}
         app.function(
             **reserved,
+            ephemeral_disk=deployment.disk_gib and deployment.disk_gib * 1024,
             startup_timeout=STARTUP_S,
             name=AFTER_FUNCTION if function is functions.after else train_function(gpus),
             gpu=list(gpus) or None,

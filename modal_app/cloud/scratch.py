@@ -17,9 +17,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from modal_app.store.layout import SCRATCH
 from modal_app.store.step import Step
 
-SCRATCH = Path("/scratch")
 TEMPORARY = {
     "TMPDIR": "",
     "XDG_CACHE_HOME": "cache",

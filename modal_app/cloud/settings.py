@@ -31,6 +31,11 @@ CPU, MEMORY_GIB = 2.0, 16.0
 """Reserved for each GPU of a trainer: for its process and data loaders, and a model that is loaded through host memory.
 """
 
+DISK_GIB, MOST_DISK_GIB = 512, 3072
+"""Of a container's own disk: without a request, and at most."""
+DISK_PER_MEMORY = 20
+"""Modal bills a requested disk as memory: 20 GiB as one (modal.com/docs/guide/resources)."""
+
 LONGEST_NAME = 64
 """Modal's limit for the name of a function."""
 
@@ -69,6 +74,9 @@ class Deployment:
     reuse: bool = True
     """Whether containers that train take another run after a clean success: as the node allows, then as a plan needs.
     """
+    disk_gib: int | None = None
+    """Of the own disk of a container that trains, or does a follow-up step. None: what Modal gives without a request.
+    """
     gpu_lists: tuple[tuple[str, ...], ...] = ()
     """Lists of alternative GPUs, in Modal's names: there is a function for each."""
     kernels: tuple[str, ...] = ()
@@ -81,12 +89,18 @@ class Deployment:
         return cls(**{**node, **lists, "kernels": tuple(sorted(set(lists["kernels"])))})
 
     def wanted_by(
-        self, *, gpu_lists: Iterable[tuple[str, ...]] = (), kernels: Iterable[str] = (), reuse: bool = False
+        self,
+        *,
+        gpu_lists: Iterable[tuple[str, ...]] = (),
+        kernels: Iterable[str] = (),
+        reuse: bool = False,
+        disk_gib: int | None = None,
     ) -> Deployment:
-        """The same with what a plan needs. `reuse`: it has more runs than containers.
+        """The same with what a plan needs. `reuse`: it has more runs than containers. `disk_gib`: of each container.
 
         A kernel that the config names replaces the branch of the same repository that would be looked up.
         """
+        disk_gib = disk_gib or self.disk_gib or 0
         instead = {in_branch(kernel): kernel for kernel in self.kernels}
         wanted = {instead.get(kernel, kernel) for kernel in kernels} | set(self.kernels)
         return replace(
@@ -94,6 +108,7 @@ class Deployment:
             kernels=tuple(sorted(wanted)),
             gpu_lists=tuple(sorted(set(gpu_lists))),
             reuse=self.reuse and reuse,
+            disk_gib=disk_gib if disk_gib > DISK_GIB else None,
         )
 
     @classmethod
@@ -147,7 +162,8 @@ def requested(reserved: Reservation) -> dict[str, Any]:
 def reserved_by(deployment: Deployment | None, cards: int) -> Reservation:
     """What a trainer with so many GPUs reserves (on the CPU, as with one); without a deployment, the defaults."""
     cores, memory_gib = (deployment.cpu, deployment.memory_gib) if deployment else (CPU, MEMORY_GIB)
-    return Reservation(cores * max(cards, 1), memory_gib * max(cards, 1))
+    with_disk = (deployment.disk_gib or 0) / DISK_PER_MEMORY if deployment else 0.0
+    return Reservation(cores * max(cards, 1), max(memory_gib * max(cards, 1), with_disk))
 
 
 def trainer_identity(lock: str, deployment: Deployment | None, python: str = PYTHON) -> str:
@@ -193,6 +209,10 @@ def settings_problems(node: Mapping[str, Any]) -> list[Problem]:
         value = node.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.125 <= value < math.inf:
             problems.append(_wrong(name, value, "for each GPU, at least 0.125 (Modal's minimum)."))
+    disk = node.get("disk_gib")
+    if disk is not None and (type(disk) is not int or not DISK_GIB <= disk <= MOST_DISK_GIB):
+        expected = f"a whole number from {DISK_GIB} to {MOST_DISK_GIB} (Modal's limits), or null for what a plan needs."
+        problems.append(_wrong("disk_gib", disk, expected))
     if not isinstance(node.get("reuse", True), bool):
         problems.append(_wrong("reuse", node["reuse"], "true or false."))
     return problems or _pinning_problems(node)

@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from modal_app.store.layout import SCRATCH
 from modal_app.store.out_of_memory import chain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEXTS = ("no space left on device", "disk quota exceeded", "(os error 28)")
 """As libraries write it that are not in Python: their exceptions have no errno."""
 FREE_SOME = "Free some space: `axosweep gc` removes what no run needs, `axosweep rm` removes runs."
+LARGER_DISK = "Request more of the container's disk, such as executor.modal.disk_gib=1000, or set save_total_limit=1."
 ALMOST_FULL_BYTES = 64 * 1024
 """With less room, a worker may be unable to write why it ended."""
 
@@ -50,4 +52,5 @@ def _full_one(places: Iterable[Path]) -> str:
 
 
 def _sentence(place: object, why: str) -> str:
-    return f"{place}: {why}. {FREE_SOME}" if place else f"{why}. {FREE_SOME}"
+    way_out = LARGER_DISK if Path(str(place)).is_relative_to(SCRATCH) else FREE_SOME
+    return f"{place}: {why}. {way_out}" if place else f"{why}. {way_out}"

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 from modal_app.cloud.meter import CPU_STEP
-from modal_app.cloud.settings import reserved_by
 from modal_app.halving.choose import audited_of
 from modal_app.store.facts import DataManifest
 from modal_app.store.hub import fetch_names
@@ -24,6 +23,7 @@ from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_o
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
+from runner.estimate.disk import reserved_for
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.estimate.seeds import OFF
@@ -162,7 +162,7 @@ class _Estimator:
         cores = found.cores if found else Range.exactly(float(gpu.count))
         memory = found.memory_gib if found else Range.exactly(8.0 * gpu.count)
         # Modal bills the larger of what is reserved and what is used.
-        reserved = reserved_by(experiment.executor.modal, gpu.count)
+        reserved = reserved_for(experiment)
         cores, memory = _at_least(cores, reserved.cores), _at_least(memory, reserved.memory_gib)
         names = [name for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
         rents = [_dollars_s(self.rates, {name: gpu.count}, cores, memory) for name in names]

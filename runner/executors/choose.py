@@ -21,6 +21,7 @@ from runner.cost.spent import planned_rates
 from runner.environment import trainer_environment
 from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
+from runner.estimate.disk import PrintedDisk, disk_of
 from runner.estimate.types import THIS_MACHINE, Pool
 from runner.executors.local import LocalExecutor
 from runner.executors.mixed_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator
@@ -60,6 +61,7 @@ def check_gpu_caps(choice: ExecutorChoice, plan: Plan) -> None:
     """Raises SweepError when the executor cannot run this plan, such as for a cap that is too low for it."""
     if choice.type == "modal":
         placements(plan, choice)
+        modal_disk(choice, plan)
         _refuse_two_revisions(_deployment(choice).wanted_by(kernels=_kernels(plan)).kernels)
 
 
@@ -167,6 +169,14 @@ def modal_containers(choice: ExecutorChoice, plan: Plan) -> list[Containers]:
     return containers_of(plan, placements(plan, choice), reuse=reuse)
 
 
+def modal_disk(choice: ExecutorChoice, plan: Plan) -> PrintedDisk | None:
+    """The disk of each container of a plan on Modal; None for another executor. Raises SweepError for more than Modal
+    has."""
+    if choice.type != "modal":
+        return None
+    return disk_of(plan, choice.modal.disk_gib if choice.modal else None)
+
+
 def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> Rates | None:
     """What is charged for a plan, None where nothing is rented.
 
@@ -251,7 +261,10 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, req
     placed = placements(plan, choice)
     lists = {one.variant.gpus for one in placed.values() if len(one.variant.gpus) > 1}
     reuse = any(one.reused for one in modal_containers(choice, plan))
-    deployment = _deployment(choice).wanted_by(gpu_lists=lists, kernels=_kernels(plan), reuse=reuse)
+    disk = modal_disk(choice, plan)
+    deployment = _deployment(choice).wanted_by(
+        gpu_lists=lists, kernels=_kernels(plan), reuse=reuse, disk_gib=disk.gib if disk else None
+    )
     inputs = dict.fromkeys(
         staged_name(found)
         for planned in plan.pending

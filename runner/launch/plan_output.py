@@ -8,7 +8,8 @@ from typing import NoReturn
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.errors import PlanRefused
-from runner.executors.choose import missing_gpus, modal_containers, validator_at_hand
+from runner.estimate.disk import disk_line
+from runner.executors.choose import missing_gpus, modal_containers, modal_disk, validator_at_hand
 from runner.keys.inputs import how_to_pin
 from runner.launch import plan_inputs
 from runner.launch.budget import over_budget
@@ -51,6 +52,7 @@ def show_launch(launch: Launch) -> None:
             *price_lines(launch),
             *further_lines(launch),
             *reuse_lines(launch),
+            *([disk_line(disk)] if (disk := modal_disk(launch.executor, plan)) and plan.pending else []),
             *(diff_lines(diff) if diff else ()),
             *files,
             *about,

@@ -9,8 +9,9 @@ from pathlib import Path
 from modal_app.store.layout import Store
 from modal_app.store.own_data import OwnData
 from modal_app.store.step import StepKind
+from runner.estimate.disk import PrintedDisk
 from runner.estimate.words import PrintedCost, printed_cost
-from runner.executors.choose import modal_containers
+from runner.executors.choose import modal_containers, modal_disk
 from runner.executors.modal_gpus import Containers
 from runner.keys.code import Code
 from runner.launch import plan_inputs
@@ -90,6 +91,8 @@ class PrintedPlan:
     """The points of the sweep that are not run."""
     containers: tuple[Containers, ...] = ()
     """On Modal, those of each kind of GPU, and the runs that they do."""
+    disk: PrintedDisk | None = None
+    """On Modal: the disk of each container, and what the runs need of it."""
     further: int = 0
     """How many runs may follow at most, if results choose them: search=coordinate and search=tpe."""
 
@@ -124,6 +127,7 @@ def printed_plan(
         cost=printed_cost(launch.cost),
         left_out=launch.request.left_out,
         containers=tuple(modal_containers(launch.executor, plan)),
+        disk=modal_disk(launch.executor, plan),
         further=launch.request.round.further if launch.request.round else 0,
     )
 

@@ -21,7 +21,7 @@ _CHANGES_MEMORY = {
 }
 """Above 1, they split what the formulas assume to be undivided."""
 
-_NOT_MODELLED = (
+NOT_MODELLED = (
     "rl reward_model process_reward_model unfrozen_parameters lisa_n_layers relora qat fp8 gptq layer_offloading "
     "tiled_mlp use_onebitllms diffusion_lm kd_trainer trainer_cls pretraining_dataset peft_layers_to_transform "
     "peft_layer_replication peft_trainable_token_indices lora_target_parameters lora_rank_pattern "
@@ -98,7 +98,7 @@ def _unknown(config: Config) -> str:
     for key, name in _CHANGES_MEMORY.items():
         if integer(config, key, 1) > 1:
             return f"{name} ({key}={config[key]}) is not estimated"
-    for key in _NOT_MODELLED:
+    for key in NOT_MODELLED:
         if config.get(key):
             return f"the effect of {key} on memory is not estimated"
     if config.get("processor_type") or config.get("image_size"):

@@ -150,6 +150,12 @@ def resident(stack: Stack, facts: ModelFacts) -> ResidentWeights:
     return ResidentWeights(weights, loaded, adapters, gradients, head, tied, optimizer, step, exchanged, host)
 
 
+def saved(stack: Stack, facts: ModelFacts) -> tuple[float, float]:
+    """What a checkpoint has of all GPUs together: the bytes of the trained weights, and of the optimizer's state."""
+    sizes = _trained_sizes(stack, trained(stack, facts))
+    return sizes.weights if stack.adapter else _model_weights(stack, shape_of(facts)), sizes.optimizer
+
+
 def _model_weights(stack: Stack, shape: Shape) -> float:
     if stack.fp32_masters:
         return MASTER_BYTES * shape.total

@@ -145,6 +145,12 @@ def test_trainers_read_the_cache_and_write_their_runs(
     deploy(shipped(reused=True))
     assert not server.function_specs()["train"][-1].single_use_containers
     assert server.function_specs()["after"][-1].single_use_containers
+    assert {spec.resources.ephemeral_disk_mb for spec in specs.values()} == {0}, "as much as Modal gives by itself"
+    deploy(shipped(disk_gib=1000))
+    disks = {name: spec[-1].resources.ephemeral_disk_mb for name, spec in server.function_specs().items()}
+    assert {name for name, disk in disks.items() if disk} == {"train", "after"}
+    assert disks["train"] == 1000 * 1024
+    assert shipped(disk_gib=1000).reserved(1).memory_gib == 50, "a requested disk is billed as memory"
     assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
     assert {spec.startup_timeout_secs for spec in specs.values()} == {3600}, "else one that hangs is rented for a day"
     reserved = {name: (spec.resources.milli_cpu, spec.resources.memory_mb) for name, spec in specs.items()}

@@ -30,6 +30,7 @@ def test_what_is_shipped_has_no_problems() -> None:
         ({"memory_gib": "32Gi"}, "executor.modal.memory_gib=32Gi"),
         ({"timeout_hours": "long"}, "Modal's limit"),
         ({"trainer": "theirs"}, "lock or image"),
+        ({"disk_gib": 100}, "executor.modal.disk_gib=100: a whole number from 512 to 3072"),
         ({"reuse": "yes"}, "executor.modal.reuse=yes: true or false"),
         ({"trainer": "image", "image": "axolotlai/axolotl:main"}, "Name it by digest"),
         ({"image": "nvidia/cuda@sha256:123"}, "64 hex digits"),

@@ -66,6 +66,25 @@ def test_a_plan_says_which_containers_are_reused(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.count("at a time, each in a container of its own (executor.modal.reuse=false)") == 2
 
 
+WHOLE_70B = ("gpu=h200", "gpu.count=8", "model=llama3_1_70b", "lora=none", "deepspeed=zero3", "executor=modal")
+
+
+def test_a_plan_requests_the_disk_that_its_checkpoints_need(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["plan", *WHOLE_70B, "save_total_limit=1", "optimizer=adamw_torch_fused"])
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("disk    ")]
+    # 70.6 billion weights of 2 bytes, and their fp32 copies with two states of 4 bytes: 14 bytes each.
+    assert "of 2912 GiB of each container, requested from Modal" in said
+    assert said.endswith(": 3 checkpoints of 919.9 GiB, a model of 131.4 GiB")
+
+
+def test_a_plan_for_more_disk_than_modal_has_is_refused_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *WHOLE_70B]) == 2
+    said = capsys.readouterr().err
+    assert "Modal gives a container at most 3072 GiB. Set save_total_limit=3." in said
+    assert cli.main(["plan", *WHOLE_70B, "save_only_model=true", "save_total_limit=3"]) == 0
+    assert "GiB of its container's disk" not in capsys.readouterr().err
+
+
 def test_a_plan_for_cards_that_are_not_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "gpu=h100", "gpu.count=8"]) == 0
     told = capsys.readouterr()

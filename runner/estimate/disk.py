@@ -1,0 +1,132 @@
+"""What the runs of a plan need of a container's own disk on Modal: they write there, and it is copied to the Volume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modal_app.cloud.meter import Reservation
+from modal_app.cloud.settings import DISK_GIB, MOST_DISK_GIB, reserved_by
+from modal_app.store.step import StepKind
+from runner.config.gpus import GPUS
+from runner.cost.length import saves_of
+from runner.errors import SweepError
+from runner.memory.disk import saved_bytes
+from runner.memory.sharding import with_files
+from runner.preflight.memory import facts_for
+from runner.preflight.rules.run_facts import RunFacts
+from runner.types import Experiment, Plan
+
+GIB = 2**30
+ALSO_GIB = 20
+"""Temporary rows, caches, compiled kernels."""
+SOME_GPU = GPUS["h100"]
+"""For runs on a CPU: what is saved hardly depends on the device."""
+MOST_STORED = 4
+"""Axolotl's save_total_limit, if a config has none."""
+AT_THE_SAME_TIME = 2
+"""Checkpoints beyond those that a run stores: one that is written before the oldest is removed, and one that has been
+removed while it is copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskNeed:
+    """Of one container. Bytes."""
+
+    run: str
+    """The key of the run that needs the most."""
+    checkpoints: int
+    """How many there are at a time."""
+    checkpoint: int
+    """Of one."""
+    model: int
+    """What is left at the end: weights, or a merged model."""
+
+    @property
+    def gib(self) -> float:
+        return (self.checkpoints * self.checkpoint + self.model) / GIB + ALSO_GIB
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedDisk:
+    """The disk of a container on Modal, in the output of `plan --json`."""
+
+    need: DiskNeed | None
+    """Of the run that needs the most; null if no run's is known."""
+    unknown: int
+    """How many runs have no estimate."""
+    gib: int
+    """What each container gets."""
+
+
+def disk_of(plan: Plan, asked_gib: int | None) -> PrintedDisk:
+    """For what is not done yet. `asked_gib`: executor.modal.disk_gib. Raises SweepError for more than Modal has."""
+    merged = {one.step.run for one in plan.after if one.step.kind is StepKind.MERGE and not one.done}
+    runs = [one.run for one in plan.runs if not one.done or one.run.key in merged]
+    needs = [_need(run.key, run.experiment, merged=run.key in merged) for run in runs]
+    most = max((need for need in needs if need), key=lambda need: need.gib, default=None)
+    gib = asked_gib or needed_gib([most.gib] if most else [])
+    if gib > MOST_DISK_GIB:
+        raise SweepError(_too_much(most))
+    return PrintedDisk(most, needs.count(None), gib)
+
+
+def needed_gib(needs: Iterable[float]) -> int:
+    """What is requested; Modal's default where that suffices."""
+    return max(DISK_GIB, math.ceil(max(needs, default=0.0)))
+
+
+def disk_line(disk: PrintedDisk) -> str:
+    need, unknown = disk.need, f"; not known of {disk.unknown} runs" * (disk.unknown > 0)
+    if need is None:
+        return f"disk    {disk.gib} GiB for each container; it is not known what the runs need"
+    what = f"{need.checkpoints} checkpoints of {_size(need.checkpoint)}, a model of {_size(need.model)}"
+    more = f", requested from Modal ({DISK_GIB} GiB without a request)" if disk.gib > DISK_GIB else ""
+    return f"disk    about {need.gib:.0f} of {disk.gib} GiB of each container{more}: {what}{unknown}"
+
+
+def reserved_for(experiment: Experiment) -> Reservation:
+    """What the container of a run reserves; a requested disk counts as memory. Without the needs of other runs, with
+    which it shares its deployment."""
+    settings = experiment.executor.modal
+    if settings is not None and settings.disk_gib is None:
+        need = _need("", experiment, merged=False)
+        settings = settings.wanted_by(disk_gib=needed_gib([need.gib] if need else []))
+    return reserved_by(settings, experiment.gpu.count)
+
+
+def _need(key: str, experiment: Experiment, *, merged: bool) -> DiskNeed | None:
+    facts = facts_for(experiment, ask_hub=False).facts
+    if facts is None:
+        return None
+    config, gpu = with_files(experiment.axolotl), GPUS.get(experiment.gpu.type, SOME_GPU)
+    found = saved_bytes(config, facts, gpu, experiment.gpu.count)
+    if found is None:
+        return None
+    count = _stored(config, RunFacts(experiment).total_steps) + AT_THE_SAME_TIME
+    return DiskNeed(key, count, found.checkpoint, max(found.model, 2 * facts.parameters if merged else 0))
+
+
+def _stored(config: Mapping[str, Any], steps: int | None) -> int:
+    """How many checkpoints a run stores at most, as far as its length is known."""
+    limit = int(config.get("save_total_limit") or MOST_STORED) + bool(config.get("load_best_model_at_end"))
+    return limit if steps is None else min(limit, saves_of(config, steps))
+
+
+def _size(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
+
+
+def _too_much(need: DiskNeed | None) -> str:
+    if need is None:
+        return f"executor.modal.disk_gib is above {MOST_DISK_GIB}, Modal's limit. Set {MOST_DISK_GIB} or less."
+    room = (MOST_DISK_GIB - ALSO_GIB) * GIB - need.model
+    fits = room // need.checkpoint - AT_THE_SAME_TIME if need.checkpoint else 0
+    way_out = f"save_total_limit={fits}" if fits > 0 else "save_only_model=true (such a run cannot resume)"
+    return (
+        f"Run {need.run} needs about {need.gib:,.0f} GiB of its container's disk: {need.checkpoints} checkpoints of "
+        f"{_size(need.checkpoint)} and a model of {_size(need.model)}. Modal gives a container at most "
+        f"{MOST_DISK_GIB} GiB. Set {way_out}."
+    )
