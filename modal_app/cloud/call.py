@@ -216,7 +216,7 @@ def _end(job: Job, call: str, folder: StepFolder, attempt: Attempt, written: Seq
         _mark_done(job)
     volumes.commit(written)
     if outcome.status is OutcomeStatus.SUCCEEDED:
-        if drafts.remove_all(folder):
+        if drafts.remove_all(folder) > 1:  # its own one is almost empty: the next commit, of this container, will do
             volumes.commit(written)
         return str(outcome.status), outcome.message
     if attempts.is_handed_on(folder, call):
@@ -268,7 +268,7 @@ def _written(job: Job) -> list[modal.Volume]:
     The trainers' cache is mounted read-only.
     """
     names = [job.runs_volume] if _leaves_the_cache(job) else [job.cache_volume, job.runs_volume]
-    return [modal.Volume.from_name(name) for name in names]
+    return [volumes.named(name) for name in names]
 
 
 def _leaves_the_cache(job: Job) -> bool:

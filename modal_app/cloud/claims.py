@@ -73,9 +73,10 @@ def claim(claims: modal.Dict, job: Job, me: str) -> str:
 def yield_to_recorded(claims: modal.Dict, job: Job, me: str, recorded: Iterable[str]) -> str:
     """The call that does the job which `me` has claimed: one of the recorded calls if that is live, and only its claim
     had vanished. It then follows `me`."""
-    if _calls(claims.get, job.name) == [me] and not job.continues:
-        for call in recorded:
-            if call != me and is_live(call):
+    others = [call for call in recorded if call != me]
+    if others and not job.continues and _calls(claims.get, job.name) == [me]:
+        for call in others:
+            if is_live(call):
                 claims.put(f"{job.name}/after/{me}", {"call": call, "sweep": job.sweep}, skip_if_exists=True)
                 return call
     return me

@@ -77,14 +77,14 @@ def declare_done(folder: StepFolder, number: int) -> None:
     write_atomically(folder.done, folder.draft_of(number).done.read_text(encoding="utf-8"))
 
 
-def remove_all(folder: StepFolder) -> bool:
-    """Remove what attempts have left behind. True if there was anything."""
+def remove_all(folder: StepFolder) -> int:
+    """Remove what attempts have left behind. Returns how many have left anything."""
     left = [one for one in folder.attempts() if one.draft.exists()]
     for attempt in left:
         clean(attempt)
         shutil.rmtree(attempt.draft)
         shutil.rmtree(attempt.copying, ignore_errors=True)
-    return bool(left)
+    return len(left)
 
 
 def _versions(folder: StepFolder) -> Iterator[StepFolder]:

@@ -55,8 +55,7 @@ def is_open(claims: modal.Dict, job: Job, call: str) -> bool:
 def chosen(claims: modal.Dict, job: Job, number: int) -> int:
     """The attempt whose draft is to be published: this complete one, unless one was chosen before."""
     key = f"published/{job.name}"
-    claims.put(key, number, skip_if_exists=True)
-    return int(claims.get(key, number))
+    return number if claims.put(key, number, skip_if_exists=True) else int(claims.get(key, number))
 
 
 def choose_again(claims: modal.Dict, job: Job, number: int) -> None:

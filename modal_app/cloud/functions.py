@@ -7,6 +7,7 @@ the steps that need it. Each call claims its job first, and ends at once if anot
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ def _with_own_errors(function: Callable[[str], dict[str, Any]], text: str) -> di
 
 def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     job, me = Job.from_json(text), modal.current_function_call_id() or ""
-    claims = modal.Dict.from_name(job.claims, create_if_missing=True)
+    claims = _claims_of(job.claims)
     claimant = claim(claims, job, me)
     _see_what_others_wrote(job)
     if claimant == me:
@@ -114,6 +115,12 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     return {"name": job.name, "status": status, "message": message}
 
 
+@functools.cache
+def _claims_of(name: str) -> modal.Dict:
+    """The Dict of claims, looked up once in this container."""
+    return modal.Dict.from_name(name, create_if_missing=True)
+
+
 def _continue(claims: modal.Dict, job: Job, me: str) -> None:
     """Raises a refusal of Modal that another try may get past. Any other one is what the run's last attempt says."""
     try:
@@ -138,7 +145,7 @@ def _see_what_others_wrote(job: Job) -> None:
     Whether Modal reloads a Volume that is mounted read-only has not been tried. A trainer that is refused continues
     with what it has: normally it was started after its dataset was there. A container that has worked before was not.
     """
-    cache, runs = modal.Volume.from_name(job.cache_volume), modal.Volume.from_name(job.runs_volume)
+    cache, runs = volumes.named(job.cache_volume), volumes.named(job.runs_volume)
     volumes.reload([runs])
     if job.read_step().kind is StepKind.PREPROCESS:
         volumes.reload([cache])

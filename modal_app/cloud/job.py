@@ -6,6 +6,7 @@ Standard library.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -86,8 +87,16 @@ class Job:
 
     def _sweep_file(self, mount: Path) -> dict[str, Any]:
         path = Store(mount).sweeps / self.sweep / STEPS
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return raw
+        status = path.stat()
+        return _read_once(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
+    """A sweep's file, not to be changed. It has the configs of all runs, and a call asks for it half a dozen times.
+    `stamp`: another one for another content."""
+    raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return raw
 
 
 def steps_file(steps: Mapping[str, Step], waiting: Mapping[str, Sequence[Job]], halved: Sequence[Job] = ()) -> str:

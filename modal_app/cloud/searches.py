@@ -73,7 +73,7 @@ def look_around(claims: modal.Dict, job: Job, me: str) -> None:
     entries = entries_of(claims, job.read_step())
     if entries is None:
         return
-    runs = [modal.Volume.from_name(job.runs_volume)]
+    runs = [volumes.named(job.runs_volume)]
     volumes.reload_what_can_be(runs)  # what Modal has forgotten is there
     found = look(entries)
     copy = dict(claims.items())

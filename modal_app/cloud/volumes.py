@@ -26,6 +26,12 @@ class VolumeError(Exception):
     """A Volume refused several times."""
 
 
+@functools.cache
+def named(name: str) -> modal.Volume:
+    """The Volume of that name, looked up once in this container."""
+    return modal.Volume.from_name(name)
+
+
 def commit(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = PAUSES_S) -> None:
     """Commit one after the other: the second has the marks of what the first holds. Raises VolumeError."""
     for volume in volumes:
