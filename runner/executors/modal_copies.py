@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,6 +43,18 @@ OF_DRAFT = ("metrics.jsonl", "wandb.json", "config.yml", *OF_WEIGHTS)
 _ON_RUNS_VOLUME = tuple(f"{kind}-" for kind in StepKind if kind is not StepKind.PREPROCESS)
 
 
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The entries of a step's folder that are to be copied."""
+
+    files: list[Any]
+    """The step's own."""
+    of_attempts: list[Any] = field(default_factory=list)
+    drafted: list[Any] = field(default_factory=list)
+    """Of the newest draft: the step's, until it has succeeded."""
+    containers: list[Any] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Copies:
     """`store` has the copies. Several threads may use it, each for another step."""
@@ -73,30 +86,48 @@ class Copies:
         The "done" file is listed first and copied last: once it is here, the copy is complete.
         """
         folder, volume = self.store.folder(step.kind, step.key), self._volume_of(step)
-        apart = self._there(folder.done.parent) if step.kind is StepKind.PREPROCESS else ""
-        entries = [*(listed(volume, apart) if apart else ()), *listed(volume, self._there(folder.path))]
-        files = [entry for entry in entries if _is_small(entry.path, apart)]
-        last = [entry for entry in files if entry.path == self._there(folder.done)]
-        draft = ""
-        for entry in sorted(entries, key=_attempt_number):
-            if _attempt_number(entry):
-                there = {PurePosixPath(one.path).name: one for one in listed(volume, entry.path)}
-                files += [one for name, one in there.items() if name in OF_ATTEMPT]
-                draft = there[DRAFT].path if DRAFT in there else draft
-        for entry in files:
+        listing = self._listing(volume, folder, apart=step.kind is StepKind.PREPROCESS)
+        last = [entry for entry in listing.files if entry.path == self._there(folder.done)]
+        for entry in (*listing.files, *listing.of_attempts):
             if entry not in last:
                 self._copy(volume, entry)
-        for entry in listed(volume, draft) if draft and not last else ():
-            if (name := PurePosixPath(entry.path).name) in OF_DRAFT:
-                self._copy(volume, entry, folder.path / name)
-        self._copy_containers(volume, folder)
+        for entry in listing.drafted if not last else ():
+            self._copy(volume, entry, folder.path / PurePosixPath(entry.path).name)
+        self._copy_containers(volume, folder, listing.containers)
         for name in step.fetches:
-            self._copy_containers(self._volume(self.runs_volume), fetch_folder(self.store, name))
+            fetched = fetch_folder(self.store, name)
+            runs = self._volume(self.runs_volume)
+            self._copy_containers(runs, fetched, listed(runs, self._there(fetched.containers)))
         for entry in last:
             for name in OF_WEIGHTS:
-                if self._there(folder.path / name) not in {one.path for one in files}:
+                if self._there(folder.path / name) not in {one.path for one in listing.files}:
                     (folder.path / name).unlink(missing_ok=True)
             self._copy(volume, entry)
+
+    def _listing(self, volume: modal.Volume, folder: StepFolder, *, apart: bool) -> _Listing:
+        """With one request, or a second one if the step is done: what was listed together with the "done" file may be
+        older than that. `apart`: that file is in a folder of its own, that of a prepared dataset, which is listed first
+        and of which all files but the rows are small."""
+        path = self._there(folder.path)
+        prepared = listed(volume, self._there(folder.done.parent)) if apart else []
+        entries = listed(volume, path, recursive=True)
+        if any(entry.path == self._there(folder.done) for entry in entries):
+            entries = listed(volume, path, recursive=True)
+        found = _Listing([one for one in prepared if _is_of_dataset(PurePosixPath(one.path))])
+        drafts: dict[int, list[Any]] = {}
+        for entry in entries:
+            match PurePosixPath(entry.path).relative_to(path).parts:
+                case [name] if name in OF_STEP:
+                    found.files.append(entry)
+                case ["containers", name] if name.endswith(".json"):
+                    found.containers.append(entry)
+                case [attempt, name] if name in OF_ATTEMPT and _attempt_number(attempt):
+                    found.of_attempts.append(entry)
+                case [attempt, str(draft), name] if draft == DRAFT and _attempt_number(attempt):
+                    drafts.setdefault(_attempt_number(attempt), []).append(entry)
+        newest = drafts[max(drafts)] if drafts else []
+        found.drafted.extend(one for one in newest if PurePosixPath(one.path).name in OF_DRAFT)
+        return found
 
     def copy_search(self, search: str) -> None:
         """Copy the entries of a search. None of them ever changes."""
@@ -105,10 +136,10 @@ class Copies:
             if entry.path.endswith(".json") and not (self.store.root / entry.path).exists():
                 self._copy(volume, entry)
 
-    def _copy_containers(self, volume: modal.Volume, folder: StepFolder) -> None:
+    def _copy_containers(self, volume: modal.Volume, folder: StepFolder, entries: Iterable[Any]) -> None:
         """Copy what they have spent. The record of a running container may change within a second without growing."""
         at_work = {f"{record.task}.json" for record in containers(folder) if not record.ended}
-        for entry in listed(volume, self._there(folder.containers)):
+        for entry in entries:
             if (name := PurePosixPath(entry.path).name) in at_work:
                 self._copied.pop(entry.path, None)
             if name.endswith(".json"):
@@ -121,7 +152,8 @@ class Copies:
             return
         folder = self.store.folder(step.kind, step.key)
         if not _have_ended(folder):
-            self._copy_containers(self._volume_of(step), folder)
+            volume = self._volume_of(step)
+            self._copy_containers(volume, folder, listed(volume, self._there(folder.containers)))
         if not live or _have_ended(folder):
             self._paid.add(step.name)
 
@@ -147,9 +179,8 @@ class Copies:
         return self._volumes.setdefault(name, modal.Volume.from_name(name))
 
 
-def _attempt_number(entry: Any) -> int:
-    """0 if it is not an attempt's folder."""
-    name = PurePosixPath(entry.path).name
+def _attempt_number(name: str) -> int:
+    """0 if it is not the name of an attempt's folder."""
     number = name.removeprefix(ATTEMPT_PREFIX)
     return int(number) if name.startswith(ATTEMPT_PREFIX) and number.isdecimal() else 0
 
@@ -186,12 +217,9 @@ def listed(volume: modal.Volume, path: str, *, recursive: bool = False) -> list[
         return []
 
 
-def _is_small(path: str, apart: str) -> bool:
-    """`apart`: the folder of a prepared dataset, of which all files but the rows are small."""
-    there = PurePosixPath(path)
-    if str(there.parent) == apart:
-        return there.suffix == ".json" or there.name == HELD_OUT
-    return there.name in OF_STEP
+def _is_of_dataset(path: PurePosixPath) -> bool:
+    """A prepared dataset's files are small, except the rows."""
+    return path.suffix == ".json" or path.name == HELD_OUT
 
 
 def _have_ended(folder: StepFolder) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.cloud.claims import call_and_job, is_live, last_claim
+from modal_app.cloud.claims import call_and_job, is_live, job_of, last_claim
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import TICK_S
 from modal_app.cloud.rung_entries import DictEntries
@@ -71,10 +71,12 @@ class ModalMirror:
             or (f"cancelled/{step.name}" not in entries and any(name in live for name in before(step, steps)))
             for step in steps
         }
+        begun = {job_of(key) for key in entries if key.startswith("attempt/")}
 
         def update(step: MirroredStep) -> None:
             call = last_claim(entries.get, step.name)[1]
-            self._update(step, call, works=step.name in live, goes_on=goes_on[step.name])
+            waits = step.name in entries and step.name not in begun and not step.fetches
+            self._update(step, call, works=step.name in live, goes_on=goes_on[step.name], waits=waits)
 
         self.copy_searches(steps, entries)
         with ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -178,12 +180,14 @@ class ModalMirror:
             self._over.add(call)
         return call not in self._over
 
-    def _update(self, step: MirroredStep, call: str | None, *, works: bool, goes_on: bool) -> None:
-        """`works`: its last call is live; `goes_on`: that, or a call of a step that it needs."""
+    def _update(self, step: MirroredStep, call: str | None, *, works: bool, goes_on: bool, waits: bool) -> None:
+        """`works`: its last call is live; `goes_on`: that, or a call of a step that it needs; `waits`: its call has no
+        container yet, so there is nothing new to copy."""
         if self._is_done(step):
             self._copies.await_last_word(step, live=goes_on)
             return
-        if works or self._settled.get(step.name, "") != call:
+        known = waits and self.store.folder(step.kind, step.key).path.exists()
+        if not known if works else self._settled.get(step.name, "") != call:
             self._copies.copy(step)
         if not works:
             self._settled[step.name] = call
