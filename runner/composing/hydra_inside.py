@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hydra._internal import defaults_list
@@ -21,11 +22,12 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Transformer
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import TaskFunction
-from omegaconf import Container, DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 
 def apply_overrides(overrides: Sequence[Override], config: DictConfig) -> None:
@@ -73,6 +75,8 @@ def with_number(override: Override, value: float, text: str) -> Override:
     other.__dict__.update(override.__dict__, _value=value, input_line=text)
     return other
 
+
+Stamp = tuple[int, int]
 
 PLUGINS = ("sweeper", "launcher")
 """The parts of Hydra's own node that are fixed once a sweep has started."""
@@ -182,7 +186,7 @@ def copied(config: DictConfig) -> DictConfig:
     return other
 
 
-def _pickled(config: Container) -> bytes | None:
+def _pickled(config: Any) -> bytes | None:
     """None for what only a process's own schema can describe."""
     try:
         return pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
@@ -200,13 +204,42 @@ class CachingRepository(ConfigRepository):
     def load_config(self, config_path: str) -> ConfigResult | None:
         """One file, shared by all that read it."""
         if config_path not in self._read:
-            self._read[config_path] = super().load_config(config_path)
+            self._read[config_path] = self._load(config_path)
         return self._read[config_path]
+
+    def _load(self, config_path: str) -> ConfigResult | None:
+        """As it is now. What an earlier command of this process has parsed is copied unless it has changed."""
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        stamp = _stamp(source, config_path) if source is not None else None
+        if source is None or stamp is None:
+            return super().load_config(config_path)
+        key = (source.provider, source.path, config_path)
+        before, parsed = _PARSED.get(key, (None, b""))
+        if before == stamp:
+            earlier: ConfigResult = pickle.loads(parsed)
+            return earlier
+        read = super().load_config(config_path)
+        if (pickled := _pickled(read)) is not None:
+            _PARSED[key] = stamp, pickled
+        return read
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachingRepository:
         other = copy.copy(self)
         other.sources = list(self.sources)
         return other
+
+
+_PARSED: dict[tuple[str, str, str], tuple[Stamp, bytes]] = {}
+
+
+def _stamp(source: ConfigSource, config_path: str) -> Stamp | None:
+    """Differs once the file has changed; None for what is not a file, such as a schema."""
+    if source.scheme() == "pkg":
+        return (0, 0) if source.provider == "hydra" else None
+    if source.scheme() != "file":
+        return None
+    seen = Path(source.path.removeprefix("file://"), source._normalize_file_name(config_path)).stat()
+    return seen.st_mtime_ns, seen.st_size
 
 
 @contextmanager

@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from grpclib import Status
 
+from tests.fork_server import ForkServer, fork_server
 from tests.modal_server import ModalServer, Settings
 
 RUN, OTHER = "train/run", "train/other"
-SCRIPT = str(Path(__file__).with_name("claims_script.py"))
+SCRIPT = Path(__file__).with_name("claims_script.py")
+Answer = Callable[[ModalServer, str], str]
 
 
-def answer(server: ModalServer, case: str) -> str:
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ForkServer]:
+    with fork_server("modal", "tests.modal_app.claims_script") as forks:
+        yield forks
+
+
+@pytest.fixture
+def answer(forks: ForkServer) -> Answer:
     """What a process prints that does this case of claims_script.py."""
-    environment = os.environ | server.environment()
-    return subprocess.run(
-        [sys.executable, SCRIPT, case], env=environment, capture_output=True, text=True, check=True, timeout=30
-    ).stdout.strip()
+
+    def of(server: ModalServer, case: str) -> str:
+        done = forks.run(SCRIPT, case, environment=os.environ | server.environment(), timeout_s=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return of
 
 
-def test_a_call_that_modal_does_not_know_is_not_live() -> None:
+def test_a_call_that_modal_does_not_know_is_not_live(answer: Answer) -> None:
     with ModalServer() as server:
         assert answer(server, "ask_of_an_unknown_call") == "False"
 
 
 @pytest.mark.parametrize("status", [Status.RESOURCE_EXHAUSTED, Status.PERMISSION_DENIED])
-def test_a_question_that_modal_does_not_answer_is_no_dead_call(status: Status) -> None:
+def test_a_question_that_modal_does_not_answer_is_no_dead_call(answer: Answer, status: Status) -> None:
     """Else a second trainer would be started beside the one that nobody could ask about."""
     with ModalServer() as server:
         server.fail("FunctionGetOutputs", status=status)
         assert answer(server, "ask_of_an_unknown_call") in ("ResourceExhaustedError", "PermissionDeniedError")
 
 
-def test_a_question_whose_connection_is_lost_each_time_is_no_dead_call() -> None:
+def test_a_question_whose_connection_is_lost_each_time_is_no_dead_call(answer: Answer) -> None:
     with ModalServer() as server:
         for nth in range(1, 5):  # the client asks four times
             server.lose_connection("FunctionGetOutputs", nth=nth)
         assert answer(server, "ask_of_an_unknown_call") == "ConnectionError"
 
 
-def test_a_call_that_was_followed_and_comes_back_leaves_the_job_alone_even_if_its_follower_is_over() -> None:
+def test_a_call_that_was_followed_and_comes_back_leaves_the_job_alone_even_if_its_follower_is_over(
+    answer: Answer,
+) -> None:
     """Else the two would follow each other in a circle, and whoever looks for the last claim would never find it."""
     with ModalServer() as server:
         assert answer(server, "come_back") == "True True"
@@ -59,20 +71,26 @@ def idle() -> Iterator[ModalServer]:
         yield server
 
 
-def test_a_call_claims_its_job_before_it_has_a_container_and_the_next_one_leaves_it_alone(idle: ModalServer) -> None:
+def test_a_call_claims_its_job_before_it_has_a_container_and_the_next_one_leaves_it_alone(
+    answer: Answer, idle: ModalServer
+) -> None:
     assert answer(idle, "claim_of_a_waiting_call").split() == ["True", "True", "False", "fc-second", "fc-second"]
 
 
-def test_of_two_complete_drafts_the_first_that_is_chosen_is_published_unless_it_is_removed(idle: ModalServer) -> None:
+def test_of_two_complete_drafts_the_first_that_is_chosen_is_published_unless_it_is_removed(
+    answer: Answer, idle: ModalServer
+) -> None:
     assert answer(idle, "choose_twice").split() == ["2", "2", "1", "1"]
 
 
-def test_a_call_that_has_said_how_its_job_ended_is_followed_though_it_still_lives(idle: ModalServer) -> None:
+def test_a_call_that_has_said_how_its_job_ended_is_followed_though_it_still_lives(
+    answer: Answer, idle: ModalServer
+) -> None:
     """It is starting what waits, and whoever asks for the job again asks for another try."""
     assert answer(idle, "follow_an_ended_job").split() == ["True", "True", "fc-second", "failed", "None"]
 
 
-def test_what_waits_is_started_once_whoever_has_put_it_down(idle: ModalServer) -> None:
+def test_what_waits_is_started_once_whoever_has_put_it_down(answer: Answer, idle: ModalServer) -> None:
     waited = answer(idle, "start_what_waits").split()
     assert waited == ["preprocess/data", "train/other", "train/run"]
     assert [(call.function, call.gpu) for call in idle.function_calls()] == [
@@ -80,16 +98,19 @@ def test_what_waits_is_started_once_whoever_has_put_it_down(idle: ModalServer) -
     ]  # fmt: skip
 
 
-def test_what_waits_for_a_call_that_has_handed_its_job_on_is_started_by_the_last_one(idle: ModalServer) -> None:
+def test_what_waits_for_a_call_that_has_handed_its_job_on_is_started_by_the_last_one(
+    answer: Answer, idle: ModalServer
+) -> None:
     """A merge that waits for a run which came to a time limit and went on in another call."""
     assert answer(idle, "continue_and_start_what_waits").split() == ["train/other"]
 
 
-def test_nothing_is_started_after_a_failure_nor_what_was_cancelled(idle: ModalServer) -> None:
+def test_nothing_is_started_after_a_failure_nor_what_was_cancelled(answer: Answer, idle: ModalServer) -> None:
     assert answer(idle, "start_after_a_failure").split() == ["cancelled/train/run", "preprocess/data", "train/other"]
 
 
 def test_what_modal_refuses_to_start_is_recorded_with_its_cause_the_rest_is_started_and_the_next_try_makes_it_good(
+    answer: Answer,
     idle: ModalServer,
 ) -> None:
     idle.fail("FunctionMap", nth=2, status=Status.RESOURCE_EXHAUSTED, message="too many inputs wait")
@@ -100,17 +121,17 @@ def test_what_modal_refuses_to_start_is_recorded_with_its_cause_the_rest_is_star
     assert second.split() == ["preprocess/data", OTHER, RUN, "None"]
 
 
-def test_a_job_that_others_wait_for_is_called_whoever_works_on_it(idle: ModalServer) -> None:
+def test_a_job_that_others_wait_for_is_called_whoever_works_on_it(answer: Answer, idle: ModalServer) -> None:
     """Only the call itself can put down what waits for it in its sweep."""
     answer(idle, "start_twice")
     assert Counter(call.function for call in idle.function_calls()) == {"preprocess": 2, "train": 1}
 
 
-def test_a_job_that_is_handed_on_is_taken_though_who_had_it_still_lives(idle: ModalServer) -> None:
+def test_a_job_that_is_handed_on_is_taken_though_who_had_it_still_lives(answer: Answer, idle: ModalServer) -> None:
     assert answer(idle, "hand_on").split() == ["True"] * 3
 
 
-def test_a_function_is_found_once_and_bound_once_to_the_same_options(idle: ModalServer) -> None:
+def test_a_function_is_found_once_and_bound_once_to_the_same_options(answer: Answer, idle: ModalServer) -> None:
     answer(idle, "call_five")
     counts = idle.counts()
     assert {name: counts[name] for name in ("FunctionGet", "FunctionBindParams", "FunctionMap")} == {

@@ -6,7 +6,7 @@ import sys
 
 from runner.cli import main
 
-HEAVY = ("hydra", "omegaconf", "modal", "wandb", "torch", "axolotl")
+HEAVY = ("hydra", "omegaconf", "modal", "wandb", "huggingface_hub", "plotly", "torch", "numpy", "axolotl")
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])

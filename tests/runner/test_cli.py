@@ -3,17 +3,19 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
+from tests.fork_server import ForkServer, fork_server
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.heavy_imports_script import HEAVY
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = str(Path(__file__).with_name("heavy_imports_script.py"))
+SCRIPT = Path(__file__).with_name("heavy_imports_script.py")
 
 
 @pytest.fixture
@@ -25,10 +27,23 @@ def swept(store: Store) -> Store:
     return store
 
 
-def axosweep(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "AXOSWEEP_STORE": str(store.root)}
-    command = [sys.executable, SCRIPT, *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=store.root)
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    """With what verbs that read import: nothing heavy, or each of them would be told so."""
+    with fork_server("runner.cli", "runner.command.compare", "runner.command.report", "rich.table", "yaml") as server:
+        yield server
+
+
+@pytest.fixture
+def axosweep(server: ForkServer) -> Run:
+    def run(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"AXOSWEEP_STORE": str(store.root)}
+        return server.run(SCRIPT, *words, environment=environment, folder=store.root)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -49,11 +64,12 @@ def axosweep(store: Store, *words: str) -> subprocess.CompletedProcess[str]:
         ["pull", "rates", "logs", "home"],
         ["rm", "rates", "--dry-run"],
         ["gc", "--dry-run"],
+        ["completion", "bash"],
         ["__complete", "axosweep sta", "12"],
     ],
     ids=" ".join,
 )
-def test_what_composes_nothing_imports_nothing_heavy(swept: Store, words: list[str]) -> None:
+def test_what_composes_nothing_imports_nothing_heavy(axosweep: Run, swept: Store, words: list[str]) -> None:
     done = axosweep(swept, *words)
     assert (done.returncode, done.stderr.strip()) == (0, "")
     assert done.stdout.strip()
@@ -64,19 +80,19 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_compare_as_json_is_nothing_but_json(swept: Store) -> None:
+def test_compare_as_json_is_nothing_but_json(axosweep: Run, swept: Store) -> None:
     done = axosweep(swept, "compare", "--json")
     assert [one["is_best"] for one in json.loads(done.stdout)["runs"]] == [True, False]
 
 
-def test_a_mistake_is_one_message_and_exit_code_2(swept: Store) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(axosweep: Run, swept: Store) -> None:
     done = axosweep(swept, "compare", "rats")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"axosweep: There is no run or sweep rats in {swept.root}.")
 
 
-def test_a_misspelt_verb_is_told_the_verbs(swept: Store) -> None:
+def test_a_misspelt_verb_is_told_the_verbs(axosweep: Run, swept: Store) -> None:
     done = axosweep(swept, "comapre")
     assert done.returncode == 2
     assert "Did you mean compare?" in done.stderr
@@ -102,7 +118,7 @@ def test_what_people_write_who_think_of_another_program_is_told_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(store: Store, tmp_path: Path) -> None:
+def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(axosweep: Run, store: Store, tmp_path: Path) -> None:
     done = axosweep(Store(tmp_path), "status", "--json", "--store", str(store.root))
     assert json.loads(done.stdout)["sweeps"] == []
     assert not store.root.exists()

@@ -42,6 +42,18 @@ def test_a_group_file_of_ones_own_takes_the_place_of_the_shipped_one(ask: Callab
     assert ask("model=tiny").experiments[0].axolotl["base_model"] != "mine"
 
 
+def test_a_file_that_has_changed_since_the_last_command_of_the_process_is_read_again(
+    ask: Callable[..., Any], here: Path
+) -> None:
+    for text in (MODEL, MODEL + "seed: 5\n", MODEL):
+        _write(here, conf__model__mine=text)
+        for _ in range(2):
+            assert ask("model=mine").experiments[0].axolotl["seed"] == (5 if "seed" in text else 42)
+    (here / "conf/model/mine.yaml").unlink()
+    with pytest.raises(SweepError, match="mine"):
+        ask("model=mine")
+
+
 @pytest.mark.parametrize("text", ["base_model: mine\nsequence_len: 77\n", "axolotl:\n  base_model: mine\n"])
 def test_a_model_file_without_its_first_line_is_told_which_line_is_missing(
     ask: Callable[..., Any], here: Path, text: str

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,33 @@ from modal_proto import api_pb2
 
 from runner.cost.prices import Rates, rates_from
 from runner.executors.modal_rates import ANSWER_WITHIN_S, stale_warning
+from tests.fork_server import ForkServer, fork_server
 from tests.modal_server import ModalServer, Settings
 from tests.runner.executors.rates_script import TABLE
 
 SCRIPT = Path(__file__).with_name("rates_script.py")
 
 
-def ask(server: ModalServer) -> Rates:
+Ask = Callable[[ModalServer], Rates]
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ForkServer]:
+    with fork_server("modal", "tests.runner.executors.rates_script") as forks:
+        yield forks
+
+
+@pytest.fixture
+def ask(forks: ForkServer) -> Ask:
     """By a process of its own, as every client is."""
-    variables = {**os.environ, **server.environment(), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, SCRIPT], env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
-    return Rates.from_json(said)
+
+    def of(server: ModalServer) -> Rates:
+        done = forks.run(SCRIPT, environment=os.environ | server.environment())
+        assert done.returncode == 0, done.stderr
+        said: dict[str, Any] = json.loads(done.stdout)
+        return Rates.from_json(said)
+
+    return of
 
 
 @pytest.fixture
@@ -39,14 +52,14 @@ def server() -> Any:
         yield server
 
 
-def test_what_modal_answers_is_taken_and_the_rest_is_the_tables(server: ModalServer) -> None:
+def test_what_modal_answers_is_taken_and_the_rest_is_the_tables(ask: Ask, server: ModalServer) -> None:
     rates = ask(server)
     assert rates.of("h100") == pytest.approx(3.95 / 3600)
     assert rates.told({"h100", "cpu"}) == f"Modal's of {datetime.datetime.now(datetime.UTC).date()}"
     assert rates.told({"h200", "memory"}).startswith("table of 2026-09-20")
 
 
-def test_names_that_modal_is_about_to_drop_are_not_asked_for(server: ModalServer) -> None:
+def test_names_that_modal_is_about_to_drop_are_not_asked_for(ask: Ask, server: ModalServer) -> None:
     reply = api_pb2.WorkspaceBillingRatesResponse(
         rates={"gpu_hour_cost_h100": "3.95", "gpu_hour_cost_h200": "4.54", "cpu_hour_cost": "0.0473"},
         deprecation_warnings={"gpu_hour_cost_h200": "renamed"},
@@ -58,32 +71,34 @@ def test_names_that_modal_is_about_to_drop_are_not_asked_for(server: ModalServer
     assert rates.told({"h200", "cpu"}).startswith("table")
 
 
-def test_an_answer_that_is_no_number_is_no_answer(server: ModalServer) -> None:
+def test_an_answer_that_is_no_number_is_no_answer(ask: Ask, server: ModalServer) -> None:
     server.answer("WorkspaceBillingRates", api_pb2.WorkspaceBillingRatesResponse(rates={"cpu_hour_cost": "a lot"}))
     assert ask(server).told({"cpu"}).startswith("table")
 
 
 @pytest.mark.parametrize("status", [Status.UNIMPLEMENTED, Status.PERMISSION_DENIED, Status.UNAUTHENTICATED])
-def test_a_refusal_leaves_the_table(server: ModalServer, status: Status) -> None:
+def test_a_refusal_leaves_the_table(ask: Ask, server: ModalServer, status: Status) -> None:
     server.fail("WorkspaceBillingRates", status=status)
     assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
 
 
 @pytest.mark.parametrize("name", ["WorkspaceNameLookup", "WorkspaceBillingRates"])
-def test_a_connection_that_is_lost_within_the_request_leaves_the_table(server: ModalServer, name: str) -> None:
+def test_a_connection_that_is_lost_within_the_request_leaves_the_table(
+    ask: Ask, server: ModalServer, name: str
+) -> None:
     for nth in range(1, 8):  # the client repeats some requests
         server.lose_connection(name, nth=nth)
     assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
 
 
-def test_a_workspace_that_does_not_say_leaves_the_table() -> None:
+def test_a_workspace_that_does_not_say_leaves_the_table(ask: Ask) -> None:
     with ModalServer(Settings()) as server:
         assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
         assert not server.unknown_calls()
 
 
 @pytest.mark.slow
-def test_an_answer_that_does_not_come_is_not_waited_for(server: ModalServer) -> None:
+def test_an_answer_that_does_not_come_is_not_waited_for(ask: Ask, server: ModalServer) -> None:
     release = server.hold("WorkspaceBillingRates")
     began = time.monotonic()
     assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
