@@ -39,9 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     No preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. The few hundred
     rows of a test are tokenized in the trainer's own process, since every process that Axolotl starts for that
     imports the library of datasets first. The containers of the local Modal have that from their settings, and the
-    shipped grid is trained without it. What DeepSpeed compiles for a CPU takes a minute and a half of processor
-    time, and is stored with the environments. Bytecode is stored, too, whatever the environment says: hundreds of
-    processes import the same modules.
+    sweep that many tests share is trained without it. What DeepSpeed compiles for a CPU takes a minute and a half of
+    processor time, and is stored with the environments. Bytecode is stored, too, whatever the environment says:
+    hundreds of processes import the same modules.
     """
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

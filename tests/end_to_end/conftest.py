@@ -53,11 +53,9 @@ def axosweep(waiting: Axosweep) -> Iterator[Axosweep]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
-    """A sweep of two finished runs, the second the better one. Many tests use it, so none removes anything.
-
-    It is trained once for all of pytest's processes; each has a copy and a preloaded trainer of its own.
-    """
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a sweep of two finished runs, the second the better one: two of the shipped grid. It is trained
+    once for all of pytest's processes, and copied."""
     root = tmp_path_factory.getbasetemp()
     shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     original = shared / "trained-once"
@@ -65,17 +63,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
         lock(turn.fileno())
         if not original.exists():
             _train_two_runs(tmp_path_factory.mktemp("training")).rename(original)
+    return original
+
+
+@pytest.fixture(scope="session")
+def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
+    """That sweep, with a preloaded trainer. Many tests use it, so none removes anything."""
     place = tmp_path_factory.mktemp("trained")
     (place / "work").mkdir()
-    shutil.copytree(original, place / "store", symlinks=True)
+    shutil.copytree(trained_once, place / "store", symlinks=True)
     command = Axosweep(Store(place / "store"), place / "work").waiting()
     yield command
     kill_all(command.processes())
 
 
 def _train_two_runs(place: Path) -> Path:
-    """The store in which they are."""
-    command = Axosweep(Store(place / "store"), place)
+    """The store in which they are. Their rows are tokenized in as many processes as a user's."""
+    command = Axosweep(Store(place / "store"), place, {"AXOLOTL_DATASET_NUM_PROC": ""})
     done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
     assert done.returncode == 0, done.stderr
     return command.store.root

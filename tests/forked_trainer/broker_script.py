@@ -21,12 +21,16 @@ from typing import IO
 
 from modal_app.process.attempt import NO_TELEMETRY, base_environment
 from modal_app.store.step import Device
-from modal_app.warm.context import import_environment
+from modal_app.warm.context import MODULES, import_environment
 from tests.forked_trainer.popen import READY, receive
 
 TEMPLATE = Path(__file__).with_name("template_script.py")
 MOST = 4
 """Each takes a gigabyte."""
+OF_A_FORK = ("HF_ENDPOINT", "AXOLOTL_DATASET_NUM_PROC")
+"""Not what a template has, since a fork takes on its own: the hub, and what is read when rows are tokenized."""
+SOURCES = str(Path(__file__).resolve().parents[2])
+"""As PYTHONPATH, it hides none of what is imported."""
 Key = tuple[tuple[str, str], ...]
 """What the imports read of the environment."""
 
@@ -45,9 +49,10 @@ class Broker:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
     def _template(self, environment: Mapping[str, str]) -> socket.socket | None:
-        """One for all hubs: a fork takes on the address of its own."""
         chosen = {name: environment[name] for name in NO_TELEMETRY if name in environment}
-        environment = {name: value for name, value in environment.items() if name != "HF_ENDPOINT"}
+        environment = {name: value for name, value in environment.items() if name not in OF_A_FORK}
+        if environment.get(MODULES) == SOURCES:
+            del environment[MODULES]
         key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU), **chosen}).items()))
         self._seen[key] += 1
         if key not in self._templates and self._seen[key] > 1 and len(self._templates) < MOST:

@@ -2,6 +2,7 @@
 
 A process is started as usual if it is no trainer's, if there is no broker, or if the broker has no process with the
 imports of such an environment, or one that has died. A fork is not this process's child: its end is read from a socket.
+But a rank is a child of its worker, since it ends with it; if that is a fork itself, it forks its ranks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 BROKER = "AXOSWEEP_TESTS_BROKER"
 """The variable with the broker's name, an abstract socket, which containers reach as well."""
@@ -30,17 +32,22 @@ PROGRAMS = (
     "modal_app/trainer/list_modules.py",
 )  # fmt: skip
 """What is started as a fork: the trainer, and scripts for which Axolotl's imports are only a means."""
+RANK = "--rank"
 READY = b"y"
 LOST = b"-9"
 
 RealPopen = subprocess.Popen
+Become = Callable[[dict[str, Any], list[int]], NoReturn]
 _broker = ""
+_become: Become | None = None
 
 
-def install() -> None:
-    """From now on, in this process and its forks."""
-    global _broker
+def install(become: Become | None = None) -> None:
+    """From now on, in this process and its forks. `become`: in one with the trainer's imports, what a fork of it calls
+    to be the process that a request describes, with these descriptors."""
+    global _broker, _become
     _broker = os.environ.get(BROKER, "")
+    _become = become
     subprocess.Popen = ForkingPopen  # type: ignore[misc]
 
 
@@ -51,11 +58,15 @@ class ForkingPopen(RealPopen):  # type: ignore[type-arg]
         words = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
         (_, _, pass_fds, cwd, env, _, _, _, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite) = rest[:14]
         start_new_session = rest[19]
+        pid = b""
         if _is_trainer(words):
             streams = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
             request = describe(words, cwd, os.environ if env is None else env, start_new_session, pass_fds)
-            self._line = _connect(request, [*streams, *pass_fds])
-        pid = _line_of(self._line) if self._line else b""
+            if RANK not in words:
+                self._line = _connect(request, [*streams, *pass_fds])
+                pid = _line_of(self._line) if self._line else b""
+            elif _become is not None:
+                pid = b"%d" % _fork(request, [*streams, *pass_fds], _become)
         if not pid:
             self._line = None
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]
@@ -133,14 +144,21 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
 
 
 def _is_trainer(words: Sequence[Any]) -> bool:
-    """One rank of several is a child of its worker: it ends with it."""
     return (
-        bool(_broker)
-        and len(words) > 1
-        and os.fspath(words[1]).endswith(PROGRAMS)
-        and "--rank" not in words
-        and sys.platform == "linux"
-    )
+        bool(_broker) and len(words) > 1 and os.fspath(words[1]).endswith(PROGRAMS) and sys.platform == "linux"
+    )  # fmt: skip
+
+
+def _fork(request: dict[str, Any], descriptors: list[int], become: Become) -> int:
+    """A child of this process."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(request, descriptors)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    return pid
 
 
 def _connect(request: dict[str, Any], descriptors: Sequence[int]) -> socket.socket | None:

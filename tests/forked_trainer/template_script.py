@@ -40,6 +40,19 @@ HUB = "https://huggingface.co"
 FIRST_FREE = 200
 """Descriptors from here on are not used by a new process."""
 
+
+def _room() -> tuple[int, int]:
+    """Where the command line of this process begins and ends."""
+    with open("/proc/self/stat") as stat:
+        start, end = map(int, stat.read().rpartition(")")[2].split()[ARG_START : ARG_START + 2])
+    return start, end
+
+
+ROOM = _room()
+"""Of the template; a fork's command line takes less of it."""
+PATH = sys.path[1:]
+"""Of the template, which has neither a script's folder nor PYTHONPATH."""
+
 popen = types.SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "forked_trainer" / "popen.py")))
 run_to_end: Callable[[Callable[[], object]], NoReturn] = runpy.run_path(str(ROOT / "tests" / "run_to_end.py"))[
     "run_to_end"
@@ -126,8 +139,8 @@ def _wait_outside(child: int, line: socket.socket) -> None:
         os._exit(0)
 
 
-def become(request: dict[str, Any], descriptors: list[int], line: socket.socket) -> NoReturn:
-    """The process that the request describes."""
+def become(request: dict[str, Any], descriptors: list[int], line: socket.socket | None = None) -> NoReturn:
+    """The process that the request describes; its id is sent over the line."""
     if request["new_session"]:
         os.setsid()
     _place(descriptors, request["descriptors"], line)
@@ -144,10 +157,11 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket)
     os.sched_setaffinity(0, request["cores"])
     _set_signals(request["ignored"], request["blocked"])
     _rename(request["words"])
-    line.sendall(b"%d\n" % os.getpid())
-    line.close()
+    if line is not None:
+        line.sendall(b"%d\n" % os.getpid())
+        line.close()
     _open_streams()
-    popen.install()
+    popen.install(become)
     _run(request["words"][1:])
 
 
@@ -162,17 +176,18 @@ def _ask_another_hub(address: str) -> None:
                 value.endpoint = address
 
 
-def _place(descriptors: list[int], numbers: list[int], line: socket.socket) -> None:
+def _place(descriptors: list[int], numbers: list[int], line: socket.socket | None) -> None:
     """Give each its number, and close all others but the connection."""
     moved = [fcntl.fcntl(one, fcntl.F_DUPFD, FIRST_FREE) for one in descriptors]
-    kept = fcntl.fcntl(line.detach(), fcntl.F_DUPFD_CLOEXEC, FIRST_FREE)
+    kept = fcntl.fcntl(line.detach(), fcntl.F_DUPFD_CLOEXEC, FIRST_FREE) if line else -1
     for descriptor, number in zip(moved, numbers, strict=True):
         os.dup2(descriptor, number)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor not in (*numbers, kept):
             with contextlib.suppress(OSError):  # of this listing
                 os.close(descriptor)
-    line.__init__(fileno=kept)  # type: ignore[misc]
+    if line is not None:
+        line.__init__(fileno=kept)  # type: ignore[misc]
 
 
 def _set_signals(ignored: list[int], blocked: list[int]) -> None:
@@ -188,8 +203,7 @@ def _set_signals(ignored: list[int], blocked: list[int]) -> None:
 
 def _rename(words: list[str]) -> None:
     """The command line that others see."""
-    with open("/proc/self/stat") as stat:
-        start, end = map(int, stat.read().rpartition(")")[2].split()[ARG_START : ARG_START + 2])
+    start, end = ROOM
     text = b"\0".join(map(os.fsencode, words))[: end - start - 1] + b"\0"
     ctypes.memset(start, 0, end - start)
     ctypes.memmove(start, text, len(text))
@@ -210,14 +224,14 @@ def _opened(descriptor: int, mode: str, errors: str = "strict") -> IO[Any]:
 
 def _run(words: list[str]) -> NoReturn:
     """As `python WORDS` does, but for its imports."""
-    from modal_app.warm.preload import become_a_fresh_process
-
     random.seed()
     become_a_fresh_process()
     for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
         del sys.modules[name]
     sys.argv = words
-    sys.path.insert(0, os.path.dirname(words[0]))
+    more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:] = [os.path.dirname(words[0]), *map(os.path.abspath, more), *PATH]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     main = types.ModuleType("__main__")
     main.__file__ = words[0]
     sys.modules["__main__"] = main
@@ -231,7 +245,9 @@ def _run(words: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    del sys.path[0]
+    sys.path[:] = PATH
     connections = socket.socket(fileno=int(sys.argv[1]))
     import_everything()
+    from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package anew
+
     serve(connections)

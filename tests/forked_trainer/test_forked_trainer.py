@@ -27,12 +27,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def answer(program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]]) -> tuple[int, dict[str, object]]:
+def answer(
+    program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]], *words: str
+) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
     variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/"}
     process = kind(
-        [str(trainer_environment.find()), str(program), "worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, cwd=folder, env=variables, start_new_session=True, pass_fds=[passed],
+        [str(trainer_environment.find()), str(program), "worker", *words], text=True, cwd=folder, env=variables,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, pass_fds=[passed],
     )  # fmt: skip
     os.close(passed)
     os.close(other)
@@ -40,10 +42,14 @@ def answer(program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str
     return process.returncode, json.loads(printed)
 
 
-def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(program: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [(), ("ranks",)], ids=["a worker", "a rank, which is a child of its worker"])
+def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
+    program: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     answer(program, tmp_path, popen.ForkingPopen)  # the first of an environment is a process of its own
-    code, forked = answer(program, tmp_path, popen.ForkingPopen)
-    expected_code, expected = answer(program, tmp_path, popen.RealPopen)
+    code, forked = answer(program, tmp_path, popen.ForkingPopen, *words)
+    expected_code, expected = answer(program, tmp_path, popen.RealPopen, *words)
+    assert forked["is a child"] == bool(words)
     assert (forked.pop("imported"), expected.pop("imported")) == (True, False)
     assert code == expected_code
     for name, value in expected.items():

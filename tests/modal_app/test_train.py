@@ -19,6 +19,7 @@ from modal_app.process.threads import with_threads
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
+from tests.forked_trainer.popen import BROKER
 from tests.modal_app.rows import read_rows, trainers_loss
 from tests.modal_app.steps import (
     CONFIG,
@@ -174,8 +175,9 @@ def test_two_ranks_train_together(store: Store, plain: Step, plain_ranks: Step) 
 
 
 def test_two_fresh_ranks_give_the_losses_of_forked_ones(trainer: Path, store: Store, plain_ranks: Step) -> None:
+    """Which import all by themselves: elsewhere in the tests, ranks are forks that have the imports."""
     fresh = train_step("fresh-ranks", processes=2)
-    assert run_fresh(trainer, store, fresh) == 0
+    assert run_fresh(trainer, store, fresh, **{BROKER: ""}) == 0
     assert losses(store, fresh) == losses(store, plain_ranks)
 
 
