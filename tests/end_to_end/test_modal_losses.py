@@ -104,6 +104,10 @@ def test_a_run_that_is_preempted_then_killed_then_crashes_ends_in_the_losses_of_
     assert losses(on_modal.store) == undisturbed
     (row,) = on_modal.json("compare")["runs"]
     assert row["attempts"] == 4
+    receipt = row["receipt"]
+    assert [one["parts"]["boot"] > 0 for one in receipt["containers"]] == [True] * 4
+    paid = sum(seconds for name, seconds in receipt["parts"].items() if name != "queue")
+    assert paid == pytest.approx(row["paid_seconds"], abs=0.05)
     (call,) = calls_of_training(server, began)
     assert [task.exit_code for task in server.tasks_of(call.id)] == [0, 137, 0, 0]
 
