@@ -1,7 +1,7 @@
 """The searches of a sweep that stop runs at rungs: what each run has reached, and how it went on. Only reads.
 
-A sweep has several searches if its rungs were changed between two launches. Its runs are told by the newest, since
-losses at other steps do not compare.
+A sweep has several searches if its rungs were changed between two launches. The newest one describes its runs, since
+losses at different steps cannot be compared.
 """
 
 from __future__ import annotations
