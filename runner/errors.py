@@ -1,4 +1,4 @@
-"""The one error a user sees: what was seen, what was expected, the way out. And the exit codes."""
+"""The one error that a user sees: what was found, what was expected, what to do. And the exit codes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,2 @@
-"""Which runs of a search go on from a rung, decided from what is there, by whoever looks. Standard library."""
+"""Which runs of a search go on from a rung: any process decides it from the entries that are there. Standard
+library."""

@@ -1,8 +1,8 @@
-"""Which runs go on from a rung, from what is there at the moment. Pure.
+"""Which runs go on from a rung, from the entries that are there at the moment. Pure.
 
 Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): of the n runs that have reached a rung, the best
-floor(n / eta) go on, and nobody waits for the others. A run that has stopped goes on later if more runs come and it is
-among the best of them. Three kinds of runs go on besides: see `Why`.
+floor(n / eta) go on, and no run waits for the others. A run that has stopped goes on later if more runs come and it is
+among the best of them. Three other kinds of runs go on, too: see `Why`.
 
 At rest, when no run works, all runs that `who_goes_on` names have gone on, in whatever order they came: a run puts its
 loss before it looks, and looks again after it has put its stop. Earlier, when fewer runs were there, others may have

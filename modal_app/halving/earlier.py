@@ -1,4 +1,4 @@
-"""What runs have reached at the rungs of all searches of a store, so that no other search asks for it again."""
+"""The results of runs at the rungs of all searches of a store, so that another search need not evaluate them again."""
 
 from __future__ import annotations
 

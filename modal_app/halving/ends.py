@@ -1,5 +1,6 @@
-"""What the end of a run's job says to the others of its search. Whoever sees a job end notes it, and noting it again
-changes nothing. A job that is lost, preempted or stopped on request says nothing, as its run may be continued."""
+"""The entries that the end of a run's job leaves for the other runs of its search. Any process that sees a job end
+notes it, and noting it again changes nothing. A job that is lost, preempted or stopped on request leaves no entry, as
+its run may be continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of each held-out row in one evaluation, as a file: what two runs with the same rows are compared by."""
+"""The loss of each held-out row in one evaluation, as a file, by which runs with the same rows are compared."""
 
 from __future__ import annotations
 

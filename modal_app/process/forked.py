@@ -1,4 +1,4 @@
-"""The end of a forked process: whatever happens, it must not go on as a second one of what it was forked from."""
+"""The end of a forked process: whatever happens, it must not continue as a second copy of its parent."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Asked to stop: SIGTERM and SIGINT, before and during training.
 
-Before training begins there is nothing to keep: the signal is answered at once, from its handler. (An exception would
+Before training begins there is nothing to save: the process ends at once, in the signal's handler. (An exception would
 have to pass through whatever C++ an import is in, which aborts.) While it trains the signal only raises a flag, which
 the training loop reads after each step to save a checkpoint and end cleanly.
 """

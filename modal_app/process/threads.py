@@ -1,8 +1,8 @@
 """How many threads a rank's libraries use. They read it from their environment when they are imported.
 
-On a CPU one: the number of threads decides in which order numbers are added up, and with it the losses, and runs with
-one key must have equal ones. Modal sets these variables from a container's CPU request, and a shell may have set them.
-On a GPU the losses do not depend on it, and offloaded optimizers need the cores.
+On a CPU it is one thread: the number of threads decides in which order numbers are added up, so it changes the losses,
+and runs with the same key must have equal losses. Modal sets these variables from a container's CPU request, and a
+shell may have set them. On a GPU the losses do not depend on it, and offloaded optimizers need the cores.
 """
 
 from __future__ import annotations

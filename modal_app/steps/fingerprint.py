@@ -1,4 +1,4 @@
-"""Names rows by what the model sees of them: equal for the same tokens and labels, whatever held them."""
+"""Names rows by what the model sees of them: equal for the same tokens and labels, in whatever type they are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What workers have written down, typed where it is read. What is not there, or is of another type, is not known."""
+"""Facts that workers have recorded, typed where they are read. A fact that is missing, or has another type, is
+unknown."""
 
 from __future__ import annotations
 

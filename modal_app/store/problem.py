@@ -1,4 +1,4 @@
-"""A problem of a config's value, as the side that knows it reports it. Told to people as a finding."""
+"""A problem with a value of a config, as either side reports it. People see it as a finding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Problem:
     seen: str
     """The value as it would be written; empty where `expected` says all."""
     expected: str
-    """What is expected of it and the way out, in a sentence or two."""
+    """What is expected of the value, and what to do, in a sentence or two."""
 
     def __str__(self) -> str:
         return f"{self.key}={self.seen}: {self.expected}" if self.seen else self.expected

@@ -1,7 +1,7 @@
 """What this program is, by content: a hash over its source files, each by its path below `modal_app`.
 
 Whatever is built from the sources and outlives a command (a deployed app, a preloaded trainer, a remembered verdict)
-has this in its name, so that changed sources never meet what unchanged ones have made.
+has this in its name, so changed sources never use what was built from earlier ones.
 """
 
 from __future__ import annotations

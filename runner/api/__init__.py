@@ -1,5 +1,5 @@
-"""What the command line and Python programs ask: compose a request, plan it, launch it, read what came of it.
+"""The functions of the command line and of Python programs: compose a request, plan it, launch it, read its results.
 
-`axosweep` (the package of that name) has what is meant for others. Imports nothing, since shell completion reads the
+The package `axosweep` re-exports those that are meant for users. Imports nothing, since shell completion reads the
 flags here.
 """

@@ -1,4 +1,4 @@
-"""plan(): what a request would run, what is wrong with it, and what it would take, as values."""
+"""plan(): what a request would run, what is wrong with it, and what it would cost, as values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a flag of the command line asks to print instead of running anything."""
+"""Pages that a flag of the command line prints instead of running anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`axosweep settle`: further seeds for the settings that cannot be told apart, until they can, or need not be."""
+"""`axosweep settle`: further seeds for the settings that cannot be told apart, until they can, or until they differ too
+little to matter."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ComparedSweep:
     cost: Mapping[str, Any] | None
     """US dollars of everything that the sweep needs, even if it is not in `runs`; null if there is no price."""
     note: str = ""
-    """What --note says of it."""
+    """The text of --note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Comparison:
     store: str | None
     """The folder that contains the first sweep; null when it was read from W&B."""
     cost: Mapping[str, Any] | None
-    """Of the only sweep; null when there are several, or no price."""
+    """US dollars of the sweep; null if several are compared, or there is no price."""
     runs: tuple[Row, ...]
     metric: str = OBJECTIVE
     """What `first`, `best`, `final`, `mean` and `sd` are values of."""

@@ -24,11 +24,11 @@ class Audit:
     """What is known from the runs that went on for the audit alone, and from no others."""
 
     chosen: int
-    """How many runs of the search never stop. Those of them that are among the best would not have stopped anyway."""
+    """How many runs of the search never stop. Some of them are among the best, and would not have stopped anyway."""
     waiting: int
     """How many of these have not ended."""
     runs: int
-    """How many have finished that would have stopped."""
+    """How many finished runs would have stopped."""
     best_run: str | None
     """The best of them; null if none has finished with a loss."""
     best: float | None
@@ -54,28 +54,28 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Halved:
-    """A search with rungs, as far as it has come. What is saved is against training every run to its end."""
+    """A search with rungs, up to now. Savings are relative to training every run to its end."""
 
     id: str
     fractions: tuple[float, ...]
     """Of a run's steps: where its rungs are."""
     eta: int
-    """One run in so many goes on from each rung."""
+    """The best 1 in `eta` runs goes on from each rung."""
     runs: int
     stopped: int
     """Runs that have stopped at a rung, and not gone on."""
     promoted: int
-    """Runs that have stopped at a rung, and gone on when others had come."""
+    """Runs that have stopped at a rung, and gone on later, when more runs had reached it."""
     waiting: int
     """Runs that have not ended. While there are any, stopped ones may go on, and less is saved in the end."""
     steps: int | None
     """Optimizer steps of every run to its end; null while no run has begun."""
     steps_saved: int
-    """Those that the stopped runs have not done."""
+    """Optimizer steps that the stopped runs have not done."""
     seconds_saved: float | None
-    """What these would have taken, at each run's own speed; null if that is unknown."""
+    """The seconds that these steps would have taken, at each run's own speed; null if unknown."""
     dollars_saved: float | None
-    """What these would have cost; null if nothing was rented, or there is no price."""
+    """The dollars that these steps would have cost; null if nothing was rented, or there is no price."""
     audit: Audit | None
     """Null without audit."""
     resumed: Resumed | None = None

@@ -1,4 +1,4 @@
-"""Rows of which some were healed after an out-of-memory error -> how to read their table. Pure."""
+"""Rows, some of them healed after an out-of-memory error -> a note on how to read their table. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of one table of which some evaluate packed rows and others do not -> how to read their eval losses."""
+"""Runs of one table, some of which evaluate packed rows -> a note on how to read their eval losses."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class Row:
     attempts: int | None
     """Null if read from W&B, where all attempts are one run."""
     eval_fingerprint: str | None
-    """Identifies the held-out rows that it is judged by, or for a task's metric the questions; rows compare only where
-    this is equal. Null if unknown."""
+    """Identifies the held-out rows that it is judged by, or for a task's metric the questions; rows can be compared
+    only if this is equal. Null if unknown."""
     folder: str | None
     """Contains all files of the run. Null if read from W&B."""
     log: str | None

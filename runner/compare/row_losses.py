@@ -1,4 +1,4 @@
-"""Where the losses by row of a run are. Only this is imported where there are none, so that numpy is not."""
+"""The files with a run's losses by row. Without such files, numpy and the modules that need it are not imported."""
 
 from __future__ import annotations
 

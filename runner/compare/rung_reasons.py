@@ -1,4 +1,5 @@
-"""Why a run has stopped at a rung or gone on from there, with its place among all that have come: `4th of 9`. Pure."""
+"""Why a run has stopped at a rung or gone on from there, with its place among all runs that have reached it: `4th of
+9`. Pure."""
 
 from __future__ import annotations
 

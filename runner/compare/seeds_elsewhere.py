@@ -1,4 +1,4 @@
-"""What other sweeps of a store know of the noise of seeds, for a sweep that has too few seeds itself."""
+"""The noise of seeds as other sweeps of a store show it, for a sweep that has too few seeds itself."""
 
 from __future__ import annotations
 

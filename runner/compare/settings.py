@@ -1,4 +1,5 @@
-"""Runs that differ only in their seed are one setting, judged by the mean over its seeds, not by its luckiest. Pure."""
+"""Runs that differ only in their seed are one setting, judged by the mean over its seeds, not by its luckiest seed.
+Pure."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ OF_A_RUN = ("loss", "difference", "low", "high", "in_best_group", "is_cheapest")
 
 @dataclass(frozen=True, slots=True)
 class JudgedSetting:
-    """The runs that differ in nothing but the seed, against the best setting."""
+    """A setting (the runs that differ only in the seed), compared with the best one."""
 
     runs: tuple[str, ...]
     """Keys, the run with the lowest eval loss first."""
@@ -39,7 +39,7 @@ class JudgedSetting:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of the finished runs of one eval fingerprint."""
+    """The verdict on the finished runs of one eval fingerprint."""
 
     eval_fingerprint: str
     settings: tuple[JudgedSetting, ...]
@@ -47,7 +47,7 @@ class Verdict:
     rows: int
     documents: int
     documents_known: bool
-    """Else each row is taken as a document of its own."""
+    """Otherwise each row counts as a document of its own."""
     seed_sd: float | None
     """How much the loss of one setting differs from seed to seed; null if that is unknown."""
     seed_degrees: int

@@ -1,6 +1,6 @@
-"""Keys that exclude each other: one that a person gives displaces those of our own defaults.
+"""Keys that exclude each other: one that a user sets displaces our defaults for the others.
 
-Two that a person gives stay, and Axolotl's schema refuses them.
+If a user sets two, both stay, and Axolotl's schema refuses them.
 """
 
 from __future__ import annotations

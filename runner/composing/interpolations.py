@@ -1,7 +1,7 @@
-"""What omegaconf's interpolations in a config read: which of its keys, and whether other things. Does not import Hydra.
+"""What omegaconf's interpolations read: which keys of the config, and whether anything else. Does not import Hydra.
 
-Written for one question: may a value be set after everything has been resolved? So what is not understood here counts
-as reading everything.
+Written for one question: may a value be set after everything has been resolved? So an interpolation that is not
+understood here counts as reading everything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a search gets from Hydra that chooses its points while it runs: the axes, and a way to compose points."""
+"""For a search that chooses its points while it runs: the axes from Hydra, and a way to compose points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The least that a search with rungs does of what its runs would do if each trained to its end. Pure."""
+"""The smallest part of its runs' work that a search with rungs does, compared with training each run to its end.
+Pure."""
 
 from __future__ import annotations
 

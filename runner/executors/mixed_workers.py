@@ -1,4 +1,5 @@
-"""Forked workers, and fresh ones where a fork is refused or would not do; so for a check of configs."""
+"""Forked workers, and fresh ones where a fork is refused or would not work. Checks of configs are run in the same
+way."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The launcher's part in the searches of a sweep on Modal: what is put there before a run starts, and which runs are
-started from here since no call does it. Everything else is done there: `modal_app.cloud.searches`."""
+"""The launcher's part in the searches of a sweep on Modal: the entries that it puts before a run starts, and the runs
+that it starts since no call does. Everything else is done on Modal: `modal_app.cloud.searches`."""
 
 from __future__ import annotations
 

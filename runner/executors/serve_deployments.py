@@ -1,4 +1,4 @@
-"""What is served on Modal: types for who shows it, without Modal's client."""
+"""What is served on Modal, as types for code that only shows it and does not import Modal's client."""
 
 from __future__ import annotations
 

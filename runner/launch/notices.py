@@ -1,7 +1,7 @@
 """Notices of a launch (`notify=`, `--notify-command`): what failed and that it is over, sent in a thread of its own.
 
-The ledger has a record when a notice is about to be sent and one when it was. What the second is missing for is sent
-again by the next launch of the sweep, with the same id.
+The ledger has a record when a notice is about to be sent and one when it was. If the second record is missing, the next
+launch of the sweep sends the notice again, with the same id.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""from=RUN: the config of the run that is continued from, which the new run starts from, too."""
+"""from=RUN: the config of RUN, which is also the base of the new run's config."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """gpu=auto for models whose memory is not estimated: why nothing is chosen, and what to name instead. Pure.
 
-Their weights are known. A proposal leaves room for what is not.
+Their weights are known. A proposal leaves room for the rest.
 """
 
 from __future__ import annotations

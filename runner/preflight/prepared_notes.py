@@ -1,4 +1,4 @@
-"""What the rules have to say about runs once their dataset has been prepared, and could not say before."""
+"""Findings of the rules that need a prepared dataset, when it has just been prepared."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`search=tpe`: the points that Optuna's tree-structured Parzen estimator suggests, from what earlier ones reached.
 
-Each question to Optuna and each answer is a line of a file in the sweep's folder, written before it is acted on. So a
-search that was killed finds the points that it has drawn, and those whose results it has not told.
+Each question to Optuna and each answer is a line of a file in the sweep's folder, written before it is acted on. So
+after a kill, a search finds the points that it has drawn, and the results that Optuna has not been given yet.
 """
 
 from __future__ import annotations

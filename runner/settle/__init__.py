@@ -1,1 +1,2 @@
-"""`axosweep settle`: further seeds for the settings that cannot be told apart, until they can, or need not be."""
+"""`axosweep settle`: further seeds for the settings that cannot be told apart, until they can, or until they differ too
+little to matter."""

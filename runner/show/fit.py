@@ -1,4 +1,4 @@
-"""Values in little room, as far as they still tell runs apart. Pure."""
+"""Values shortened to fit, as long as they still distinguish runs. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The rows of the live view: what each shows, and what they give up in a narrow terminal. Pure.
+"""The rows of the live view: what each shows, and what a narrow terminal leaves out. Pure.
 
-What tells two runs apart is never cut: other columns go first, then parameters that the others already tell apart.
+Values that distinguish two runs are never cut: other columns go first, then parameters that are not needed to
+distinguish runs.
 """
 
 from __future__ import annotations

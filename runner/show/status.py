@@ -25,7 +25,7 @@ class SweepStatus:
     dollars: float | None = None
     """For its runs and what they needed; None if nothing was rented."""
     note: str = ""
-    """What --note says of it."""
+    """The text of --note."""
 
 
 @dataclass(frozen=True, slots=True)

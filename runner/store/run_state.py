@@ -13,7 +13,8 @@ from runner.store.ledger import Event, Record, SweepRun
 
 
 class RunStatus(StrEnum):
-    """Of a run, in the order of the columns of `axosweep status`. Other steps are never blocked or removed."""
+    """The status of a run, in the order of the columns of `axosweep status`. Other steps are never blocked or
+    removed."""
 
     SUCCEEDED = "succeeded"
     RUNNING = "running"

@@ -1,7 +1,7 @@
 """The searches of a sweep that stop runs at rungs: what each run has reached, and how it went on. Only reads.
 
-A sweep has several searches if its rungs were changed between two launches. Its runs are told by the newest, since
-losses at other steps do not compare.
+A sweep has several searches if its rungs were changed between two launches. The newest one describes its runs, since
+losses at different steps cannot be compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RungReached:
     place: int
     """Among the runs that have come to this rung so far, from 1."""
     of: int
-    """How many these are."""
+    """How many runs have come to this rung so far."""
     why: Why | None = None
     """Why it goes on from there; null if it stops."""
     was_stopped: bool = False
@@ -43,7 +43,7 @@ class RungReached:
 
     @property
     def promoted(self) -> bool:
-        """Whether it has stopped there first, and gone on when others had come."""
+        """Whether it stopped there first, and went on later, when more runs had reached the rung."""
         return self.was_stopped and self.why is not None
 
 
@@ -56,7 +56,7 @@ class Search:
     fractions: tuple[float, ...]
     """Of a run's steps: where the rungs are."""
     eta: int
-    """One run in so many goes on from each rung."""
+    """The best 1 in `eta` runs goes on from each rung."""
     audit: bool
     """Whether one run in ten never stops."""
     members: tuple[str, ...]

@@ -45,7 +45,7 @@ class MovedRow:
     """A row whose loss differs much between the two runs."""
 
     id: str
-    """Of the row, as 16 hex digits."""
+    """The row's id, as 16 hex digits."""
     dataset: str | None
     length: int
     """All tokens."""
@@ -63,8 +63,8 @@ class MovedRow:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Of two runs that were judged by the same held-out rows. It is about these two trained models: what other seeds
-    of their settings would give, it does not say."""
+    """Of two runs that were judged by the same held-out rows. It holds for these two trained models; it does not say
+    what other seeds of their settings would give."""
 
     rows: int
     documents: int
@@ -80,7 +80,7 @@ class Where:
     high: float | None
     """The difference's interval with 95 % confidence, not adjusted: it is one interval."""
     parts: tuple[Part, ...]
-    """By dataset, then by length, then by turn; where all rows would be in one part, nothing."""
+    """By dataset, then by length, then by turn; a division into a single part is left out."""
     better: tuple[MovedRow, ...]
     """The twenty rows at which the second gains most on the first, largest first."""
     worse: tuple[MovedRow, ...]

@@ -1,8 +1,8 @@
-"""Rules of the trade: what a practitioner would say about a run before it is paid.
+"""Rules about runs: what an experienced practitioner would say about a run before it is paid for.
 
-Each rule is one function that is given a run's facts and yields what it has to say: errors where the run is certain to
-fail, warnings where it would waste money. It names its source. A rule that speaks about a run which a practitioner
-would call sound is wrong. tests/preflight/rules has the cases of each.
+Each rule is one function that gets a run's facts and yields findings: an error if the run is certain to fail, a warning
+if it would waste money. It names its source. A rule that reports a sensible run is wrong. tests/preflight/rules has the
+cases of each.
 """
 
 from __future__ import annotations

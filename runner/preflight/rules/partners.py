@@ -1,4 +1,5 @@
-"""Keys that Axolotl reads only next to another key: alone, they change nothing, and the run is not what it says.
+"""Keys that Axolotl reads only next to another key: alone, they change nothing, and the run does not do what its config
+says.
 
 Each entry names the place in Axolotl's source where its condition is.
 """

@@ -1,6 +1,6 @@
 """Rules about a prepared dataset: rows that were dropped, and rows without a token that the loss sees.
 
-They are asked when the dataset has just been prepared, and in each plan from then on.
+They are checked when the dataset has just been prepared, and in each plan from then on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules about the learning rate: far outside what the method, the optimizer and the size of the model take.
+"""Rules about the learning rate: rates far outside the usual ones for the method, the optimizer and the model's size.
 
 The bands are wide: each bound is a few times what any source that is named here uses.
 """

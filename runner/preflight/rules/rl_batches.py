@@ -1,4 +1,4 @@
-"""Rules about batches in reinforcement learning: what is compared in one has to be in it."""
+"""Rules about batches in reinforcement learning: answers that are compared have to be in the same batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about DeepSpeed and FSDP: a model that is cut into pieces without a card to put them on."""
+"""Rules about DeepSpeed and FSDP: a model that is sharded although there is only one card, or no need to."""
 
 from __future__ import annotations
 
