@@ -131,8 +131,7 @@ def _do(
         return _end(job, call, folder, earlier[-1], written)
     before, number = resumable(), executions.reserve(claims, job, call, folder)
     spending = Spending(claims, job, share, folder)
-    copier = Copier(lambda: volumes.commit_what_can_be(written))
-    with _counted(job, call, folder, number, written, copier) as (attempt, meter, asked):
+    with _counted(job, call, folder, number, written, limits) as (attempt, meter, copier, asked):
 
         def tick() -> None:
             meter.tick()
@@ -165,12 +164,13 @@ def _do(
 
 @contextlib.contextmanager
 def _counted(
-    job: Job, call: str, folder: StepFolder, number: int, written: Sequence[modal.Volume], copier: Copier
-) -> Iterator[tuple[Attempt, Meter, Callable[[BaseException], None]]]:
+    job: Job, call: str, folder: StepFolder, number: int, written: Sequence[modal.Volume], limits: Limits
+) -> Iterator[tuple[Attempt, Meter, Copier, Callable[[BaseException], None]]]:
     """Commit an attempt to the Volume before the block begins, and record a request to stop during the block."""
     attempt = attempts.reserve_attempt(folder, number, call)
     reserved = Reservation(job.cores, job.memory_gib)
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
+    copier = Copier(lambda: volumes.commit_what_can_be(written), until=limits.copy_until, waiting=meter.copying)
 
     def asked(request: BaseException) -> None:
         if not isinstance(request, Exception):
@@ -181,7 +181,7 @@ def _counted(
 
     try:
         volumes.commit(written)  # whatever happens to this container, the attempt is counted
-        yield attempt, meter, asked
+        yield attempt, meter, copier, asked
     except BaseException as request:
         meter.end()
         if not isinstance(request, Exception):

@@ -49,6 +49,8 @@ class Limits:
     """Then it is asked to save a checkpoint and stop."""
     kill_at: float = math.inf
     """Then it is killed, if it still runs."""
+    copy_until: float = math.inf
+    """Until then, what it has saved may be copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def time_limits(limit_s: float) -> Limits:
     if not limit_s:
         return Limits()
     over_at, margin_s = time.monotonic() + limit_s, min(limit_s / 5, LONGEST_MARGIN_S)
-    return Limits(over_at - margin_s, over_at - margin_s / 6)
+    return Limits(over_at - margin_s, over_at - margin_s / 6, over_at - margin_s / 12)
 
 
 def run_worker(step: Step, attempt: int, watch: Watch, cores: float, place: Path) -> WorkerExit:

@@ -49,17 +49,24 @@ class _Rate:
 
 
 class Copier:
-    """All commits while a worker works happen on its thread. `commit`: raises nothing. `leave_s`: how long it may go on
-    after a request to stop."""
+    """All commits while a worker works happen on its thread. `commit`: raises nothing. `until`: when the time limit of
+    its call ends all copying. `waiting`: entered while the container waits for copies after its worker's end.
+    `leave_s`: how long copying may go on after a request to stop."""
 
-    def __init__(self, commit: Callable[[], None], *, poll_s: float = POLL_S, leave_s: float = LEAVE_S) -> None:
-        self._commit, self._poll_s, self._leave_s = commit, poll_s, leave_s
+    def __init__(
+        self,
+        commit: Callable[[], None],
+        *,
+        until: float = math.inf,
+        waiting: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        poll_s: float = POLL_S,
+        leave_s: float = LEAVE_S,
+    ) -> None:
+        self._commit, self._until, self._waiting = commit, until, waiting
+        self._poll_s, self._leave_s = poll_s, leave_s
         self._woken = threading.Event()
-        self._commit_wanted = self._worker_ended = False
-        self._until = math.inf
+        self._commit_wanted = self._worker_ended = self._leaving = False
         self._rate = _Rate()
-        self.seconds = 0.0
-        """How long the container has waited for the copies since its worker ended."""
 
     def commit_soon(self) -> None:
         """Commit everything that is on the Volume, without waiting for it."""
@@ -69,6 +76,7 @@ class Copier:
     def leave(self) -> None:
         """The container was asked to stop."""
         self._until = min(self._until, time.monotonic() + self._leave_s)
+        self._leaving = True
         self._woken.set()
 
     @contextlib.contextmanager
@@ -83,32 +91,33 @@ class Copier:
         try:
             yield
         except BaseException:
-            self._end()
-            with contextlib.suppress(OSError, TimeoutError):
-                work.result(self._left())
+            with self._waiting():
+                self._end(work)
             raise
         else:
-            self._end()
-            self._await(work)
+            with self._waiting():
+                self._await(work)
         finally:
             pool.shutdown(wait=False)
 
-    def _end(self) -> None:
+    def _await(self, work: Future[None]) -> None:
         self._worker_ended = True
         self._woken.set()
-
-    def _await(self, work: Future[None]) -> None:
-        began = time.monotonic()
         try:
             work.result()
         except BaseException as request:
             if not isinstance(request, Exception):  # asked to stop now
                 self.leave()
-                with contextlib.suppress(OSError, TimeoutError):
-                    work.result(self._left())
+                self._end(work)
             raise
-        finally:
-            self.seconds += time.monotonic() - began
+
+    def _end(self, work: Future[None]) -> None:
+        """After a request to stop, which is raised again: an error of the Volume does not replace it."""
+        self._worker_ended = True
+        self._woken.set()
+        left_s = max(0.0, self._until - time.monotonic()) if self._leaving else None
+        with contextlib.suppress(OSError, TimeoutError):
+            work.result(left_s)
 
     def _work(self, copies: Copies | None) -> None:
         while True:
@@ -143,17 +152,18 @@ class Copier:
 
     def _next(self, copies: Copies) -> Path | None:
         """The checkpoint to copy now. None that is older than what is on the Volume, if there is little time."""
-        if self._is_leaving and not copies.newest_waits():
+        if self._leaving and not copies.newest_waits():
             return None
         return next((one for one in copies.waiting() if self._fits(size_of(one))), None)
 
     def _go_on(self, copies: Copies, checkpoint: Path, left: int) -> None:
         """Raises NoTime."""
-        if not self._is_leaving:
-            return
-        newer = [one for one in copies.waiting() if checkpoints.step_number(one) > checkpoints.step_number(checkpoint)]
-        if not self._fits(left) or any(self._fits(size_of(one)) for one in newer):
-            raise NoTime
+        self._in_time(left)
+        if self._leaving:
+            at = checkpoints.step_number(checkpoint)
+            newer = [one for one in copies.waiting() if checkpoints.step_number(one) > at]
+            if any(self._fits(size_of(one)) for one in newer):
+                raise NoTime
 
     def _finish(self, copies: Copies) -> None:
         """Copy what is left; then, how the attempt has ended."""
@@ -184,13 +194,6 @@ class Copier:
     def _in_time(self, left: int) -> None:
         if not self._fits(left):
             raise NoTime
-
-    @property
-    def _is_leaving(self) -> bool:
-        return self._until < math.inf
-
-    def _left(self) -> float | None:
-        return max(0.0, self._until - time.monotonic()) if self._is_leaving else None
 
     def _fits(self, size: int) -> bool:
         return time.monotonic() + self._rate.seconds_for(size) <= self._until

@@ -177,6 +177,15 @@ def test_asked_to_stop_a_checkpoint_is_copied_if_it_fits_into_the_time_by_the_co
     assert ("it goes on from step 10" in work.outcome().message) is not arrives
 
 
+def test_a_run_whose_time_limit_ends_before_it_is_copied_has_not_succeeded(work: Work) -> None:
+    with Copier(work.commit, until=time.monotonic()).copying(work.written):
+        work.written.model.mkdir()
+        work.end(OutcomeStatus.SUCCEEDED)
+    assert work.outcome().status is OutcomeStatus.STOPPED
+    assert "it starts over" in work.outcome().message
+    assert not work.draft.done.exists()
+
+
 def test_a_run_that_has_succeeded_but_cannot_be_copied_in_time_goes_on_from_its_checkpoint(work: Work) -> None:
     work.commit_s = 0.1
     copier = Copier(work.commit, poll_s=0.01, leave_s=1.0)
