@@ -10,7 +10,7 @@ import pickle
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,10 @@ class CachingLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoader) -> None:
         assert isinstance(loader, ConfigLoaderImpl)
         super().__init__(loader.config_search_path)
-        shared = loader if isinstance(loader, CachingLoader) else None
-        self.repository = shared.repository if shared else CachingRepository(loader.config_search_path)
-        self._parts: dict[tuple[int, str | None, bool], _Part] = shared._parts if shared else {}
+        if isinstance(loader.repository, CachingRepository):
+            self.repository = loader.repository
+        else:
+            self.repository = CachingRepository(loader.config_search_path)
 
     def load_configuration(self, *args: Any, **options: Any) -> DictConfig:
         with _interpolation_maps_on_demand():
@@ -150,11 +151,17 @@ class CachingLoader(ConfigLoaderImpl):
         """Of a file as this repository has it: a job that Hydra composes may have its own search path."""
         assert default.config_path is not None
         read = repo.load_config(default.config_path)
-        key = (id(read), default.package, default.primary)
-        part = self._parts.get(key)
-        if part is None:
-            self._parts[key] = part = _Part(read, super()._load_single_config(default, repo))
-        return part
+        if not isinstance(read, _ReadFile) or not _is_all(read, default.config_path, repo):
+            return _Part(super()._load_single_config(default, repo))
+        key = (default.package, default.primary)
+        if key not in read.parts:
+            read.parts[key] = _Part(super()._load_single_config(default, repo))
+        return read.parts[key]
+
+
+def _is_all(read: ConfigResult, config_path: str, repo: IConfigRepository) -> bool:
+    """Whether a file's part depends on nothing else: a schema of its name may change what is read."""
+    return read.is_schema_source or not repo.get_schema_source().is_config(config_path)
 
 
 def _is_of_hydra(default: ResultDefault) -> bool:
@@ -164,9 +171,7 @@ def _is_of_hydra(default: ResultDefault) -> bool:
 class _Part:
     """What a file adds to a composed config."""
 
-    def __init__(self, read: ConfigResult | None, loaded: ConfigResult) -> None:
-        self.read = read
-        """Held, since it is known by its id."""
+    def __init__(self, loaded: ConfigResult) -> None:
         self._loaded = loaded
         self._pickled = _pickled(loaded.config)
         self.sets_hydra = isinstance(loaded.config, DictConfig) and "hydra" in loaded.config
@@ -176,6 +181,24 @@ class _Part:
         one = copy.copy(self._loaded)
         one.config = copy.deepcopy(one.config) if self._pickled is None else pickle.loads(self._pickled)
         return one
+
+
+class _Defaults(list[InputDefault]):
+    """Hydra copies a file's defaults list for each config that it composes."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[InputDefault]:
+        return [copy.deepcopy(one) if isinstance(getattr(one, "value", None), list) else copy.copy(one) for one in self]
+
+
+@dataclass
+class _ReadFile(ConfigResult):
+    parts: dict[tuple[str | None, bool], _Part] = field(default_factory=dict)
+    """By what else a part depends on: its package, and whether it is the root config."""
+
+    @classmethod
+    def of(cls, read: ConfigResult, parts: dict[tuple[str | None, bool], _Part]) -> _ReadFile:
+        defaults = None if read.defaults_list is None else _Defaults(read.defaults_list)
+        return cls(**{**vars(read), "defaults_list": defaults, "parts": parts})
 
 
 def copied(config: DictConfig) -> DictConfig:
@@ -212,16 +235,17 @@ class CachingRepository(ConfigRepository):
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         stamp = _stamp(source, config_path) if source is not None else None
         if source is None or stamp is None:
-            return super().load_config(config_path)
+            read = super().load_config(config_path)
+            return read and _ReadFile.of(read, {})
         key = (source.provider, source.path, config_path)
-        before, parsed = _PARSED.get(key, (None, b""))
-        if before == stamp:
-            earlier: ConfigResult = pickle.loads(parsed)
-            return earlier
-        read = super().load_config(config_path)
-        if (pickled := _pickled(read)) is not None:
-            _PARSED[key] = stamp, pickled
-        return read
+        known = _PARSED.get(key)
+        if known is None or known.stamp != stamp:
+            read = super().load_config(config_path)
+            assert read is not None
+            if (pickled := _pickled(read)) is None:
+                return read
+            known = _PARSED[key] = _ParsedFile(stamp, pickled)
+        return _ReadFile.of(pickle.loads(known.pickled), known.parts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachingRepository:
         other = copy.copy(self)
@@ -229,7 +253,15 @@ class CachingRepository(ConfigRepository):
         return other
 
 
-_PARSED: dict[tuple[str, str, str], tuple[Stamp, bytes]] = {}
+@dataclass(frozen=True, slots=True)
+class _ParsedFile:
+    stamp: Stamp
+    pickled: bytes
+    parts: dict[tuple[str | None, bool], _Part] = field(default_factory=dict)
+
+
+_PARSED: dict[tuple[str, str, str], _ParsedFile] = {}
+"""The files that this process has read."""
 
 
 def _stamp(source: ConfigSource, config_path: str) -> Stamp | None:

@@ -328,15 +328,18 @@ class Extra:
 
 @pytest.mark.filterwarnings("ignore")  # 1.3 says that it is deprecated
 def test_a_file_with_a_schema_is_composed_as_hydra_composes_it(started: Callable[..., Any]) -> None:
+    """Registered after a first sweep of the process, and gone for a third."""
     store = ConfigStore.instance()
-    store.store(group="extra", name="typed", node=Extra)
-    try:
-        jobs = [("extra=typed",), ("extra=typed", "extra.text=5"), ("extra=typed", "+extra.more=1"), ("seed=2",)]
-        ours, hydras = _both(started, jobs)
-    finally:
-        store.repo.pop("extra")
-    assert len(ours) == len(jobs)
-    assert ours == hydras
+    jobs = [("extra=typed",), ("extra=typed", "extra.text=5"), ("extra=typed", "+extra.more=1"), ("seed=2",)]
+    for has_schema in (False, True, False):
+        if has_schema:
+            store.store(group="extra", name="typed", node=Extra)
+        try:
+            ours, hydras = _both(started, jobs)
+        finally:
+            store.repo.pop("extra", None)
+        assert len(ours) == len(jobs)
+        assert ours == hydras
 
 
 @given(sweep=SWEEPS)
