@@ -132,10 +132,11 @@ def test_a_task_that_there_is_not_is_refused_before_anything_starts(
 
 
 def test_a_task_whose_dataset_cannot_be_reached_says_so_and_does_not_ask_again(
-    trained: Axosweep, tmp_path: Path
+    trained: Axosweep,
 ) -> None:
+    """Nor is it looked for in this machine's cache of the hub: an evaluation has one of its own."""
     hub = "http://127.0.0.1:9"
-    alone = Axosweep(trained.store, trained.folder, {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path)})
+    alone = Axosweep(trained.store, trained.folder, {"HF_ENDPOINT": hub})
     before = attempts(trained.store)
     done = alone.run("eval", "--best", "--tasks", "arc_easy", "--limit", "1", "--json")
     assert done.returncode == 1, done.stderr

@@ -1,8 +1,9 @@
 """Passes a request for a trainer on to the process that has its imports: `broker_script NAME PYTHON < pipe`.
 
-Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's. A request whose environment is seen for
-the second time starts such a process; requests before that, for another Python, and those beyond MOST environments are
-refused, and start a process as usual.
+Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's. A request of one of the first two
+environments starts such a process, which are those of most tests: on this machine, and in the containers of the local
+Modal. So does one of another environment that is seen for the second time. Requests before that, for another Python,
+and those beyond MOST environments are refused, and start a process as usual.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from tests.forked_trainer.popen import READY, receive
 TEMPLATE = Path(__file__).with_name("template_script.py")
 MOST = 4
 """Each takes a gigabyte."""
-OF_A_FORK = ("HF_ENDPOINT", "AXOLOTL_DATASET_NUM_PROC")
-"""Not what a template has, since a fork takes on its own: the hub, and what is read when rows are tokenized."""
+AT_ONCE = 2
+OF_A_FORK = ("HF_ENDPOINT", "AXOLOTL_DATASET_NUM_PROC", "PYTHONUNBUFFERED")
+"""Not what a template has, since a fork takes on its own: the hub, what is read when rows are tokenized, and how its
+streams are opened."""
 SOURCES = str(Path(__file__).resolve().parents[2])
 """As PYTHONPATH, it hides none of what is imported."""
 Key = tuple[tuple[str, str], ...]
@@ -55,7 +58,8 @@ class Broker:
             del environment[MODULES]
         key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU), **chosen}).items()))
         self._seen[key] += 1
-        if key not in self._templates and self._seen[key] > 1 and len(self._templates) < MOST:
+        is_common = self._seen[key] > 1 or len(self._seen) <= AT_ONCE
+        if key not in self._templates and is_common and len(self._templates) < MOST:
             self._templates[key] = _start(self._python, key)
         return self._templates.get(key)
 

@@ -29,7 +29,7 @@ PROGRAMS = (
     "tests/runner/sharding_counter.py", "tests/modal_app/row_rater_script.py", "tests/modal_app/generation_cases.py",
     "tests/modal_app/axolotl_refusals_script.py", "tests/end_to_end/vision_model_script.py",
     "tests/end_to_end/logit_distances_script.py", "modal_app/trainer/list_fields.py",
-    "modal_app/trainer/list_modules.py",
+    "modal_app/trainer/list_modules.py", "tests/modal_app/claimed_gpu.py",
 )  # fmt: skip
 """What is started as a fork: the trainer, and scripts for which Axolotl's imports are only a means."""
 RANK = "--rank"

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "modal_app" / "run.py"
 PACKAGE = "modal_app"
 PR_SET_MM, PR_SET_MM_ARG_END = 35, 9
+PR_SET_THP_DISABLE = 41
 ARG_START = 45
 """Of the fields of /proc/PID/stat behind the name, the one with the address of the command line; its end follows."""
 RATING = ("lm_eval", "lm_eval.models.huggingface", "lm_eval.tasks")
@@ -157,6 +158,7 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
     os.sched_setaffinity(0, request["cores"])
     _set_signals(request["ignored"], request["blocked"])
     _rename(request["words"])
+    _share_memory()
     if line is not None:
         line.sendall(b"%d\n" % os.getpid())
         line.close()
@@ -208,6 +210,11 @@ def _rename(words: list[str]) -> None:
     ctypes.memset(start, 0, end - start)
     ctypes.memmove(start, text, len(text))
     ctypes.CDLL(None).prctl(PR_SET_MM, PR_SET_MM_ARG_END, ctypes.c_ulong(start + len(text)), 0, 0)
+
+
+def _share_memory() -> None:
+    """A preloaded trainer that is idle would copy all that it shares with this template into huge pages of its own."""
+    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def _open_streams() -> None:

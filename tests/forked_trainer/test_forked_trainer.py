@@ -46,7 +46,7 @@ def answer(
 def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
     program: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    answer(program, tmp_path, popen.ForkingPopen)  # the first of an environment is a process of its own
+    answer(program, tmp_path, popen.ForkingPopen)  # the first of an environment may be a process of its own
     code, forked = answer(program, tmp_path, popen.ForkingPopen, *words)
     expected_code, expected = answer(program, tmp_path, popen.RealPopen, *words)
     assert forked["is a child"] == bool(words)

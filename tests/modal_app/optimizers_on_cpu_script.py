@@ -62,5 +62,6 @@ def made(name: str, model: Any, folder: str) -> Any:
 
 
 if __name__ == "__main__":
+    torch.compiler.set_stance("force_eager")  # some compile their step, which takes minutes and asks no more of the CPU
     for named in sys.argv[2:]:
         print(json.dumps({"name": named, "error": trained_error(named, sys.argv[1])}), flush=True)
