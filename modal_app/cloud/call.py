@@ -144,7 +144,6 @@ def _do(
         too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
         killed = functools.partial(stop_notes.note_kill, attempt)
         ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed), copier)
-        meter.add_copying(copier.seconds)
         attempts.note_exit(attempt, ended.pid, ended.code)
         if ended.code < 0 or ended.out_of_time:
             reuse.doubt(f"its worker did not end by itself (code {ended.code})")

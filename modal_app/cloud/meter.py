@@ -184,11 +184,6 @@ class Meter:
             self._copies_since = math.inf
             self._write()
 
-    def add_copying(self, seconds: float) -> None:
-        """So many of its seconds were spent on that, too."""
-        self._copied += seconds
-        self._write()
-
     def end_container(self, reason: str) -> None:
         """The container takes no further call, for that reason. It may come before or after `end`."""
         self._reason = reason

@@ -68,7 +68,8 @@ def copies_and_ends() -> None:
         one.note()
         print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
         time.sleep(0.1)
-    one.add_copying(0.05)
+    with one.copying():
+        time.sleep(0.05)
     one.end()
     one.end_container("a child process was left")
     print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
