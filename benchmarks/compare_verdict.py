@@ -31,7 +31,7 @@ STEPS = 200
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     runs: int
     seeds: int
     cpu_seconds: float
@@ -54,7 +54,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def measure(number: int, seeds: int, rows: int) -> Measured:
+def measure(number: int, seeds: int, rows: int) -> Measurement:
     with tempfile.TemporaryDirectory(prefix="axosweep-benchmark-") as name:
         store = Store(Path(name))
         files = []
@@ -64,7 +64,7 @@ def measure(number: int, seeds: int, rows: int) -> Measured:
         taken = [compare(store) for _ in range(REPEATS)]
         size = files[0].stat().st_size / 1024
     seconds, peaks = zip(*taken, strict=True)
-    return Measured(number, seeds, round(min(seconds), 2), round(max(peaks), 1), round(size, 1))
+    return Measurement(number, seeds, round(min(seconds), 2), round(max(peaks), 1), round(size, 1))
 
 
 def losses(rows: int, setting: int, run: int) -> RowLosses:

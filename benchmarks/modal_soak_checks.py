@@ -29,7 +29,7 @@ LATE_S = 6.0
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedSteps:
     """The steps that one container has trained in one attempt."""
 
     attempt: int
@@ -37,7 +37,7 @@ class Trained:
     steps: tuple[int, ...]
 
 
-def trained_of(log: str) -> dict[str, list[Trained]]:
+def trained_of(log: str) -> dict[str, list[TrainedSteps]]:
     """Run key -> what its containers have printed, in the order of the attempts. A container and its worker print to
     the same place, so a line may begin with something else.
     """
@@ -47,9 +47,9 @@ def trained_of(log: str) -> dict[str, list[Trained]]:
         words = [found_here, *rest.split()]
         if found_here:
             steps[words[1], int(words[2]), words[3]].append(int(words[4]))
-    found: dict[str, list[Trained]] = defaultdict(list)
+    found: dict[str, list[TrainedSteps]] = defaultdict(list)
     for (key, attempt, task), numbers in sorted(steps.items()):
-        found[key].append(Trained(attempt, task, tuple(numbers)))
+        found[key].append(TrainedSteps(attempt, task, tuple(numbers)))
     return found
 
 
@@ -119,7 +119,7 @@ def results(store: Store, keys: Sequence[str], first_seen: Mapping[str, bytes]) 
 
 
 def training(
-    store: Store, trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], needed: Mapping[str, int]
+    store: Store, trained: Mapping[str, Sequence[TrainedSteps]], hits: Sequence[Hit], needed: Mapping[str, int]
 ) -> list[str]:
     """No two containers make the same attempt, and steps are trained again only where an attempt died, or where two
     containers may have worked at once."""
@@ -143,7 +143,10 @@ def training(
 
 
 def untouched(
-    trained: Mapping[str, Sequence[Trained]], hits: Sequence[Hit], tasks: Mapping[str, Task], needed: Mapping[str, int]
+    trained: Mapping[str, Sequence[TrainedSteps]],
+    hits: Sequence[Hit],
+    tasks: Mapping[str, Task],
+    needed: Mapping[str, int],
 ) -> tuple[list[str], int]:
     """A run that met no fault has trained each step once: in one attempt, and one more for each rung where it has
     stopped. Also: how many such runs there were."""
@@ -165,7 +168,7 @@ def receipt(
     rows: Sequence[Mapping[str, Any]],
     tasks: Mapping[str, Task],
     hits: Sequence[Hit],
-    trained: Mapping[str, Sequence[Trained]],
+    trained: Mapping[str, Sequence[TrainedSteps]],
 ) -> tuple[list[str], dict[str, float]]:
     """What is paid is what the containers have recorded; and that is what the server has counted, up to the edges of a
     container and what was not committed of one that was lost. A container without a record has trained nothing."""

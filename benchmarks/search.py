@@ -24,11 +24,11 @@ import numpy as np
 
 from benchmarks.machine import describe
 from benchmarks.search_curves import SEEDS, STEPS, Curves, Floats
-from benchmarks.search_optuna import Pruned
+from benchmarks.search_optuna import PrunedRuns
 from benchmarks.search_points import by_coordinate, by_tpe
 from benchmarks.search_replay import Grid, Order, OurRule, PublishedAsha, Rule, play
 from runner.verdict.intervals import intervals
-from runner.verdict.judged import Judged
+from runner.verdict.judged import SettingLosses
 
 HERE = Path(__file__).resolve().parent
 DRAWN = 14
@@ -65,7 +65,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchOutcome:
     """What one search has cost, and found."""
 
     steps: float
@@ -81,7 +81,7 @@ class Found:
     """How much lower the loss of the best of these runs is, to their ends."""
 
 
-Search = Callable[[Truth, int], Found]
+Search = Callable[[Truth, int], SearchOutcome]
 """The grid, and the number of the order."""
 
 
@@ -114,8 +114,8 @@ def _searches() -> dict[str, Search]:
     }
     others: dict[str, Search] = {
         "published ASHA": partial(_halved, lambda grid, _: PublishedAsha(grid)),
-        "Optuna's SuccessiveHalvingPruner": partial(_halved, Pruned.by_halving),
-        "Optuna's HyperbandPruner": partial(_halved, Pruned.by_hyperband),
+        "Optuna's SuccessiveHalvingPruner": partial(_halved, PrunedRuns.by_halving),
+        "Optuna's HyperbandPruner": partial(_halved, PrunedRuns.by_hyperband),
         f"random {DRAWN} + rungs, with all three": _random_halved,
         f"random {CHOSEN}": _random,
         "coordinate": _coordinate,
@@ -124,10 +124,10 @@ def _searches() -> dict[str, Search]:
     return {**halved, **others}
 
 
-def _halved(make: Callable[[Grid, Order], Rule], truth: Truth, number: int) -> Found:
+def _halved(make: Callable[[Grid, Order], Rule], truth: Truth, number: int) -> SearchOutcome:
     grid, order = truth.grid, Order.drawn(truth.grid.size, number)
     played = play(grid, order, make(grid, order))
-    return Found(
+    return SearchOutcome(
         steps=played.steps / grid.steps,
         seconds=played.seconds / _seconds_of_all(grid, order),
         runs=grid.size,
@@ -141,24 +141,24 @@ def _missed(grid: Grid, winner: int | None) -> float:
     return math.nan if winner is None else float(grid.final[winner]) - min(map(float, grid.final))
 
 
-def _random(truth: Truth, number: int) -> Found:
+def _random(truth: Truth, number: int) -> SearchOutcome:
     order = Order.drawn(truth.grid.size, number)
     return _unhalved(truth, order, [order.queue[:CHOSEN]])
 
 
-def _coordinate(truth: Truth, number: int) -> Found:
+def _coordinate(truth: Truth, number: int) -> SearchOutcome:
     return _unhalved(truth, Order.drawn(truth.grid.size, number), by_coordinate(truth.grid).rounds)
 
 
-def _tpe(truth: Truth, number: int) -> Found:
+def _tpe(truth: Truth, number: int) -> SearchOutcome:
     order = Order.drawn(truth.grid.size, number)
     return _unhalved(truth, order, by_tpe(truth.grid, order, number, CHOSEN).rounds)
 
 
-def _unhalved(truth: Truth, order: Order, rounds: Sequence[Sequence[int]]) -> Found:
+def _unhalved(truth: Truth, order: Order, rounds: Sequence[Sequence[int]]) -> SearchOutcome:
     """All runs to their ends, round by round."""
     drawn = [run for several in rounds for run in several]
-    return Found(
+    return SearchOutcome(
         steps=len(drawn) / truth.grid.size,
         seconds=sum(_seconds(several, order) for several in rounds) / _seconds_of_all(truth.grid, order),
         runs=len(drawn),
@@ -168,13 +168,13 @@ def _unhalved(truth: Truth, order: Order, rounds: Sequence[Sequence[int]]) -> Fo
     )
 
 
-def _random_halved(truth: Truth, number: int) -> Found:
+def _random_halved(truth: Truth, number: int) -> SearchOutcome:
     drawn = random.Random(-1 - number).sample(range(truth.grid.size), DRAWN)
     part, order = truth.grid.part(drawn), Order.drawn(DRAWN, number)
     played = play(part, order, OurRule.of(part, order))
     winner = played.winner(part)
     whole = _seconds_of_all(truth.grid, Order.drawn(truth.grid.size, number, order.parallel))
-    return Found(
+    return SearchOutcome(
         steps=played.steps / truth.grid.steps,
         seconds=played.seconds / whole,
         runs=DRAWN,
@@ -240,8 +240,8 @@ def _group(curves: Curves, settings: Sequence[tuple[Any, ...]]) -> frozenset[int
     return frozenset(intervals(_judged(curves, settings)).best_group)
 
 
-def _judged(curves: Curves, settings: Sequence[tuple[Any, ...]]) -> Judged:
-    return Judged(
+def _judged(curves: Curves, settings: Sequence[tuple[Any, ...]]) -> SettingLosses:
+    return SettingLosses(
         settings=tuple(map(str, range(len(settings)))),
         runs=tuple(tuple(map(str, runs)) for runs in settings),
         nll=tuple(curves.nll[list(runs), -1] for runs in settings),

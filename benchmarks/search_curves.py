@@ -95,19 +95,19 @@ def main() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trained:
+class _TrainedRun:
     row: axosweep.Row
     rate: float
     rank: int
     seed: int
 
 
-def _trained(store: Path, seed: int) -> list[_Trained]:
+def _trained(store: Path, seed: int) -> list[_TrainedRun]:
     words = (f"lora={','.join(f'r{rank}' for rank in RANKS)}", f"learning_rate={','.join(map(str, RATES))}",
              f"seed={seed}", *RECIPE)  # fmt: skip
     rows = {row.key: row for row in axosweep.launch(*words, store=str(store)).rows}
     runs = [
-        _Trained(rows[str(run.key)], run.config["learning_rate"], run.config["lora_r"], seed)
+        _TrainedRun(rows[str(run.key)], run.config["learning_rate"], run.config["lora_r"], seed)
         for run in axosweep.plan(*words, store=str(store)).runs
     ]
     return sorted(runs, key=lambda one: (one.rate, one.rank))
@@ -140,7 +140,7 @@ def _copied(folder: Path, step: int) -> Path:
     return folder / f"losses-at-{step}.npz"
 
 
-def _recorded(store: Path, runs: Sequence[_Trained], machine: dict[str, Any]) -> Curves:
+def _recorded(store: Path, runs: Sequence[_TrainedRun], machine: dict[str, Any]) -> Curves:
     nll, tokens, document = [], None, None
     for one in runs:
         losses = [_rows(store / "runs" / one.row.key, step) for step in BY_ROW]

@@ -13,18 +13,18 @@ DIVERGED = 1e9
 
 
 @dataclass(slots=True)
-class Pruned:
+class PrunedRuns:
     grid: Grid
     study: optuna.Study
     trials: dict[int, optuna.Trial] = field(default_factory=dict)
 
     @classmethod
-    def by_halving(cls, grid: Grid, order: Order) -> Pruned:
+    def by_halving(cls, grid: Grid, order: Order) -> PrunedRuns:
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=RUNGS[0], reduction_factor=ETA)
         return cls(grid, _study(pruner, order))
 
     @classmethod
-    def by_hyperband(cls, grid: Grid, order: Order) -> Pruned:
+    def by_hyperband(cls, grid: Grid, order: Order) -> PrunedRuns:
         pruner = optuna.pruners.HyperbandPruner(min_resource=RUNGS[0], max_resource=STEPS, reduction_factor=ETA)
         return cls(grid, _study(pruner, order))
 

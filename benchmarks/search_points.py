@@ -10,8 +10,7 @@ from benchmarks.search_curves import RANKS, RATES
 from benchmarks.search_replay import Grid, Order
 from runner.search.coordinate import next_turn
 from runner.search.space import Axis, Point
-from runner.search.tpe import Drawn as Asked
-from runner.search.tpe import Study
+from runner.search.tpe import DrawnPoint, Study
 
 AXES = (
     Axis(("learning_rate",), tuple((str(rate),) for rate in RATES)),
@@ -22,7 +21,7 @@ MOST_REPEATS = 20
 
 
 @dataclass(slots=True)
-class Drawn:
+class DrawnPoints:
     """The points that a search has run, in rounds."""
 
     grid: Grid
@@ -46,16 +45,16 @@ class Drawn:
         return known.index(wanted)
 
 
-def by_coordinate(grid: Grid) -> Drawn:
-    drawn = Drawn(grid)
+def by_coordinate(grid: Grid) -> DrawnPoints:
+    drawn = DrawnPoints(grid)
     while (turn := next_turn(AXES, drawn.losses)) is not None:
         drawn.run(list(turn.points))
     return drawn
 
 
-def by_tpe(grid: Grid, order: Order, number: int, runs: int) -> Drawn:
+def by_tpe(grid: Grid, order: Order, number: int, runs: int) -> DrawnPoints:
     """So many runs; a round has a quarter of them at most, as in a sweep."""
-    drawn, size = Drawn(grid), max(1, min(order.parallel, math.ceil(runs / 4)))
+    drawn, size = DrawnPoints(grid), max(1, min(order.parallel, math.ceil(runs / 4)))
     study = Study(Path("/nonexistent"), AXES, number, runs, write=False)
     while (left := runs - len(drawn.losses)) > 0:
         asked = _new_points(study, set(drawn.losses), min(size, left))
@@ -65,8 +64,8 @@ def by_tpe(grid: Grid, order: Order, number: int, runs: int) -> Drawn:
     return drawn
 
 
-def _new_points(study: Study, known: set[Point], size: int) -> list[Asked]:
-    found: dict[Point, Asked] = {}
+def _new_points(study: Study, known: set[Point], size: int) -> list[DrawnPoint]:
+    found: dict[Point, DrawnPoint] = {}
     repeats = 0
     while len(found) < size:
         one = study.ask(at_random=repeats >= MOST_REPEATS)

@@ -133,7 +133,7 @@ class Rule(Protocol):
 
 
 @dataclass(slots=True)
-class Played:
+class Replay:
     steps: int
     finished: list[int]
     seconds: float
@@ -145,10 +145,10 @@ class Played:
         return None if best is None or math.isinf(grid.final[best]) else best
 
 
-def play(grid: Grid, order: Order, rule: Rule) -> Played:
+def play(grid: Grid, order: Order, rule: Rule) -> Replay:
     """Runs that go on from a rung start before new ones, as in the executors."""
     waiting, at, stops = deque(order.queue), dict.fromkeys(range(grid.size), 0), (*RUNGS, STEPS)
-    played, now, events = Played(0, [], 0.0), 0.0, list[tuple[float, int]]()
+    played, now, events = Replay(0, [], 0.0), 0.0, list[tuple[float, int]]()
 
     def train(run: int) -> None:
         steps = min(stops[at[run]], grid.ends_at[run]) - (stops[at[run] - 1] if at[run] else 0)

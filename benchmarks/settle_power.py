@@ -31,7 +31,7 @@ from runner.compare.ranking import compare_sweep
 from runner.compare.verdicts import judged_of
 from runner.settle.policy import Conclusion
 from runner.verdict.intervals import intervals
-from runner.verdict.judged import Floats, Judged
+from runner.verdict.judged import Floats, SettingLosses
 from tests.runner.settling import TERMS, play
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +54,7 @@ KNOWN = 3.25
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    judged: Judged
+    judged: SettingLosses
     """Of all rates, each with ten seeds."""
     at: dict[float, int]
     """The place of each rate in it."""
@@ -65,8 +65,8 @@ class Truth:
             [self.judged.nll[self.at[rate]][seed] for seed in order] for rate, order in zip(rates, orders, strict=True)
         ]
 
-    def judge(self, runs: Sequence[Sequence[Floats]]) -> Judged:
-        return Judged(
+    def judge(self, runs: Sequence[Sequence[Floats]]) -> SettingLosses:
+        return SettingLosses(
             settings=tuple(map(str, range(len(runs)))),
             runs=tuple(tuple(f"{one}.{seed}" for seed in range(len(several))) for one, several in enumerate(runs)),
             nll=tuple(np.stack(several) for several in runs),

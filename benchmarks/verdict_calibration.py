@@ -30,7 +30,7 @@ from benchmarks.machine import describe
 from modal_app.held_out.row_losses import RowLosses
 from modal_app.store.layout import Store
 from runner.verdict.intervals import intervals
-from runner.verdict.judged import Judged, judged
+from runner.verdict.judged import SettingLosses, judged
 from tests.runner.synthetic_losses import Truth, losses_with, with_rows_as_documents
 
 HERE = Path(__file__).resolve().parent
@@ -121,15 +121,15 @@ def one_setting(losses: Sequence[RowLosses]) -> OneSetting:
     )
 
 
-def _share(sets: Sequence[Judged | None], of_one: Callable[[Judged], float]) -> float:
+def _share(sets: Sequence[SettingLosses | None], of_one: Callable[[SettingLosses], float]) -> float:
     return float(np.mean([of_one(one) for one in sets if one is not None]))
 
 
-def _any(of: Judged) -> float:
+def _any(of: SettingLosses) -> float:
     return float((intervals(of).low > 0).any())
 
 
-def _pairs(of: Judged) -> float:
+def _pairs(of: SettingLosses) -> float:
     return float((intervals(of).low > 0).sum() / math.comb(len(of.settings), 2))
 
 

@@ -23,7 +23,7 @@ from runner.command.merge import MergedModel
 from runner.command.pull import PulledFiles
 from runner.command.push import PushedModel
 from runner.command.removal import RemovalResult
-from runner.command.sync import Synced
+from runner.command.sync import SyncOutput
 from runner.command.wandb_view import BuiltView, SavedView
 from runner.command.warm import EndedTrainers, PreloadedTrainers
 from runner.compare.best import Best
@@ -35,7 +35,7 @@ from runner.follow_up.show_answers import Answers
 from runner.follow_up.show_measures import Measures
 from runner.launch.printed_plan import PrintedPlan
 from runner.serve.words import ServedModels
-from runner.settle.words import Settled
+from runner.settle.words import SettleOutput
 from runner.show.status import SweepList
 from scripts.docs_site.attribute_docs import attribute_docs
 
@@ -46,12 +46,12 @@ PRINTED: Mapping[str, tuple[type[Any], ...]] = {
     "status": (SweepList, Comparison),
     "compare": (Comparison, Pair),
     "best": (Best,),
-    "sync": (Synced,),
+    "sync": (SyncOutput,),
     "wandb-view": (SavedView, BuiltView),
     "data": (DatasetList, SampledDataset),
     "merge": (MergedModel,),
     "eval": (Measures,),
-    "settle": (Settled,),
+    "settle": (SettleOutput,),
     "resume": (Comparison,),
     "infer": (Answers,),
     "attach": (Comparison,),

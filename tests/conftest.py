@@ -21,7 +21,7 @@ def refuse(experiments: Sequence[Experiment]) -> None:
 
 
 @dataclass
-class Asked:
+class RecordingLaunch:
     """Stands in for the launch: keeps what it is given and reports what it is told to."""
 
     experiments: list[Experiment] = field(default_factory=list)
@@ -41,11 +41,11 @@ class Asked:
 
 
 @pytest.fixture
-def ask() -> Callable[..., Asked]:
+def ask() -> Callable[..., RecordingLaunch]:
     """`ask("-m", "lora=r8,r16")`: what the application would launch."""
 
-    def run(*arguments: str, succeed: bool = True) -> Asked:
-        asked = Asked(succeed=succeed)
+    def run(*arguments: str, succeed: bool = True) -> RecordingLaunch:
+        asked = RecordingLaunch(succeed=succeed)
         asked.exit_code = application.run(list(arguments), asked, page)
         return asked
 

@@ -47,7 +47,7 @@ Entries = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedSweep:
     """A sweep that notifies, as its client has submitted it."""
 
     sweep: str
@@ -100,7 +100,7 @@ def look_after(claims: modal.Dict, entries: Entries, name: str) -> None:
         print(f"axosweep: whether a notice is due could not be found out ({type(error).__name__}).")
 
 
-def start_due(claims: modal.Dict, watched: Watched) -> None:
+def start_due(claims: modal.Dict, watched: WatchedSweep) -> None:
     """Make a call for each notice of a sweep that is due, unless it was sent or a live call sends it."""
     entries = dict(claims.items())
 
@@ -111,7 +111,7 @@ def start_due(claims: modal.Dict, watched: Watched) -> None:
         _start(claims, entries, watched, notice)
 
 
-def due(watched: Watched, entries: Entries, is_lost: Callable[[str, str], bool]) -> list[Notice]:
+def due(watched: WatchedSweep, entries: Entries, is_lost: Callable[[str, str], bool]) -> list[Notice]:
     """The notices that the state of a sweep's jobs gives cause for, sent or not. `is_lost`: whether a job's call has
     ended without a word. Pure, but for that."""
     found = [
@@ -139,9 +139,9 @@ def due(watched: Watched, entries: Entries, is_lost: Callable[[str, str], bool])
     return [*found, notices.done(watched.sweep, fingerprint, +counts)]
 
 
-def watched_of(entries: Entries, sweep: str) -> Watched | None:
+def watched_of(entries: Entries, sweep: str) -> WatchedSweep | None:
     raw = entries.get(f"watched/{sweep}")
-    return Watched.of(raw)
+    return WatchedSweep.of(raw)
 
 
 def unsent(entries: Entries, sweep: str) -> dict[str, str]:
@@ -197,7 +197,7 @@ class Spending:
 
     def _note(self, share: Share) -> None:
         raw = self.claims.get(f"watched/{self.job.sweep}")
-        if (watched := Watched.of(raw)) is None or watched.budget is None:
+        if (watched := WatchedSweep.of(raw)) is None or watched.budget is None:
             return
         dollars = budget.seconds(self.folder) * share.dollars / share.seconds
         self.claims.put(f"spent/{self.job.sweep}/{self.job.name}", dollars)
@@ -207,12 +207,12 @@ class Spending:
             _start(self.claims, entries, watched, notices.budget(watched.sweep, watched.budget, spent))
 
 
-def _watching(entries: Entries, name: str) -> list[Watched]:
-    found = [Watched.of(raw) for key, raw in entries.items() if key.startswith("watched/")]
+def _watching(entries: Entries, name: str) -> list[WatchedSweep]:
+    found = [WatchedSweep.of(raw) for key, raw in entries.items() if key.startswith("watched/")]
     return [one for one in found if one is not None and name in one.needs]
 
 
-def _start(claims: modal.Dict, entries: Entries, watched: Watched, notice: Notice) -> None:
+def _start(claims: modal.Dict, entries: Entries, watched: WatchedSweep, notice: Notice) -> None:
     key, claimed = f"notice/{notice.id}", entries.get(f"notice/{notice.id}")
     if f"sent/{notice.id}" in entries or (claimed is not None and is_live(claimed["by"])):
         return
@@ -221,7 +221,7 @@ def _start(claims: modal.Dict, entries: Entries, watched: Watched, notice: Notic
     claims.put(key, {"by": call}, skip_if_exists=claimed is None)
 
 
-def _status(watched: Watched, entries: Entries, name: str, is_lost: Callable[[str, str], bool]) -> str | None:
+def _status(watched: WatchedSweep, entries: Entries, name: str, is_lost: Callable[[str, str], bool]) -> str | None:
     """How a job has ended; None if it has not."""
     if name not in watched.needs:
         return OutcomeStatus.SUCCEEDED.value  # it was done before
@@ -241,7 +241,7 @@ def _status(watched: Watched, entries: Entries, name: str, is_lost: Callable[[st
     return OutcomeStatus.LOST.value if is_lost(name, call) else None
 
 
-def _ended(watched: Watched, entries: Entries, name: str) -> Mapping[str, Any] | None:
+def _ended(watched: WatchedSweep, entries: Entries, name: str) -> Mapping[str, Any] | None:
     """The entry that a job's call wrote when it ended in this launch; None if it has not ended, or goes on."""
     ended: Mapping[str, Any] | None = entries.get(f"ended/{name}")
     if ended is None or ended["by"] == watched.earlier.get(name):

@@ -25,7 +25,7 @@ TOLD_APART_BY = ("name", "split", "data_files", "type")
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenized:
+class TokenizedDataset:
     """One dataset of the mix, before it is merged with the others."""
 
     config: Mapping[str, Any]
@@ -42,7 +42,7 @@ class RowOrigins:
     """Axolotl's name of the split that held-out rows are taken from: train or test."""
     limit: int | None
     """The tokens that rows are cut to after they are tokenized; None where longer rows are dropped."""
-    tokenized: list[Tokenized] = field(default_factory=list)
+    tokenized: list[TokenizedDataset] = field(default_factory=list)
 
     @classmethod
     def noted_in(cls, notes: Path, config: Mapping[str, Any]) -> RowOrigins:
@@ -53,7 +53,7 @@ class RowOrigins:
 
     def note_dataset(self, split: str, config: Mapping[str, Any], rows: Any, documents_known: bool) -> None:
         if split == self.split and isinstance(rows, datasets.Dataset):
-            self.tokenized.append(Tokenized(dict(config), rows, documents_known))
+            self.tokenized.append(TokenizedDataset(dict(config), rows, documents_known))
 
     def note_text(self, rows: Mapping[str, Sequence[Sequence[int]]]) -> None:
         """The rows of one text, in whichever process has tokenized it."""

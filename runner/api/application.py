@@ -22,7 +22,7 @@ from runner.composing.hydra_errors import check_grammar, explained
 from runner.composing.hydra_inside import is_about_a_plugin, multirun
 from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
-from runner.composing.searched import Searched
+from runner.composing.searched import SearchInput
 from runner.config.known_names import forget_files
 from runner.config.overrides import canonical_all, parts
 from runner.config.project import SWEEPS, Origin, Project, find_project, foreign_note, using
@@ -121,7 +121,7 @@ def _launch(experiments: list[Experiment], request: Request) -> list[RunResult]:
     return launch_sweep(experiments, request)
 
 
-def _search(searched: Searched, request: Request, launch: LaunchSweep) -> list[RunResult]:
+def _search(searched: SearchInput, request: Request, launch: LaunchSweep) -> list[RunResult]:
     from runner.search.rounds import run_search  # imported late: only two methods need it
 
     return run_search(searched, request, launch)

@@ -25,7 +25,7 @@ RESUMABLE = (RunStatus.AT_RUNG, RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAI
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class StoppedRuns:
     """Runs of a sweep that are to be resumed."""
 
     store: Store
@@ -33,10 +33,10 @@ class Stopped:
     runs: tuple[SweepRun, ...]
 
 
-def stopped_runs(known: Sequence[Store], names: Sequence[str]) -> list[Stopped]:
+def stopped_runs(known: Sequence[Store], names: Sequence[str]) -> list[StoppedRuns]:
     """By their keys or the beginnings of these, with the sweep that each is resumed in. Raises SweepError for one that
     cannot be resumed."""
-    found: dict[tuple[str, str], Stopped] = {}
+    found: dict[tuple[str, str], StoppedRuns] = {}
     for name in dict.fromkeys(names):
         store, run = _run_named(known, name)
         sweep = _sweep_of(store, run.key)
@@ -44,11 +44,11 @@ def stopped_runs(known: Sequence[Store], names: Sequence[str]) -> list[Stopped]:
         _check_resumable(store, sweep, run)
         before = found.get((str(store.root), sweep))
         runs = (*before.runs, run) if before else (run,)
-        found[str(store.root), sweep] = Stopped(store, sweep, tuple(dict.fromkeys(runs)))
+        found[str(store.root), sweep] = StoppedRuns(store, sweep, tuple(dict.fromkeys(runs)))
     return list(found.values())
 
 
-def resume(stopped: Stopped, *, budget: float | None, confirmed: bool, as_json: bool) -> list[RunResult]:
+def resume(stopped: StoppedRuns, *, budget: float | None, confirmed: bool, as_json: bool) -> list[RunResult]:
     """Train them to their end, and print the table of their sweep. Raises SweepError if they would be others now."""
     composed = _composed(stopped)
     composed.planned("it has no checkpoint to resume from")
@@ -93,7 +93,7 @@ def _check_resumable(store: Store, sweep: str, run: SweepRun) -> None:
     raise SweepError(f"{run.key}: there is nothing to resume, since {why}.")
 
 
-def _composed(stopped: Stopped) -> ComposedAgain:
+def _composed(stopped: StoppedRuns) -> ComposedAgain:
     experiments: list[Experiment] = []
     request: Request | None = None
     for run in stopped.runs:
@@ -103,7 +103,7 @@ def _composed(stopped: Stopped) -> ComposedAgain:
     return ComposedAgain(tuple(experiments), request, tuple(run.key for run in stopped.runs))
 
 
-def ask_for(stopped: Stopped) -> None:
+def ask_for(stopped: StoppedRuns) -> None:
     """Say in each search that has stopped one of the runs that it goes on, and why."""
     for search in searches_of(stopped.store, stopped.sweep):
         entries = FileEntries(entries_folder(stopped.store, search.id))

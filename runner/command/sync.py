@@ -34,7 +34,7 @@ class SyncedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Synced:
+class SyncOutput:
     """What `sync --json` prints."""
 
     sweep: str
@@ -110,7 +110,7 @@ def _folder(store: Store, key: str) -> StepFolder:
 def _show(sweep: str, rows: list[Row], texts: Mapping[str, str], failing: Set[str], *, as_json: bool) -> None:
     if as_json:
         runs = (SyncedRun(row.key, label(row.params), texts[row.key], row.key in failing) for row in rows)
-        print_json(Synced(sweep, tuple(runs)))
+        print_json(SyncOutput(sweep, tuple(runs)))
         return
     terminal.result(f"{sweep}: {len(rows)} runs")
     for row in rows:

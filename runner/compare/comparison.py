@@ -14,7 +14,7 @@ from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from modal_app.store.trained_weights import weights_left_by
 from runner.compare.groups import Group
-from runner.compare.halved import Halved, halved, halved_notes
+from runner.compare.halved import HalvedSearch, halved, halved_notes
 from runner.compare.healed import healed_notes
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.compare.verdict_types import Verdict
@@ -65,7 +65,7 @@ class Comparison:
     verdicts: tuple[Verdict, ...] = ()
     """Which settings are the best, as far as the losses of held-out rows tell: one for each eval fingerprint that has
     losses by row of several settings. Empty from `status`."""
-    searches: tuple[Halved, ...] = ()
+    searches: tuple[HalvedSearch, ...] = ()
     """The searches of these sweeps that stop runs at rungs, the newest of each sweep."""
     containers: tuple[ContainerReceipt, ...] = ()
     """What each container has done of these runs, in the order in which they began; empty if nothing was rented."""
@@ -133,7 +133,7 @@ def comparison_without_store(
     )
 
 
-def _halved(selection: SweepSelection, rows: Sequence[Row]) -> Halved | None:
+def _halved(selection: SweepSelection, rows: Sequence[Row]) -> HalvedSearch | None:
     """The newest search of a sweep that stops runs at rungs; None without one, or if not all of its runs are rows."""
     found = searches_of(selection.store, selection.sweep)
     return halved(found[0], rows) if found and {*found[0].members} <= {row.key for row in rows} else None

@@ -40,7 +40,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class ResumedRuns:
     """What is known from the runs that had stopped, and that `axosweep resume` has trained to their end."""
 
     runs: int
@@ -53,7 +53,7 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
-class Halved:
+class HalvedSearch:
     """A search with rungs, up to now. Savings are relative to training every run to its end."""
 
     id: str
@@ -78,18 +78,18 @@ class Halved:
     """The dollars that these steps would have cost; null if nothing was rented, or there is no price."""
     audit: Audit | None
     """Null without audit."""
-    resumed: Resumed | None = None
+    resumed: ResumedRuns | None = None
     """Null if no such run has finished."""
 
 
-def halved(search: Search, rows: Sequence[Row]) -> Halved:
+def halved(search: Search, rows: Sequence[Row]) -> HalvedSearch:
     """`rows`: of the sweep."""
     own = [row for row in rows if row.key in set(search.members)]
     stopped = [row for row in own if row.status is RunStatus.AT_RUNG]
     lengths = [row.max_steps for row in own if row.max_steps]
     seconds = [_seconds_saved(row) for row in stopped]
     dollars = [_dollars_saved(row) for row in stopped]
-    return Halved(
+    return HalvedSearch(
         id=search.id,
         fractions=search.fractions,
         eta=search.eta,
@@ -106,7 +106,7 @@ def halved(search: Search, rows: Sequence[Row]) -> Halved:
     )
 
 
-def halved_notes(rows: Sequence[Row], found: Sequence[Halved]) -> list[str]:
+def halved_notes(rows: Sequence[Row], found: Sequence[HalvedSearch]) -> list[str]:
     """How to read a table of which some runs have stopped."""
     stopped = [row for row in rows if row.status is RunStatus.AT_RUNG]
     notes = [_stopped_note(len(stopped), len(rows))] if stopped else []
@@ -121,7 +121,7 @@ def halved_notes(rows: Sequence[Row], found: Sequence[Halved]) -> list[str]:
     return notes
 
 
-def saved_text(one: Halved) -> str:
+def saved_text(one: HalvedSearch) -> str:
     """A sentence; empty before anything is saved."""
     if not one.steps or not one.steps_saved:
         return ""
@@ -137,7 +137,7 @@ def saved_text(one: Halved) -> str:
     )
 
 
-def missed_text(one: Halved) -> str:
+def missed_text(one: HalvedSearch) -> str:
     """What stopping has missed, as far as the audit and the resumed runs show."""
     found = audit_text(one.audit) if one.audit else UNKNOWN.format("search.audit=false leaves the audit out")
     if one.resumed is None or one.resumed.regret is None:
@@ -146,7 +146,7 @@ def missed_text(one: Halved) -> str:
     return resumed_text(one.resumed) if is_known else f"{found} {resumed_text(one.resumed)}"
 
 
-def resumed_text(resumed: Resumed) -> str:
+def resumed_text(resumed: ResumedRuns) -> str:
     which = "A run that had stopped was" if resumed.runs == 1 else f"{resumed.runs} runs that had stopped were"
     ended = "ended" if resumed.runs == 1 else "the best of them ended"
     head = f"{which} resumed, and {ended} at {loss(resumed.best)}"
@@ -192,12 +192,12 @@ def _audit(rows: Sequence[Row], audited: Collection[str]) -> Audit:
     return Audit(len(chosen), waiting, len(alone), key, best, winner, _regret(winner, best))
 
 
-def _resumed(rows: Sequence[Row]) -> Resumed | None:
+def _resumed(rows: Sequence[Row]) -> ResumedRuns | None:
     asked = _finished(rows, Why.ASKED)
     if not asked:
         return None
     key, best = min(asked.items(), key=lambda one: one[1])
-    return Resumed(len(asked), key, best, _regret(_winner(rows), best))
+    return ResumedRuns(len(asked), key, best, _regret(_winner(rows), best))
 
 
 def _finished(rows: Sequence[Row], why: Why | None = None) -> dict[str, float]:

@@ -22,7 +22,7 @@ from runner.compare.settings import pooled_sd, without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.compare.verdict_words import Background, sentences
 from runner.verdict.intervals import Intervals, intervals
-from runner.verdict.judged import Judged, judged
+from runner.verdict.judged import SettingLosses, judged
 
 
 def verdicts_on(rows: Sequence[Row]) -> list[Verdict]:
@@ -30,7 +30,7 @@ def verdicts_on(rows: Sequence[Row]) -> list[Verdict]:
     return [_verdict(*one) for one in _judged_together(rows)]
 
 
-def judged_of(rows: Sequence[Row]) -> list[Judged]:
+def judged_of(rows: Sequence[Row]) -> list[SettingLosses]:
     """What each of these verdicts would be made of."""
     return [of for *_, of in _judged_together(rows)]
 
@@ -39,7 +39,7 @@ Losses = Mapping[str, RowLosses]
 """Of each run that has them, by its key."""
 
 
-def _judged_together(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row], Losses, Judged]]:
+def _judged_together(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row], Losses, SettingLosses]]:
     """The runs of each eval fingerprint, one after another: their losses take most of the memory."""
     alike: dict[str, list[Row]] = {}
     for row in judgeable(rows):
@@ -54,7 +54,7 @@ def _judged_together(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row], 
             yield fingerprint, ones, losses, of
 
 
-def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) -> Verdict:
+def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: SettingLosses) -> Verdict:
     against = intervals(of)
     verdict = Verdict(
         eval_fingerprint=fingerprint,
@@ -79,7 +79,7 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: Judged) 
     return replace(verdict, sentences=tuple(sentences(verdict, background)))
 
 
-def _judged_settings(of: Judged, against: Intervals, rows: dict[str, Row]) -> tuple[JudgedSetting, ...]:
+def _judged_settings(of: SettingLosses, against: Intervals, rows: dict[str, Row]) -> tuple[JudgedSetting, ...]:
     best = min(against.best_group, key=against.means.__getitem__)
     unsteady = set(against.seeds.unsteady if against.seeds else ()) - set(against.best_group)
     order = sorted(range(len(of.settings)), key=lambda at: (at in unsteady, against.means[at]))
@@ -116,11 +116,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
-def _seeds_are_shared(of: Judged, rows: dict[str, Row]) -> bool:
+def _seeds_are_shared(of: SettingLosses, rows: dict[str, Row]) -> bool:
     """Whether all settings were trained with the same seeds."""
     return len({frozenset(rows[key].params.get("seed") for key in runs) for runs in of.runs}) == 1
 
 
-def _seeds_here(of: Judged) -> float | None:
+def _seeds_here(of: SettingLosses) -> float | None:
     """The spread of seeds by the few that there are; None without a setting of several."""
     return pooled_sd((len(means), float(means.std(ddof=1))) for means in of.run_means if len(means) > 1)

@@ -48,7 +48,7 @@ _NEARLY = Context(prec=20)
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class FixedOverride:
     """An override with one value."""
 
     name: str
@@ -182,7 +182,7 @@ class Exclude:
 class SearchSpace:
     """What was requested of a sweep, before its points are chosen."""
 
-    parts: tuple[Fixed | ChoiceAxis | IntervalAxis, ...]
+    parts: tuple[FixedOverride | ChoiceAxis | IntervalAxis, ...]
     """In the order in which a job has them."""
     zips: tuple[tuple[str, ...], ...] = ()
     """Names of axes that move together; they have equally many values."""
@@ -190,7 +190,7 @@ class SearchSpace:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        return tuple(one for one in self.parts if not isinstance(one, Fixed))
+        return tuple(one for one in self.parts if not isinstance(one, FixedOverride))
 
     @property
     def dimensions(self) -> tuple[tuple[Axis, ...], ...]:
@@ -206,13 +206,13 @@ class SearchSpace:
 
     def job_of(self, overrides: Mapping[str, str]) -> Job:
         """The same, with the override of each axis by its name."""
-        return tuple(one.override if isinstance(one, Fixed) else overrides[one.name] for one in self.parts)
+        return tuple(one.override if isinstance(one, FixedOverride) else overrides[one.name] for one in self.parts)
 
     def excluding(self, point: Point) -> tuple[Exclude, ...]:
         """The excludes that leave a point out."""
         if not self.excludes:
             return ()
-        values = {one.name: one.value for one in self.parts if isinstance(one, Fixed)} | dict(point)
+        values = {one.name: one.value for one in self.parts if isinstance(one, FixedOverride)} | dict(point)
         return tuple(one for one in self.excludes if one.matches(values))
 
 

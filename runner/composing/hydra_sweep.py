@@ -32,7 +32,7 @@ from runner.composing.hydra_inside import plain
 from runner.composing.points import DECIDED_BY_RESULTS, points_of, space_of
 from runner.composing.read_axes import canonical_axes, refuse_swept_request
 from runner.composing.search_node import check_axes, refuse_beside_others
-from runner.composing.searched import Searched
+from runner.composing.searched import SearchInput
 from runner.config.overrides import base_spoken, canonical_all, parts, spoken
 from runner.config.project import SWEEPS, current_project
 from runner.config.sweep_file import body_keys, body_overrides
@@ -46,7 +46,7 @@ from runner.types import Experiment, RunResult
 
 NONE: Mapping[str, str] = {}
 LaunchSweep = Callable[[list[Experiment], Request], list[RunResult]]
-LaunchSearch = Callable[[Searched, Request, LaunchSweep], list[RunResult]]
+LaunchSearch = Callable[[SearchInput, Request, LaunchSweep], list[RunResult]]
 """Runs a search whose points depend on results, with a LaunchSweep for each of its rounds."""
 
 _OUR_SWEEPER = "hydra_plugins.axosweep.sweeper.AxosweepSweeper"
@@ -85,7 +85,7 @@ class Task:
         self.results += results
         return results
 
-    def search(self, searched: Searched, request: Request) -> None:
+    def search(self, searched: SearchInput, request: Request) -> None:
         with command_line(self._command_line):
             self.results += self._search(searched, replace(request, **self._texts), self._launch)
 
@@ -183,7 +183,7 @@ def _searched(
         return [experiment for experiment, _ in composed]
 
     assert isinstance(task, Task)
-    task.search(Searched(space, compose), request)
+    task.search(SearchInput(space, compose), request)
     return []
 
 

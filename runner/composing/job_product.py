@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from runner.composing.axes import Axis, Cell, ChoiceAxis, Fixed, IntervalAxis, Job, Points, SearchSpace
+from runner.composing.axes import Axis, Cell, ChoiceAxis, FixedOverride, IntervalAxis, Job, Points, SearchSpace
 from runner.errors import SweepError
 from runner.request import LeftOut
 
@@ -18,7 +18,7 @@ def grid(space: SearchSpace) -> Points:
         if isinstance(axis, IntervalAxis):
             raise SweepError(_infinite(axis))
     if not space.zips and not space.excludes:
-        parts = [(one.override,) if isinstance(one, Fixed) else _overrides(one) for one in space.parts]
+        parts = [(one.override,) if isinstance(one, FixedOverride) else _overrides(one) for one in space.parts]
         return Points(tuple(itertools.product(*parts)))
     points = _with_excludes(space)
     if not points.jobs:

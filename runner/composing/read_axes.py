@@ -19,7 +19,7 @@ from runner.composing.axes import (
     ChoiceAxis,
     Condition,
     Exclude,
-    Fixed,
+    FixedOverride,
     IntervalAxis,
     SearchSpace,
     names,
@@ -77,7 +77,7 @@ def read_space(
     `shuffled`: whether shuffle() has an effect; without it, equal overrides always give equal spaces.
     Raises SweepError for what cannot vary.
     """
-    found: dict[str, Fixed | Axis] = {}
+    found: dict[str, FixedOverride | Axis] = {}
     for override in OverridesParser.create(config_loader=loader).parse_overrides(list(overrides)):
         key = override.get_key_element().lstrip("+~")
         _refuse_unsweepable(override, key)
@@ -128,15 +128,15 @@ def _refuse_unsweepable(override: Override, key: str) -> None:
         )
 
 
-def _part(override: Override, vocabulary: Vocabulary, *, shuffled: bool) -> Fixed | Axis:
+def _part(override: Override, vocabulary: Vocabulary, *, shuffled: bool) -> FixedOverride | Axis:
     head = override.get_key_element()
     name = _name(override, vocabulary)
     value = override.value()
     if not override.is_sweep_override():
         if override.is_delete() and value is None:
-            return Fixed(name, head, None)
+            return FixedOverride(name, head, None)
         text = override.get_value_element_as_str()
-        return Fixed(name, f"{head}={text}", _users_value(override, value, vocabulary))
+        return FixedOverride(name, f"{head}={text}", _users_value(override, value, vocabulary))
     if isinstance(value, IntervalSweep):
         return _interval(override, name, value, vocabulary)
     found = values_of(override if shuffled else unshuffled(override))
@@ -250,10 +250,10 @@ def _condition(text: str, word: str, vocabulary: Vocabulary) -> Condition:
     return Condition(name, (found,))
 
 
-def _is_possible(condition: Condition, part: Fixed | Axis) -> bool:
+def _is_possible(condition: Condition, part: FixedOverride | Axis) -> bool:
     """Whether a value of the axis can fulfil the condition."""
     match part:
-        case Fixed():
+        case FixedOverride():
             return condition.holds(part.value)
         case ChoiceAxis():
             return any(condition.holds(value) for value in part.values)
@@ -264,9 +264,9 @@ def _is_possible(condition: Condition, part: Fixed | Axis) -> bool:
             return any(isinstance(one, int | float) and low <= one <= high for one in condition.values)
 
 
-def _values(part: Fixed | Axis) -> str:
+def _values(part: FixedOverride | Axis) -> str:
     match part:
-        case Fixed():
+        case FixedOverride():
             return f"It is {part.value!r}."
         case ChoiceAxis():
             return f"Its values: {', '.join(dict.fromkeys(part.texts))}."

@@ -13,6 +13,6 @@ Compose = Callable[[Sequence[Job]], list[Experiment]]
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
+class SearchInput:
     space: SearchSpace
     compose: Compose

@@ -12,7 +12,7 @@ import modal.exception
 
 from modal_app.cloud.claims import is_at_work, last_claim
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.notices import Watched, start_due, unsent, watched_of
+from modal_app.cloud.notices import WatchedSweep, start_due, unsent, watched_of
 from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.step import StepKind
@@ -34,7 +34,7 @@ def watched(
     at_rungs: Set[str] = frozenset(),
     *,
     further: bool = False,
-) -> Watched:
+) -> WatchedSweep:
     """`entries`: the claims before the first call of this launch. `at_rungs`: the jobs of runs that have stopped and
     are not called now: how these have ended counts."""
     needs: dict[str, list[str]] = {name: [] for name in work.names}
@@ -47,7 +47,7 @@ def watched(
         if call is not None and not is_at_work(entries.get, name, call):
             earlier[name] = call
     shares = sum(one.step.share.dollars for one in plan.pending if one.step.share)
-    return Watched(
+    return WatchedSweep(
         plan.sweep,
         variable,
         deployment.app_name,

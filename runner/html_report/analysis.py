@@ -16,7 +16,7 @@ from runner.store.run_state import RunStatus
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _ComparableRuns:
     """Runs that compare, and the losses by which they do."""
 
     rows: Sequence[Row]
@@ -35,7 +35,7 @@ def _finished(rows: Sequence[Row]) -> Sequence[Row]:
     return max(ranked_groups(rows), key=len, default=[])
 
 
-def _measured(rows: Sequence[Row]) -> _Measured:
+def _measured(rows: Sequence[Row]) -> _ComparableRuns:
     """If runs have stopped at a rung, the finished ones are the best few, which hide what a parameter does. At rung 1,
     all compare."""
     if any(row.status is RunStatus.AT_RUNG for row in rows):
@@ -44,12 +44,12 @@ def _measured(rows: Sequence[Row]) -> _Measured:
         if alike:
             most = alike.most_common(1)[0][0]
             found = [(row, one) for row, one in found if (row.eval_fingerprint, one.step) == most]
-            return _Measured([row for row, _ in found], [one.loss or 0.0 for _, one in found], rung_step=most[1])
+            return _ComparableRuns([row for row, _ in found], [one.loss or 0.0 for _, one in found], rung_step=most[1])
     finished = _finished(rows)
-    return _Measured(finished, [row.final or 0.0 for row in finished])
+    return _ComparableRuns(finished, [row.final or 0.0 for row in finished])
 
 
-def _effects(measured: _Measured, *, several: bool) -> dict[str, Any]:
+def _effects(measured: _ComparableRuns, *, several: bool) -> dict[str, Any]:
     """`several`: whether the report has runs with other held-out rows."""
     rows = measured.rows
     points = [(row.params, value) for row, value in zip(rows, measured.losses, strict=True)]

@@ -15,7 +15,7 @@ from runner.launch.budget import bound_line, check_budget, confirm, with_further
 from runner.launch.types import Launch
 from runner.request import Action
 from runner.show import tables
-from runner.show.headway import Expected
+from runner.show.headway import ExpectedSeconds
 from runner.store.stores import stores
 
 
@@ -37,7 +37,7 @@ def price(launch: Launch) -> Launch:
     return replace(launch, cost=cost, plan=with_shares(launch.plan, cost, launch.request))
 
 
-def expected_of(launch: Launch) -> Expected:
+def expected_of(launch: Launch) -> ExpectedSeconds:
     """What the live view corrects by what has run."""
     cost = launch.cost or _cost(launch, ask=False)
     runs = {one.key: one.prediction.seconds.likely for one in cost.runs if one.prediction}
@@ -47,7 +47,7 @@ def expected_of(launch: Launch) -> Expected:
     pools = pools_of(launch.executor, launch.plan)
     reused = {pools[one.run.key].reused for one in launch.plan.pending} == {True}
     next_s = max(between, default=0.0) if reused else None
-    return Expected(runs | datasets, max(boots, default=0.0), cost.at_a_time, cost.least.steps, next_s)
+    return ExpectedSeconds(runs | datasets, max(boots, default=0.0), cost.at_a_time, cost.least.steps, next_s)
 
 
 def price_lines(launch: Launch) -> list[str]:

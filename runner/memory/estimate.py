@@ -14,7 +14,7 @@ from typing import Any
 from runner.config.gpus import GpuKind
 from runner.memory.activations import Activations, evaluation_activations, training_activations
 from runner.memory.config import Reading, reading_of
-from runner.memory.gathered import Gathered, gathered
+from runner.memory.gathered import GatheredBytes, gathered
 from runner.memory.stack import Stack
 from runner.memory.weights import GIB, ResidentWeights, resident
 from runner.types import ModelFacts
@@ -80,7 +80,7 @@ class Evidence(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredPeak:
     """What an earlier run has shown, which replaces the estimate."""
 
     evidence: Evidence
@@ -113,7 +113,7 @@ class Estimate:
     """Why it is unknown."""
     notes: tuple[str, ...] = ()
     """The assumptions."""
-    measured: Measured | None = None
+    measured: MeasuredPeak | None = None
     """What the verdict goes by in place of the parts, if an earlier run has shown it."""
 
     @property
@@ -227,7 +227,7 @@ def peak(stack: Stack, facts: ModelFacts) -> tuple[Parts, str, int]:
 
 
 def _training_moments(
-    stack: Stack, stays: ResidentWeights, training: Activations, gathers: Gathered
+    stack: Stack, stays: ResidentWeights, training: Activations, gathers: GatheredBytes
 ) -> Iterator[Parts]:
     before = stays.gradients if stack.accumulates else 0.0
     head = max(before, stays.head_gradients)

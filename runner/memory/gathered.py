@@ -14,7 +14,7 @@ from runner.types import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class GatheredBytes:
     """Of one GPU, in bytes."""
 
     start: float = 0.0
@@ -30,17 +30,17 @@ class Gathered:
     step: float = 0.0
 
 
-def gathered(stack: Stack, facts: ModelFacts) -> Gathered:
+def gathered(stack: Stack, facts: ModelFacts) -> GatheredBytes:
     if stack.shards == 1 and not stack.offload_weights:
-        return Gathered()
+        return GatheredBytes()
     match stack.sharding:
         case Sharding.FSDP | Sharding.FSDP1:
             return _by_fsdp(stack, facts)
         case Sharding.ZERO3:
             size = _by_zero(stack, facts)
-            return Gathered(size, size, size, size, size, size, size)
+            return GatheredBytes(size, size, size, size, size, size, size)
         case _:
-            return Gathered()
+            return GatheredBytes()
 
 
 def _by_zero(stack: Stack, facts: ModelFacts) -> float:
@@ -50,7 +50,7 @@ def _by_zero(stack: Stack, facts: ModelFacts) -> float:
     return max(2 * layer, min(stack.live, shape.total) * min(stack.linear_bytes, 2.0))
 
 
-def _by_fsdp(stack: Stack, facts: ModelFacts) -> Gathered:
+def _by_fsdp(stack: Stack, facts: ModelFacts) -> GatheredBytes:
     """FSDP2 receives a unit in one buffer and copies it out of there; in the forward pass, that buffer is freed after
     the next unit has arrived. FSDP1 uses the buffer itself. Both gather the next layer while one is differentiated, and
     both collect a unit's gradients in a buffer before they share them out.
@@ -65,7 +65,7 @@ def _by_fsdp(stack: Stack, facts: ModelFacts) -> Gathered:
     if stack.adapter is None:
         # The gradients of the head, and of the embedding, stay whole until the root is done.
         gradients = stack.dtype_bytes * (shape.head or shape.embedding)
-        return Gathered(
+        return GatheredBytes(
             start=start,
             forward=forward,
             loss=root + layer + kept,
@@ -74,7 +74,7 @@ def _by_fsdp(stack: Stack, facts: ModelFacts) -> Gathered:
             embedding=(4 if facts.tied else 3) * root,
         )
     saved = stack.dtype_bytes * train.copies
-    return Gathered(
+    return GatheredBytes(
         start=start,
         forward=forward,
         loss=root + (layer if second else 0.0) + kept,

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from runner.config.gpus import GPUS
 from runner.memory.config import batches_of, fills_rows
-from runner.memory.estimate import Estimate, Evidence, Measured, Verdict, estimate, verdict_of
+from runner.memory.estimate import Estimate, Evidence, MeasuredPeak, Verdict, estimate, verdict_of
 from runner.memory.stack import Batch
 from runner.memory.weights import GIB
 from runner.types import ModelFacts
@@ -188,7 +188,7 @@ class _Question:
     def answer(
         self, verdict: Verdict, evidence: Evidence, run: RunMemory, peak: int | None, size: int | None
     ) -> Estimate:
-        measured = Measured(evidence, run.run, run.gpu, str(run.work), peak, size)
+        measured = MeasuredPeak(evidence, run.run, run.gpu, str(run.work), peak, size)
         return replace(self.estimate, verdict=verdict, measured=measured)
 
 

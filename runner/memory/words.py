@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.memory.estimate import Estimate, Evidence, Measured, Parts
+from runner.memory.estimate import Estimate, Evidence, MeasuredPeak, Parts
 from runner.memory.weights import GIB
 
 SHOWN_PARTS = 4
@@ -23,7 +23,7 @@ def in_words(estimate: Estimate) -> str:
     return f"{estimate.verdict}: {', '.join([figures, *rest, *estimate.notes])}"
 
 
-def _measured(estimate: Estimate, measured: Measured) -> str:
+def _measured(estimate: Estimate, measured: MeasuredPeak) -> str:
     """`17 GiB of 22 GiB, measured in run 3f2a91bc (estimated: 21 GiB: weights 15, ...)`."""
     run, card = f"run {measured.run}", f" on {measured.gpu}" if measured.gpu != estimate.gpu.name else ""
     size = "" if measured.bytes is None else f"{gib(measured.bytes)} GiB of {gib(estimate.usable)} GiB"

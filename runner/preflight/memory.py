@@ -10,7 +10,7 @@ from typing import Any
 
 from modal_app.store.smaller_batch import BATCH, MOST_TIMES, changes_after
 from runner.config.gpus import GPUS
-from runner.memory.estimate import Estimate, Measured, Parts, Verdict, estimate
+from runner.memory.estimate import Estimate, MeasuredPeak, Parts, Verdict, estimate
 from runner.memory.ladder import WaysToFit, next_batch, settings_now, ways_out, ways_to_load
 from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.memory.model_facts import ShapeAnswer, facts_of
@@ -51,7 +51,7 @@ class PrintedMemory:
     """Why it is unknown."""
     notes: tuple[str, ...]
     """The assumptions."""
-    measured: Measured | None
+    measured: MeasuredPeak | None
     """What an earlier run has shown, which the verdict goes by; null if none has."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
 from modal_app.store.step import Device
-from runner.composing.searched import Searched
+from runner.composing.searched import SearchInput
 from runner.errors import SweepError
 from runner.executors.choose import pools_of
 from runner.executors.slots import machine_slots
@@ -64,7 +64,7 @@ class Definition:
             yield
 
 
-def define(searched: Searched, request: Request) -> Definition:
+def define(searched: SearchInput, request: Request) -> Definition:
     """Raises SweepError for axes and values that cannot be searched, and for another search than is expected."""
     points = Points(searched, request)
     refuse_unmeasured(request.search.metric, points.probed.experiments)

@@ -16,7 +16,7 @@ from runner.search.points import Points, Setting
 from runner.search.space import Axis, Point, size
 
 if TYPE_CHECKING:
-    from runner.search.tpe import Drawn
+    from runner.search.tpe import DrawnPoint
 
 Losses = Mapping[Point, float | None]
 """Of points, the smaller, the better: infinite for one that has diverged, None for one that failed."""
@@ -181,14 +181,14 @@ class Tpe:
                 found[drawn.point], refused = setting, 0
         return list(found.values())
 
-    def _allowed(self, drawn: Drawn) -> Setting | None:
+    def _allowed(self, drawn: DrawnPoint) -> Setting | None:
         setting = self._points.screened([drawn.point])[0]
         if not setting.refusal:
             return setting
         self._forbid(drawn, setting)
         return None
 
-    def _forbid(self, drawn: Drawn, setting: Setting) -> None:
+    def _forbid(self, drawn: DrawnPoint, setting: Setting) -> None:
         self._study.forbid(drawn)
         self.left_out.append(_left_out(self._points.axes, setting))
 

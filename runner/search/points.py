@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.composing.axes import Axis as RequestedAxis
 from runner.composing.axes import ChoiceAxis, IntervalAxis, Job, SearchSpace
-from runner.composing.searched import Searched
+from runner.composing.searched import SearchInput
 from runner.errors import SweepError
 from runner.launch.identify import identify, resolve
 from runner.launch.plan import plan
@@ -48,7 +48,7 @@ class RefusedValues(SweepError):
 class Points:
     """The points of a search, composed and checked."""
 
-    def __init__(self, searched: Searched, request: Request) -> None:
+    def __init__(self, searched: SearchInput, request: Request) -> None:
         """Raises SweepError if values of the axes cannot be composed, and RefusedValues if preflight refuses them."""
         self.request = replace(request, action=Action.PLAN)
         self._searched = searched

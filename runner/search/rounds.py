@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runner.composing.hydra_sweep import LaunchSweep
-from runner.composing.searched import Searched
+from runner.composing.searched import SearchInput
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
 from runner.console.numbers import number
@@ -33,7 +33,7 @@ MOST_LEFT_OUT = 5
 NOTHING = "No point can be run: all are left out."
 
 
-def run_search(searched: Searched, request: Request, launch: LaunchSweep) -> list[RunResult]:
+def run_search(searched: SearchInput, request: Request, launch: LaunchSweep) -> list[RunResult]:
     """Plan the first round, or run round after round with `launch` and print the results.
 
     Returns one result for each run, and one more if the search is not over. Raises SweepError before anything starts,

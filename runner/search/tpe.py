@@ -32,7 +32,7 @@ MOST_RANDOM = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnPoint:
     """A point that was drawn."""
 
     number: int
@@ -54,7 +54,7 @@ class Study:
             if not self._is_complete(one):  # it was half drawn when the process was killed
                 self._study.tell(one.number, state=TrialState.FAIL)
 
-    def ask(self, *, at_random: bool = False) -> Drawn:
+    def ask(self, *, at_random: bool = False) -> DrawnPoint:
         """Draw a point: for the same earlier points and results the same one, whether or not the search was
         interrupted."""
         number = len(self._trials())
@@ -64,11 +64,11 @@ class Study:
         tpe = samplers.TPESampler(n_startup_trials=self._random, seed=seed)
         self._study.sampler = samplers.RandomSampler(seed=seed) if at_random else tpe
         trial = self._study.ask(self._distributions)
-        return Drawn(trial.number, self._point(trial.params))
+        return DrawnPoint(trial.number, self._point(trial.params))
 
-    def open(self) -> list[Drawn]:
+    def open(self) -> list[DrawnPoint]:
         """The points that were drawn, and whose results are not told."""
-        return [Drawn(one.number, self._point(one.params)) for one in self._trials(TrialState.RUNNING)]
+        return [DrawnPoint(one.number, self._point(one.params)) for one in self._trials(TrialState.RUNNING)]
 
     def told(self) -> dict[Point, float | None]:
         """What the points whose runs have ended reached, the smaller, the better: infinite for one that has diverged,
@@ -84,7 +84,7 @@ class Study:
     def forbidden(self) -> set[Point]:
         return {self._point(one.params) for one in self._trials(TrialState.PRUNED) if _is_forbidden(one)}
 
-    def tell(self, drawn: Drawn, loss: float | None) -> None:
+    def tell(self, drawn: DrawnPoint, loss: float | None) -> None:
         """As `told` has it. A point that failed says nothing about others like it, one that has diverged does."""
         if loss is None:
             self._study.tell(drawn.number, state=TrialState.FAIL)
@@ -93,17 +93,17 @@ class Study:
         else:
             self._study.tell(drawn.number, loss)
 
-    def forget(self, drawn: Drawn) -> None:
+    def forget(self, drawn: DrawnPoint) -> None:
         """For a point that was drawn before."""
         self._trial(drawn).set_user_attr(REPEATS, True)
         self._study.tell(drawn.number, state=TrialState.FAIL)
 
-    def forbid(self, drawn: Drawn) -> None:
+    def forbid(self, drawn: DrawnPoint) -> None:
         """Say that a point may not be run, so that others like it are avoided."""
         self._trial(drawn).set_constraint(FORBIDDEN, 1.0)
         self._study.tell(drawn.number, state=TrialState.PRUNED)
 
-    def _trial(self, drawn: Drawn) -> Trial:
+    def _trial(self, drawn: DrawnPoint) -> Trial:
         known = next(one for one in self._trials(TrialState.RUNNING) if one.number == drawn.number)
         return Trial(self._study, known._trial_id)
 

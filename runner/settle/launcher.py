@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from runner.launch.types import Launch
 from runner.settle.log import Round, SeedRun, Settling
 from runner.settle.policy import verdict
-from runner.settle.rounds import SETTLED, Ending, Launched, is_finished, keys_of, next_round, spent
+from runner.settle.rounds import SETTLED, Ending, RoundResult, is_finished, keys_of, next_round, spent
 from runner.settle.seeds import compose, refuse_budget
 from runner.settle.standing import Sweep
 from runner.store.run_state import RunStatus
@@ -37,7 +37,7 @@ class SweepLauncher:
             found.append(one)
         return found
 
-    def launch(self, now: Sweep, settling: Settling, opened: Round) -> Launched:
+    def launch(self, now: Sweep, settling: Settling, opened: Round) -> RoundResult:
         seeds = compose(now.store, now.id, opened.runs)
         planned = seeds.planned()
         left = None
@@ -46,9 +46,9 @@ class SweepLauncher:
             begun = [key for key in keys_of(now, opened.runs) if now.facts[key].status is not RunStatus.SUCCEEDED]
             left = self.budget - spent(now, settling) + now.dollars(begun)
             if left <= 0 or refuse_budget(planned, left):
-                return Launched(within_budget=False)
+                return RoundResult(within_budget=False)
         results = seeds.launch(left, confirmed=self.confirmed)
-        return Launched({one.key: one.message for one in results if not one.succeeded})
+        return RoundResult({one.key: one.message for one in results if not one.succeeded})
 
 
 @dataclass(frozen=True, slots=True)

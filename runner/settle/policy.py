@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 
 from runner.verdict.intervals import Intervals
-from runner.verdict.judged import Floats, Judged
+from runner.verdict.judged import Floats, SettingLosses
 from runner.verdict.seed_noise import ENOUGH_DEGREES
 
 ERROR = 0.05
@@ -51,7 +51,7 @@ class Terms:
 class Standing:
     """The settings of a sweep as the runs so far show them."""
 
-    judged: Judged
+    judged: SettingLosses
     intervals: Intervals
     """At the level of one look."""
 

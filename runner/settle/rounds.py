@@ -43,7 +43,7 @@ SETTLED = {Conclusion.SEPARATED: Ending.SEPARATED, Conclusion.EQUAL: Ending.EQUA
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
+class RoundResult:
     """What came of launching a round."""
 
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Launcher(Protocol):
         """As many of these, from the first, as what is left of the budget pays for."""
         ...
 
-    def launch(self, now: Sweep, settling: Settling, opened: Round) -> Launched:
+    def launch(self, now: Sweep, settling: Settling, opened: Round) -> RoundResult:
         """Run what is not finished of a round."""
         ...
 

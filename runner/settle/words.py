@@ -38,7 +38,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class SettleOutput:
     """What `axosweep settle --json` prints."""
 
     sweep: str
@@ -71,9 +71,9 @@ class Settled:
 
 
 def settled(now: Sweep, settling: Settling, ending: Ending | None, *, further: Sequence[SeedRun] = (),
-            failures: Sequence[str] = ()) -> Settled:  # fmt: skip
+            failures: Sequence[str] = ()) -> SettleOutput:  # fmt: skip
     terms, added = settling.terms, keys_of(now, [one for each in settling.rounds for one in each.runs])
-    return Settled(
+    return SettleOutput(
         sweep=now.id,
         store=str(now.store.root),
         ending=ending,

@@ -12,7 +12,7 @@ from modal_app.store.step import StepKind
 from runner.compare.params import label, told_apart
 from runner.compare.source import RunFacts
 from runner.cost.spent import sweep_cost
-from runner.show.headway import Expected, Headway, Timing, headway_of
+from runner.show.headway import ExpectedSeconds, Headway, Timing, headway_of
 from runner.show.line import Line
 from runner.show.rung_words import step_and_loss
 from runner.show.step_progress import with_progress
@@ -27,7 +27,7 @@ def headway_of_sweep(store: Store, sweep: str, facts: Sequence[RunFacts], now: f
     launches = [record.at for record in ledger.records() if record.event is Event.LAUNCHED]
     begun = [one.started_at for one in facts if one.started_at is not None]
     since = launches[-1] if launches else min(begun, default=now)
-    expected = Expected.read(store, sweep)
+    expected = ExpectedSeconds.read(store, sweep)
     known = expected.runs if expected else {}
     datasets = [line.timing for line in _datasets(store, facts) if line.timing]
     # A run that reads its own data needs no preparing, and the estimate does not have it.

@@ -60,7 +60,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedSeconds:
     """The plan's estimate, in its likely seconds."""
 
     runs: Mapping[str, float] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Expected:
         write_atomically(store.sweeps / sweep / ESTIMATE, json.dumps(asdict(self)))
 
     @classmethod
-    def read(cls, store: Store, sweep: str) -> Expected | None:
+    def read(cls, store: Store, sweep: str) -> ExpectedSeconds | None:
         """None if there is none, as for a sweep that another machine launched."""
         return read_as(store.sweeps / sweep / ESTIMATE, lambda raw: cls(**raw))
 
@@ -133,11 +133,11 @@ def part_of(runs: Sequence[Timing]) -> float:
     return sum(1.0 if one.status in ended else one.part for one in runs) / len(runs) if runs else 0.0
 
 
-def seconds_left(runs: Sequence[Timing], expected: Expected | None, now: float) -> float | None:
+def seconds_left(runs: Sequence[Timing], expected: ExpectedSeconds | None, now: float) -> float | None:
     """Until all of one kind have ended; None if unknown."""
     running = [one for one in runs if one.status is RunStatus.RUNNING]
     waiting = [one for one in runs if one.status is RunStatus.PENDING]
-    plan = expected or Expected(at_a_time=max(len(running), 1))
+    plan = expected or ExpectedSeconds(at_a_time=max(len(running), 1))
     speed = _correction(runs, plan)
     now_left = [_left(one, plan, speed, now) for one in running]
     later = [_total(one, plan, speed, runs) for one in waiting]
@@ -156,20 +156,20 @@ def seconds_left(runs: Sequence[Timing], expected: Expected | None, now: float) 
     return max(ends)
 
 
-def run_left(one: Timing, runs: Sequence[Timing], expected: Expected | None, now: float) -> float | None:
+def run_left(one: Timing, runs: Sequence[Timing], expected: ExpectedSeconds | None, now: float) -> float | None:
     """Of one running run; None if unknown, also if it already takes longer than the plan said."""
-    plan = expected or Expected()
+    plan = expected or ExpectedSeconds()
     left = _left(one, plan, _correction(runs, plan), now) if one.status is RunStatus.RUNNING else None
     return left if left or one.whole_s is not None else None
 
 
-def _correction(runs: Sequence[Timing], plan: Expected) -> float:
+def _correction(runs: Sequence[Timing], plan: ExpectedSeconds) -> float:
     """How much longer runs take than the plan said."""
     known = [(whole, plan.runs[one.key]) for one in runs if (whole := one.whole_s) and plan.runs.get(one.key)]
     return sum(whole for whole, _ in known) / sum(said for _, said in known) if known else 1.0
 
 
-def _left(one: Timing, plan: Expected, speed: float, now: float) -> float | None:
+def _left(one: Timing, plan: ExpectedSeconds, speed: float, now: float) -> float | None:
     """By the plan at first; by its own steps once there are some."""
     if one.started_at is None:
         return plan.runs.get(one.key)
@@ -182,7 +182,7 @@ def _left(one: Timing, plan: Expected, speed: float, now: float) -> float | None
     return max(trust * whole + (1 - trust) * said - spent, 0.0)
 
 
-def _total(one: Timing, plan: Expected, speed: float, runs: Sequence[Timing]) -> float | None:
+def _total(one: Timing, plan: ExpectedSeconds, speed: float, runs: Sequence[Timing]) -> float | None:
     """Of a run that waits: by the plan, otherwise as long as the others take."""
     if one.key in plan.runs:
         return plan.share * plan.runs[one.key] * speed
@@ -191,8 +191,8 @@ def _total(one: Timing, plan: Expected, speed: float, runs: Sequence[Timing]) ->
 
 
 def headway_of(
-    timings: Sequence[Timing], datasets: Sequence[Timing], expected: Expected | None, *, since: float, now: float,
-    cost: SweepCost | None = None, noun: str = "",
+    timings: Sequence[Timing], datasets: Sequence[Timing], expected: ExpectedSeconds | None, *, since: float,
+    now: float, cost: SweepCost | None = None, noun: str = "",
 ) -> Headway:  # fmt: skip
     """`since`: when the launch began."""
     first, then = seconds_left(datasets, expected, now), seconds_left(timings, expected, now)

@@ -17,7 +17,7 @@ from modal_app.store.step import StepKind
 from runner.compare.table import STATUS_COLOURS
 from runner.console.durations import about, clock
 from runner.show.fit import end_of, narrowest, one_line, shortened, start_of, texts_of
-from runner.show.headway import FAILED, Expected, Timing, run_left
+from runner.show.headway import FAILED, ExpectedSeconds, Timing, run_left
 from runner.show.line import Line
 from runner.store.run_state import RunStatus
 
@@ -104,14 +104,20 @@ def bar(part: float, width: int, marks: Marks) -> str:
 
 
 def rows(
-    shown: Sequence[Line], every: Sequence[Line], width: int, *, now: float, marks: Marks, expected: Expected | None
+    shown: Sequence[Line],
+    every: Sequence[Line],
+    width: int,
+    *,
+    now: float,
+    marks: Marks,
+    expected: ExpectedSeconds | None,
 ) -> list[Text]:
     """The headings, and a line for each of `shown`, at most `width` wide. `every`: those from which they are told
     apart, so that columns stay where they are when the terminal shows others."""
     return _drawn(_fitted(_table(every, expected, now, marks), width), shown, width)
 
 
-def _table(lines: Sequence[Line], expected: Expected | None, now: float, marks: Marks) -> _Table:
+def _table(lines: Sequence[Line], expected: ExpectedSeconds | None, now: float, marks: Marks) -> _Table:
     names = list(dict.fromkeys(name for line in lines for name in line.params))
     timings: dict[StepKind, list[Timing]] = {}
     for line in lines:

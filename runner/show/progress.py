@@ -23,7 +23,7 @@ from runner.cost.prices import Rates, bill
 from runner.cost.spent import SweepCost, containers, run_bill, sweep_cost, sweep_rates
 from runner.preflight.prepared_notes import prepared_notes
 from runner.show.downloads import download_lines
-from runner.show.headway import Expected, Headway, Timing, headway_of
+from runner.show.headway import ExpectedSeconds, Headway, Timing, headway_of
 from runner.show.line import Line
 from runner.show.redraw import Redraw, can_redraw, marks_of
 from runner.show.rung_words import step_and_loss
@@ -109,17 +109,17 @@ class Progress:
             for line in running:
                 terminal.say(self.console, line.text())
             if running:
-                headway = self._headway(lines, Expected.read(self.store, self.plan.sweep), self.clock())
+                headway = self._headway(lines, ExpectedSeconds.read(self.store, self.plan.sweep), self.clock())
                 terminal.say(self.console, f"{'sweep':<10} {headway.counted}; {headway.timed}")
 
     def _draw(self, lines: Sequence[Line], redraw: Redraw) -> None:
         now, marks = self.clock(), marks_of(self.console)
-        expected = Expected.read(self.store, self.plan.sweep)
+        expected = ExpectedSeconds.read(self.store, self.plan.sweep)
         headway = self._headway(lines, expected, now)
         shown = [*download_lines(self.store, self.plan.sweep), *lines]
         redraw.show(lambda size: screen(shown, headway, size, now=now, marks=marks, expected=expected))
 
-    def _headway(self, lines: Sequence[Line], expected: Expected | None, now: float) -> Headway:
+    def _headway(self, lines: Sequence[Line], expected: ExpectedSeconds | None, now: float) -> Headway:
         """Of the runs; once they have ended, or if there are none, of the other steps."""
         of = {kind: [line.timing for line in lines if line.kind is kind and line.timing] for kind in StepKind}
         datasets, runs = of[StepKind.PREPROCESS], of[StepKind.TRAIN]

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from runner.show.fit import start_of
-from runner.show.headway import Expected, Headway
+from runner.show.headway import ExpectedSeconds, Headway
 from runner.show.line import Line
 from runner.show.live_rows import GAP, UNICODE, Marks, bar, rows
 from runner.store.run_state import RunStatus, status_text
@@ -30,7 +30,7 @@ class Size:
 
 def screen(
     lines: Sequence[Line], headway: Headway, size: Size, *, now: float, marks: Marks = UNICODE,
-    expected: Expected | None = None,
+    expected: ExpectedSeconds | None = None,
 ) -> list[Text]:  # fmt: skip
     """At most `size.height` lines, each at most `size.width` wide."""
     head = [*_counted(headway, size.width, marks), Text(start_of(headway.timed, size.width, marks.ellipsis))]

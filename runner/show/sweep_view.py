@@ -17,7 +17,7 @@ from runner.console import terminal
 from runner.show.downloads import download_lines
 from runner.show.fit import start_of
 from runner.show.following import headway_of_sweep, lines_of
-from runner.show.headway import Expected
+from runner.show.headway import ExpectedSeconds
 from runner.show.redraw import Redraw, can_redraw, marks_of
 from runner.show.rung_words import rung_words
 from runner.show.screen import screen
@@ -54,7 +54,7 @@ class SweepView:
 
     def _draw(self, facts: Sequence[RunFacts], redraw: Redraw) -> None:
         now, marks = time.time(), marks_of(self.console)
-        expected = Expected.read(self.store, self.sweep)
+        expected = ExpectedSeconds.read(self.store, self.sweep)
         lines = [*download_lines(self.store, self.sweep), *lines_of(self.store, facts)]
         headway = headway_of_sweep(self.store, self.sweep, facts, now)
         redraw.show(

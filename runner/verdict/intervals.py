@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runner.verdict.draws import Draws, random_draws
-from runner.verdict.judged import Floats, Judged
+from runner.verdict.judged import Floats, SettingLosses
 from runner.verdict.seed_noise import SeedNoise, pooled_noise
 
 DRAWS = 10_000
@@ -24,7 +24,7 @@ PAIRS_AT_A_TIME = 400
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Of Judged.settings; matrices are settings x settings, row minus column, in nats per token."""
+    """Of SettingLosses.settings; matrices are settings x settings, row minus column, in nats per token."""
 
     means: Floats
     """The loss of each setting, the mean over all tokens and seeds."""
@@ -47,12 +47,12 @@ class Intervals:
         return tuple(one for one in group if one not in unsteady) or group
 
 
-def intervals(of: Judged, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Intervals:
+def intervals(of: SettingLosses, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Intervals:
     """Of these settings, with random draws. `intervals_from` has the formula."""
     return intervals_from(of, draws_for(of, number=draws, seed=seed), level)
 
 
-def draws_for(of: Judged, *, number: int = DRAWS, seed: int = 0) -> Draws:
+def draws_for(of: SettingLosses, *, number: int = DRAWS, seed: int = 0) -> Draws:
     noise = seed_noise(of)
     return random_draws(
         of.documents,
@@ -64,7 +64,7 @@ def draws_for(of: Judged, *, number: int = DRAWS, seed: int = 0) -> Draws:
     )
 
 
-def intervals_from(of: Judged, draws: Draws, level: float = LEVEL) -> Intervals:
+def intervals_from(of: SettingLosses, draws: Draws, level: float = LEVEL) -> Intervals:
     """With d the difference of two settings' token-weighted means, d_b that of a draw, se = sd(d_b), s the spread of
     seeds with nu degrees of freedom, t the part of it that comes from the rows, a and b the seeds of the two, z
     standard normal and s_b^2 = s^2 nu / chi^2_nu - t^2, or 0 where that is negative: q is the `level` quantile over
@@ -96,24 +96,24 @@ def intervals_from(of: Judged, draws: Draws, level: float = LEVEL) -> Intervals:
     return Intervals(means, difference, difference - half, difference + half, np.sqrt(squares), q, noise)
 
 
-def seed_noise(of: Judged) -> SeedNoise | None:
+def seed_noise(of: SettingLosses) -> SeedNoise | None:
     """Pooled over the settings; None if they have too few for that."""
     by_run = [np.stack([_sum(of, run) for run in setting]) for setting in of.nll]
     return pooled_noise(by_run, _sum(of, of.tokens))
 
 
-def document_degrees(of: Judged) -> float:
+def document_degrees(of: SettingLosses) -> float:
     """The degrees of freedom of the documents' spread: one fewer than the documents if they are equally long, and far
     fewer if most of the tokens are in few of them (Satterthwaite)."""
     squares = _sum(of, of.tokens) ** 2
     return max(float(squares.sum() ** 2 / (squares**2).sum()) - 1, 1.0)
 
 
-def _sum(of: Judged, by_row: Floats) -> Floats:
+def _sum(of: SettingLosses, by_row: Floats) -> Floats:
     return np.bincount(of.document, weights=by_row, minlength=of.documents)
 
 
-def _by_document(of: Judged) -> tuple[Floats, Floats]:
+def _by_document(of: SettingLosses) -> tuple[Floats, Floats]:
     """The mean over seeds of the negative log-likelihood by document and setting, and the tokens by document."""
     return np.stack([_sum(of, one.mean(axis=0)) for one in of.nll], axis=1), _sum(of, of.tokens)
 
@@ -134,7 +134,7 @@ def _squares(off: Floats) -> Floats:
     return squares
 
 
-def _seed_variances(of: Judged, noise: SeedNoise | None) -> Floats:
+def _seed_variances(of: SettingLosses, noise: SeedNoise | None) -> Floats:
     """Of the mean of each setting, by its seeds: pooled, but of a setting with a diverged seed its own."""
     if noise is None:
         return np.zeros(len(of.settings))

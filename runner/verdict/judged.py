@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class SettingLosses:
     """Settings of one eval fingerprint. Runs that differ in their seed alone are one setting."""
 
     settings: tuple[str, ...]
@@ -48,7 +48,7 @@ FEWEST_DOCUMENTS = 2
 """A single one says nothing about others."""
 
 
-def judged(settings: Mapping[str, Sequence[str]], losses: Mapping[str, RowLosses]) -> Judged | None:
+def judged(settings: Mapping[str, Sequence[str]], losses: Mapping[str, RowLosses]) -> SettingLosses | None:
     """Bring the rows of runs into one order. `settings`: name -> its runs, by key; `losses`: those of each run.
 
     A run without losses, with other rows than most, or with a loss that is not finite is left out, and so is a setting
@@ -65,7 +65,7 @@ def judged(settings: Mapping[str, Sequence[str]], losses: Mapping[str, RowLosses
     documents, document = np.unique(first.document[trained], return_inverse=True)
     if len(documents) < FEWEST_DOCUMENTS:
         return None
-    return Judged(
+    return SettingLosses(
         settings=tuple(found),
         runs=tuple(map(tuple, found.values())),
         nll=tuple(np.stack([runs[key].nll[trained] for key in keys]) for keys in found.values()),
@@ -76,7 +76,7 @@ def judged(settings: Mapping[str, Sequence[str]], losses: Mapping[str, RowLosses
 
 
 @dataclass(frozen=True, slots=True)
-class _Ordered:
+class _OrderedRows:
     """A run's rows by their id."""
 
     nll: Floats
@@ -85,10 +85,10 @@ class _Ordered:
     documents_known: bool
 
 
-def _with_equal_rows(losses: Mapping[str, RowLosses]) -> dict[str, _Ordered]:
+def _with_equal_rows(losses: Mapping[str, RowLosses]) -> dict[str, _OrderedRows]:
     """The runs with finite losses that most have the rows of, in the order of the first."""
     orders: dict[bytes, NDArray[np.intp]] = {}
-    alike: dict[bytes, dict[str, _Ordered]] = {}
+    alike: dict[bytes, dict[str, _OrderedRows]] = {}
     for key, one in losses.items():
         if not np.isfinite(one.nll).all():
             continue
@@ -96,7 +96,7 @@ def _with_equal_rows(losses: Mapping[str, RowLosses]) -> dict[str, _Ordered]:
         if written not in orders:
             orders[written] = np.argsort(one.id)
         order = orders[written]
-        alike.setdefault(one.id[order].tobytes(), {})[key] = _Ordered(
+        alike.setdefault(one.id[order].tobytes(), {})[key] = _OrderedRows(
             one.row_nll[order], one.row_tokens[order], one.document[order], one.about.documents_known
         )
     return max(alike.values(), key=len, default={})

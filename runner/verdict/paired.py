@@ -145,7 +145,7 @@ def _length_bins(length: NDArray[np.int32]) -> tuple[Indices, list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _Difference:
     rows: int
     documents: int
     tokens: int
@@ -156,11 +156,11 @@ class _Measured:
         return self.losses[1] - self.losses[0]
 
 
-def _measured(pair: _Pair, mask: Mask) -> _Measured:
+def _measured(pair: _Pair, mask: Mask) -> _Difference:
     rows = np.unique(pair.row[mask])
     tokens = pair.tokens[mask].sum()
     first, second = (pair.nll[mask].sum(axis=0) / max(tokens, 1)).tolist()
-    return _Measured(len(rows), len(np.unique(pair.document[rows])), int(tokens), (first, second))
+    return _Difference(len(rows), len(np.unique(pair.document[rows])), int(tokens), (first, second))
 
 
 def _half_widths(pair: _Pair, masks: list[Mask], number: int, level: float) -> list[float | None]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from runner.verdict.intervals import Intervals
-from runner.verdict.judged import Judged
+from runner.verdict.judged import SettingLosses
 
 POWER = 0.8
 MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Needed:
+class NeededData:
     """For the interval of two settings to exclude zero in POWER of all cases, if they differ by this in truth. Each
     number is for the case that nothing else changes. It is a total, not an addition to what there is; null where no
     number is enough: more rows do not quiet the seeds, and more seeds do not quiet the rows."""
@@ -52,8 +52,8 @@ class _Noise:
         return degrees * (self.total(per_seed) / of_seeds) ** 2 if of_seeds else math.inf
 
 
-def needed(of: Judged, found: Intervals, one: int, other: int, *, difference: float | None = None,
-           power: float = POWER) -> Needed:  # fmt: skip
+def needed(of: SettingLosses, found: Intervals, one: int, other: int, *, difference: float | None = None,
+           power: float = POWER) -> NeededData:  # fmt: skip
     """`difference`: in truth, in nats per token; None takes the one that was found, which is a guess: the true one may
     be smaller. With V the variance of a difference, it takes |d| = (width of the interval / sqrt(V) + z) sqrt(V), z the
     normal quantile of the power."""
@@ -61,7 +61,7 @@ def needed(of: Judged, found: Intervals, one: int, other: int, *, difference: fl
     noise = _noise(of, found, one, other)
     now = noise.total(noise.per_seed)
     if now <= 0 or assumed == 0:
-        return Needed(assumed, None, None, None)
+        return NeededData(assumed, None, None, None)
     width = float(found.high[one, other] - found.low[one, other]) / 2 / math.sqrt(now)
     more = NormalDist().inv_cdf(power)
     fixed = (noise.of_seed - noise.of_seed_by_rows) * noise.per_seed
@@ -77,10 +77,10 @@ def needed(of: Judged, found: Intervals, one: int, other: int, *, difference: fl
 
     first = 2 if others == 0 else 1
     seeds = next(filter(enough, range(first, MOST_SEEDS + 1)), None) if found.seeds else None
-    return Needed(assumed, documents, rows, seeds)
+    return NeededData(assumed, documents, rows, seeds)
 
 
-def _noise(of: Judged, found: Intervals, one: int, other: int) -> _Noise:
+def _noise(of: SettingLosses, found: Intervals, one: int, other: int) -> _Noise:
     per_seed = float(1 / of.seeds[one] + 1 / of.seeds[other])
     squares = float(found.se[one, other]) ** 2
     if found.seeds is None:

@@ -11,7 +11,7 @@ from typing import Any
 import modal
 import pytest
 
-from modal_app.cloud.notices import FUNCTION, Spending, Watched, due
+from modal_app.cloud.notices import FUNCTION, Spending, WatchedSweep, due
 from modal_app.store import notice as notices
 from modal_app.store.layout import StepFolder
 from modal_app.store.notice import Notice, NoticeKind
@@ -22,7 +22,7 @@ from tests.webhook_server import PATH, Webhook, serve_webhook
 
 NAME = "MY_NOTIFY_URL"
 NEEDS: dict[str, list[str]] = {"preprocess/d": [], "train/a": ["preprocess/d"], "train/b": ["preprocess/d"]}
-SWEEP = Watched("s", NAME, "app", "claims", NEEDS, finished=1)
+SWEEP = WatchedSweep("s", NAME, "app", "claims", NEEDS, finished=1)
 DATA = {"preprocess/d": {"call": "1", "sweep": "s"}, "ended/preprocess/d": {"by": "1", "status": "succeeded"}}
 
 
@@ -32,7 +32,7 @@ def run(name: str, call: str, status: str = "", message: str = "") -> dict[str, 
     return {f"train/{name}": {"call": call, "sweep": "s"}, **ended}
 
 
-def found(*entries: dict[str, Any], watched: Watched = SWEEP, lost: tuple[str, ...] = ()) -> list[Notice]:
+def found(*entries: dict[str, Any], watched: WatchedSweep = SWEEP, lost: tuple[str, ...] = ()) -> list[Notice]:
     merged = {key: value for one in (DATA, *entries) for key, value in one.items()}
     return due(watched, merged, lambda name, call: call in lost)
 
@@ -93,7 +93,7 @@ def test_a_lost_run_is_named_with_the_reason_when_the_rest_of_its_sweep_has_ende
 
 
 def test_what_an_earlier_launch_has_left_is_not_taken_for_the_end_of_this_one() -> None:
-    again = Watched("s", NAME, "app", "claims", NEEDS, earlier={"train/b": "3"})
+    again = WatchedSweep("s", NAME, "app", "claims", NEEDS, earlier={"train/b": "3"})
     earlier = (run("a", "2", "succeeded"), run("b", "3", "failed", "NaN"))
     assert not found(*earlier, watched=again, lost=("3",))
     next_call = {"train/b/after/3": {"call": "4", "sweep": "s"}}
@@ -128,12 +128,12 @@ def test_a_sweep_is_done_when_it_is_certain_which_of_its_runs_stay_at_a_rung() -
 
 def test_an_entry_of_another_version_is_read_as_far_as_it_is_known_or_passed_over() -> None:
     entry = asdict(SWEEP)
-    assert Watched.of({**entry, "a_newer_field": 1}) == SWEEP
-    assert Watched.of({key: value for key, value in entry.items() if key != "needs"}) is None
+    assert WatchedSweep.of({**entry, "a_newer_field": 1}) == SWEEP
+    assert WatchedSweep.of({key: value for key, value in entry.items() if key != "needs"}) is None
 
 
 def test_most_of_a_budget_counts_what_is_set_aside_for_preparing() -> None:
-    watched = Watched("s", NAME, "app", "claims", NEEDS, budget=10.0, set_aside=1.0)
+    watched = WatchedSweep("s", NAME, "app", "claims", NEEDS, budget=10.0, set_aside=1.0)
     working = (run("a", "2"), run("b", "3"))
     assert not found({"spent/s/train/a": 4.0, "spent/s/train/b": 2.9}, *working, watched=watched)
     (one,) = found({"spent/s/train/a": 4.0, "spent/s/train/b": 3.1, "spent/t/x": 9.0}, *working, watched=watched)
@@ -187,7 +187,7 @@ def test_a_notice_is_sent_until_it_is_confirmed_and_then_no_more(
     spending.tick(now=True)
     assert not there.server.dict_items(there.job.claims).keys() & {f"spent/{there.job.sweep}/train/run"}, "not watched"
     names = (there.job.sweep, NAME, there.job.app, there.job.claims)
-    Watched(*names, {"train/run": []}, budget=10, set_aside=2).watch(claims)
+    WatchedSweep(*names, {"train/run": []}, budget=10, set_aside=2).watch(claims)
     spending.tick(now=True)
     webhook.wait_for(lambda: len(webhook.bodies) == 4)
     assert webhook.bodies[3]["text"] == "axosweep: sweep has spent 84% of its budget: $8.40 of $10.00"

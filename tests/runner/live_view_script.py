@@ -16,7 +16,7 @@ from modal_app.store.claim import claim, this_process
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.console import terminal
-from runner.show.headway import Expected
+from runner.show.headway import ExpectedSeconds
 from runner.show.progress import Progress
 from runner.types import Run
 from tests.runner.builders import finish, plan, run
@@ -107,7 +107,7 @@ def main(folder: str, number: int) -> None:
         finish(store, StepKind.PREPROCESS, key, manifest={"rows": 70})
     planned = plan(runs, store)
     (store.sweeps / planned.sweep).mkdir(parents=True)
-    Expected({one.key: 45.0 for one in runs}, at_a_time=AT_A_TIME).save(store, planned.sweep)
+    ExpectedSeconds({one.key: 45.0 for one in runs}, at_a_time=AT_A_TIME).save(store, planned.sweep)
     workers = [Worker(store, runs, FAILED_RUNS) for _ in range(AT_A_TIME)]
     waiting = list(range(number))
     with Progress(planned, store, seconds_between_frames=0.0, clock=lambda: now) as progress:

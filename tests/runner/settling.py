@@ -10,7 +10,7 @@ import numpy as np
 from modal_app.held_out.row_losses import About, RowLosses
 from runner.settle.policy import Conclusion, Standing, Terms, next_seeds, verdict
 from runner.verdict.intervals import intervals
-from runner.verdict.judged import Floats, Judged
+from runner.verdict.judged import Floats, SettingLosses
 
 TERMS = Terms(looks=4, worth=0.005, max_seeds=8)
 Train = Callable[[int], Floats]
@@ -62,8 +62,8 @@ class World:
         losses: Floats = (self._common + self._of_settings[setting] + seed) * self.tokens
         return losses
 
-    def judged(self, runs: Sequence[Sequence[Floats]]) -> Judged:
-        return Judged(
+    def judged(self, runs: Sequence[Sequence[Floats]]) -> SettingLosses:
+        return SettingLosses(
             settings=tuple(str(one) for one in range(len(runs))),
             runs=tuple(tuple(f"{one}.{seed}" for seed in range(len(several))) for one, several in enumerate(runs)),
             nll=tuple(np.stack(several) for several in runs),
@@ -83,7 +83,7 @@ class Played:
     looks: int
 
 
-def play(judged: Callable[[Sequence[Sequence[Floats]]], Judged], train: Train, settings: int,
+def play(judged: Callable[[Sequence[Sequence[Floats]]], SettingLosses], train: Train, settings: int,
          terms: Terms = TERMS, *, draws: int = 1000) -> Played:  # fmt: skip
     """Settle so many settings, each of which has one run at first."""
     runs = [[train(setting)] for setting in range(settings)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from runner.verdict.judged import Floats, Judged
+from runner.verdict.judged import Floats, SettingLosses
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Truth:
     """How far a seed moves the loss of a single row."""
 
 
-def losses_with(truth: Truth, random: np.random.Generator) -> Judged:
+def losses_with(truth: Truth, random: np.random.Generator) -> SettingLosses:
     document = np.repeat(np.arange(truth.documents), random.geometric(1 / truth.rows, truth.documents))
     tokens = np.ceil(random.lognormal(4, 0.6, len(document)))
 
@@ -48,9 +48,9 @@ def losses_with(truth: Truth, random: np.random.Generator) -> Judged:
     nll = tuple(np.stack([train(setting) for _ in range(truth.seeds)]) for setting in settings)
     names = tuple(f"setting {at}" for at in range(len(nll)))
     runs = tuple(tuple(f"{name}, seed {at}" for at in range(truth.seeds)) for name in names)
-    return Judged(names, runs, nll, tokens, document, documents_known=True)
+    return SettingLosses(names, runs, nll, tokens, document, documents_known=True)
 
 
-def with_rows_as_documents(of: Judged) -> Judged:
+def with_rows_as_documents(of: SettingLosses) -> SettingLosses:
     """The mistake of taking rows of one document for independent."""
     return replace(of, document=np.arange(len(of.tokens)), documents_known=False)

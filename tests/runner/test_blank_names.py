@@ -16,7 +16,7 @@ from runner.command import VERBS
 from runner.console.parser import VerbParser
 from runner.errors import SweepError
 from runner.store.finding import runs_in, sweep_in
-from tests.conftest import Asked
+from tests.conftest import RecordingLaunch
 from tests.runner.removing_store import Command, trained
 
 
@@ -66,7 +66,7 @@ def test_an_empty_name_finds_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("override", ["from=", "from='  '", "store=", "name=", "base="])
-def test_an_override_that_names_something_is_not_empty(override: str, ask: Callable[..., Asked]) -> None:
+def test_an_override_that_names_something_is_not_empty(override: str, ask: Callable[..., RecordingLaunch]) -> None:
     """`from=$RUN` without the variable would train from scratch, under another key."""
     with pytest.raises(SweepError, match=r"is empty|is expected"):
         ask(override)

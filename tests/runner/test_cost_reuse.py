@@ -19,7 +19,7 @@ from runner.estimate.words import cost_lines, printed_cost
 from runner.executors.choose import pools_of
 from runner.launch.budget import bound_line, with_shares
 from runner.request import Action, Request
-from runner.show.headway import Expected, Timing, seconds_left
+from runner.show.headway import ExpectedSeconds, Timing, seconds_left
 from runner.store.run_state import RunStatus
 from runner.types import ExecutorChoice, Gpu, Plan
 from tests.modal_app.deployments import shipped_node
@@ -157,7 +157,7 @@ def test_a_share_of_a_budget_is_as_large_as_if_its_run_booted_a_container(store:
 
 def test_a_run_that_waits_for_a_container_waits_for_no_boot() -> None:
     waiting = [Timing(f"k{number}", RunStatus.PENDING) for number in range(5)]
-    expected = Expected({one.key: 100.0 for one in waiting}, boot_s=10.0, at_a_time=2, next_s=1.0)
+    expected = ExpectedSeconds({one.key: 100.0 for one in waiting}, boot_s=10.0, at_a_time=2, next_s=1.0)
     assert seconds_left(waiting, expected, 200.0) == 10 + 100 + 1 + 100 + 1 + 100
     running = [Timing("k0", RunStatus.RUNNING, started_at=150.0), *waiting[1:2]]
     assert seconds_left(running, replace(expected, at_a_time=1), 200.0) == 50 + 1 + 100

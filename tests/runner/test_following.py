@@ -17,7 +17,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind, write_atomically
 from runner.compare.source import facts_of_sweep
 from runner.show.following import headway_of_sweep, lines_of
-from runner.show.headway import Expected, run_left
+from runner.show.headway import ExpectedSeconds, run_left
 from runner.show.screen import Size, screen
 from runner.show.sweep_view import SweepView
 from runner.store.ledger import Ledger
@@ -30,7 +30,7 @@ RUNS = [run({"learning_rate": rate}) for rate in (1, 2, 3)]
 def test_the_time_left_is_the_estimate_of_the_launch_corrected_by_what_has_run(store: Store) -> None:
     planned = open_sweep(store, RUNS)
     data = RUNS[0].data_key
-    Expected({one.key: 100.0 for one in RUNS} | {data: 30.0}, at_a_time=1).save(store, planned.sweep)
+    ExpectedSeconds({one.key: 100.0 for one in RUNS} | {data: 30.0}, at_a_time=1).save(store, planned.sweep)
 
     def left() -> float | None:
         return headway_of_sweep(store, planned.sweep, facts_of_sweep(store, planned.sweep), now=2000.0).left_s

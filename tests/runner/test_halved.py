@@ -20,7 +20,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.cli import main
 from runner.compare.csv_form import rows_csv
-from runner.compare.halved import Audit, Halved, Resumed, audit_text, halved, missed_text, saved_text
+from runner.compare.halved import Audit, HalvedSearch, ResumedRuns, audit_text, halved, missed_text, saved_text
 from runner.compare.pair import pair_of
 from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
 from runner.compare.row_losses import judgeable
@@ -249,9 +249,9 @@ def test_a_resumed_run_shows_what_stopping_has_missed(tmp_path: Path) -> None:
 
 
 def test_without_a_finished_audit_run_it_is_unknown_what_stopping_has_missed() -> None:
-    plain = Halved("sweep/own", (0.2,), 3, 9, 6, 0, 0, 90, 60, None, None, None)
+    plain = HalvedSearch("sweep/own", (0.2,), 3, 9, 6, 0, 0, 90, 60, None, None, None)
     assert missed_text(plain) == "It is unknown what stopping has missed: search.audit=false leaves the audit out."
-    no_better = missed_text(replace(plain, resumed=Resumed(2, "key", 1.0, 0.0)))
+    no_better = missed_text(replace(plain, resumed=ResumedRuns(2, "key", 1.0, 0.0)))
     assert no_better.startswith("It is unknown what stopping has missed")
     assert no_better.endswith(
         "2 runs that had stopped were resumed, and the best of them ended at 1.0000, no better than "

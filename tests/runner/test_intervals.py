@@ -6,14 +6,14 @@ from scipy import stats
 
 from runner.verdict.draws import Draws
 from runner.verdict.intervals import document_degrees, draws_for, intervals, intervals_from, seed_noise
-from runner.verdict.judged import Floats, Judged
+from runner.verdict.judged import Floats, SettingLosses
 from tests.runner.synthetic_losses import Truth, losses_with
 
 ROWS_ALONE = Truth([0.0, 0.02, 0.05], documents=120)
 WITH_SEEDS = Truth([0.0, 0.02, 0.05, 0.1], seeds=3, documents=120, of_seeds=0.02)
 
 
-def judged_with(truth: Truth) -> Judged:
+def judged_with(truth: Truth) -> SettingLosses:
     return losses_with(truth, np.random.default_rng(1))
 
 
@@ -49,7 +49,7 @@ def test_without_noise_of_rows_the_intervals_are_tukeys() -> None:
 def test_two_settings_with_equally_long_documents_have_students_interval() -> None:
     random = np.random.default_rng(3)
     nll = (np.ones((1, 12)), 1 + 0.1 * random.standard_normal((1, 12)))
-    of = Judged(("a", "b"), (("a0",), ("b0",)), nll, np.ones(12), np.arange(12), documents_known=False)
+    of = SettingLosses(("a", "b"), (("a0",), ("b0",)), nll, np.ones(12), np.arange(12), documents_known=False)
     found = intervals(of)
     test = stats.ttest_1samp((nll[1] - nll[0])[0], 0).confidence_interval(0.95)
     assert document_degrees(of) == pytest.approx(11)
@@ -117,7 +117,7 @@ def test_one_document_with_most_of_the_tokens_is_not_taken_for_many() -> None:
     assert found.q > 10
 
 
-def widths(of: Judged, draws: Draws) -> tuple[Floats, Floats]:
+def widths(of: SettingLosses, draws: Draws) -> tuple[Floats, Floats]:
     """Half widths of the intervals, and standard errors: the formula, word by word."""
     pairs = [(i, j) for i in range(len(of.settings)) for j in range(len(of.settings)) if i != j]
     by_seed = [len(runs) for runs in of.nll]
@@ -148,7 +148,7 @@ def widths(of: Judged, draws: Draws) -> tuple[Floats, Floats]:
     return half, errors
 
 
-def rows_part(of: Judged) -> float:
+def rows_part(of: SettingLosses) -> float:
     """The sum of squares of the seeds that the choice of documents explains: the variance of a mean over documents, of
     what each run adds to its setting."""
     n, squares = len(set(of.document.tolist())), 0.0
@@ -161,7 +161,7 @@ def rows_part(of: Judged) -> float:
     return squares
 
 
-def draws_of_scipy(of: Judged) -> Draws:
+def draws_of_scipy(of: SettingLosses) -> Draws:
     n, nu, number = of.documents, int(of.seeds.sum()) - len(of.settings), 10_000
     random = np.random.default_rng(11)
     counts = stats.multinomial(n, np.full(n, 1 / n)).rvs(number, random_state=random).astype(float)

@@ -20,7 +20,7 @@ from runner.errors import SweepError
 from runner.keys.content import ALWAYS_READ_BELOW_BYTES, ContentHashes
 from runner.store.ledger import Event, Ledger, Record
 from runner.store.stores import check_writable, while_it_exists
-from tests.conftest import Asked
+from tests.conftest import RecordingLaunch
 from tests.runner.removing_store import trained
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -94,6 +94,6 @@ def test_a_store_that_was_moved_away_is_one_message(store: Store) -> None:
 
 
 @pytest.mark.parametrize("override", ["hydra.launcher._target_=foo", "hydra.sweeper._target_=hydra_plugins.nope.X"])
-def test_a_launcher_that_hydra_does_not_find_is_one_message(override: str, ask: Callable[..., Asked]) -> None:
+def test_a_launcher_that_hydra_does_not_find_is_one_message(override: str, ask: Callable[..., RecordingLaunch]) -> None:
     with pytest.raises(SweepError, match=r"Hydra cannot use this sweeper or launcher: .* hydra/launcher=NAME"):
         ask(override)

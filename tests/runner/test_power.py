@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from runner.verdict.intervals import intervals
-from runner.verdict.power import Needed, needed
+from runner.verdict.power import NeededData, needed
 from tests.runner.synthetic_losses import Truth, losses_with
 
 TIMES = 120
@@ -14,7 +14,7 @@ BY_ROWS = Truth([0.0, 0.04], documents=80)
 BY_SEEDS = Truth([0.0, *[0.05] * 5], seeds=4, documents=200, of_seeds=0.03, of_documents=0.03)
 
 
-def asked_of(truth: Truth, difference: float) -> list[Needed]:
+def asked_of(truth: Truth, difference: float) -> list[NeededData]:
     """By many sets of losses: each one knows the noise only so well."""
     random = np.random.default_rng(2)
     sets = [losses_with(truth, random) for _ in range(60)]
@@ -58,4 +58,4 @@ def test_without_several_seeds_it_is_unknown_how_many_are_needed() -> None:
 
 
 def test_nothing_tells_settings_apart_that_do_not_differ() -> None:
-    assert asked_of(BY_SEEDS, 0.0)[0] == Needed(0.0, None, None, None)
+    assert asked_of(BY_SEEDS, 0.0)[0] == NeededData(0.0, None, None, None)

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from modal_app.store.step import FailureReason, StepKind
 from runner.show.fit import shortened, texts_of
-from runner.show.headway import Expected, Headway, Timing, headway_of, run_left, seconds_left
+from runner.show.headway import ExpectedSeconds, Headway, Timing, headway_of, run_left, seconds_left
 from runner.show.line import Line
 from runner.show.screen import Size, screen
 from runner.store.run_state import RunStatus
@@ -91,14 +91,14 @@ def runs(*statuses: RunStatus, **rest: Any) -> list[Timing]:
 
 def test_waiting_runs_start_as_soon_as_a_place_is_free() -> None:
     waiting = runs(*[RunStatus.PENDING] * 5)
-    expected = Expected({one.key: 100.0 for one in waiting}, boot_s=10.0, at_a_time=2)
+    expected = ExpectedSeconds({one.key: 100.0 for one in waiting}, boot_s=10.0, at_a_time=2)
     assert seconds_left(waiting, expected, NOW) == 330.0, "three after each other, each in a container of its own"
     assert seconds_left(waiting, None, NOW) is None
     assert seconds_left([], expected, NOW) == 0.0
 
 
 def test_a_run_is_believed_more_than_the_plan_the_further_it_is() -> None:
-    expected = Expected({"k0": 100.0})
+    expected = ExpectedSeconds({"k0": 100.0})
     begun = Timing("k0", RunStatus.RUNNING, 0.0, started_at=150.0)
     assert run_left(begun, [begun], expected, NOW) == 50.0
     far = replace(begun, part=0.5, logged_at=190.0, startup_s=20.0)

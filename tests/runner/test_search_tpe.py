@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.search.space import Axis, Interval, Point
-from runner.search.tpe import Drawn, Study
+from runner.search.tpe import DrawnPoint, Study
 
 RATE = Axis(("learning_rate",), interval=Interval(1e-5, 1e-1, log=True))
 RANK = Axis(("lora_r",), (("8",), ("16",), ("64",)))
@@ -25,7 +25,7 @@ def loss(point: Point) -> float:
     return abs(math.log10(float(point[0][0])) + 3) + (point[2] == ("lion",))
 
 
-def advance(one: Study, many: int) -> list[Drawn]:
+def advance(one: Study, many: int) -> list[DrawnPoint]:
     drawn = []
     for _ in range(many):
         drawn.append(one.ask())

@@ -16,7 +16,7 @@ from runner.errors import SweepError
 from runner.launch.plan import make_plan
 from runner.settle.log import Log, Round, SeedRun, Settling, further_seeds
 from runner.settle.policy import Terms
-from runner.settle.rounds import Ending, Launched, Result, settle
+from runner.settle.rounds import Ending, Result, RoundResult, settle
 from runner.settle.standing import Sweep, read_sweep
 from runner.settle.words import closing_lines
 from runner.store.ledger import Ledger
@@ -55,7 +55,7 @@ class Trainer:
     def affordable(self, now: Sweep, settling: Settling, runs: Sequence[SeedRun]) -> list[SeedRun]:
         return list(runs) if self.affords is None else list(runs)[: self.affords - len(self.launched)]
 
-    def launch(self, now: Sweep, settling: Settling, opened: Round) -> Launched:
+    def launch(self, now: Sweep, settling: Settling, opened: Round) -> RoundResult:
         runs = [seed_run(now.facts[one.like].config["learning_rate"], one.seed) for one in opened.runs]
         plan = make_plan(runs, "", lambda _, key: now.store.folder(StepKind.TRAIN, key).done.exists(), added_to=now.id)
         Ledger(now.store, now.id).open(plan, "axosweep settle")
@@ -73,7 +73,7 @@ class Trainer:
             if (one.run.config["learning_rate"], one.run.config["seed"]) == self.diverges:
                 log_losses(now.store, one.run, {0: 0.1})
             train(now.store, one.run, self.losses)
-        return Launched(failures)
+        return RoundResult(failures)
 
 
 def swept(root: Path, losses: dict[float, float], data_seed: int | None = 42) -> tuple[Store, str]:

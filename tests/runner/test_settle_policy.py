@@ -9,7 +9,7 @@ import pytest
 
 from runner.settle.policy import Conclusion, Standing, Terms, next_seeds, room, verdict
 from runner.verdict.intervals import Intervals
-from runner.verdict.judged import Floats, Judged
+from runner.verdict.judged import Floats, SettingLosses
 from runner.verdict.seed_noise import SeedNoise
 from tests.runner.settling import TERMS, World, play
 
@@ -17,7 +17,7 @@ from tests.runner.settling import TERMS, World, play
 def standing(losses: list[float], seeds: list[int], *, sd: float | None = 0.01, q: float = 3.0) -> Standing:
     """Settings with these losses, each with so many seeds. `sd`: of seeds; None if it is unknown."""
     one: Floats = np.ones(1)
-    judged = Judged(
+    judged = SettingLosses(
         settings=tuple(map(str, range(len(losses)))),
         runs=tuple(tuple(f"{setting}.{seed}" for seed in range(many)) for setting, many in enumerate(seeds)),
         nll=tuple(np.full((many, 1), loss) for loss, many in zip(losses, seeds, strict=True)),
