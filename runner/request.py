@@ -79,7 +79,7 @@ class Request:
     store: str | None
     json: bool
     force: bool = False
-    """Launch what preflight holds back, except for what cannot work."""
+    """Launch even if preflight expects a waste, but not if a run cannot work."""
     budget: float | None = None
     """US dollars that the sweep may cost; None is no limit."""
     confirm_above: float | None = None
@@ -89,7 +89,7 @@ class Request:
     diff: str | None = None
     """An earlier sweep that a plan is compared with."""
     notify: str | None = None
-    """The environment variable that has the address of a webhook, never the address; None notifies nobody."""
+    """The environment variable that has the address of a webhook, never the address; None sends no notices."""
     notify_command: str | None = None
     """A command that is run here with each notice on its stdin."""
     note: str = ""

@@ -35,7 +35,7 @@ def asks_of(
     step: Step, store: Store, folder: StepFolder, attempt: Attempt, is_over: Callable[[], bool] = lambda: False
 ) -> Asks | None:
     """How a train step asks; None for one that has no rungs. The container on Modal has drafted the step's folder.
-    `is_over`: whether nobody will answer any more."""
+    `is_over`: whether no answer will come any more."""
     if step.rungs is None:
         return None
     if folder.drafted_by:
@@ -45,7 +45,7 @@ def asks_of(
 
 @dataclass(frozen=True, slots=True)
 class AtOnce:
-    """For whoever can reach the entries."""
+    """For a process that can reach the entries."""
 
     entries: Entries
     run: str
@@ -76,7 +76,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ByFile:
-    """For whoever cannot."""
+    """For a process that cannot."""
 
     search: str
     run: str

@@ -25,7 +25,7 @@ AUDITED = 10
 
 def who_goes_on(standing: Standing, rung: int) -> Mapping[str, Why]:
     """The runs at a rung that go on from it, and why; without those that have diverged. One that has diverged or failed
-    after this rung takes nobody's place."""
+    after this rung takes no other run's place."""
     if rung not in standing.goes:
         standing.goes[rung] = _who_goes_on(standing, rung)
     return standing.goes[rung]
@@ -71,7 +71,7 @@ def _drawn(run: str) -> int:
 
 
 def to_be_started(standing: Standing) -> dict[str, tuple[int, Why]]:
-    """The stopped runs that are to go on, and that nobody has said so of: run -> its rung, and why."""
+    """The stopped runs that are to go on, and that have no entry for it yet: run -> its rung, and why."""
     found: dict[str, tuple[int, Why]] = {}
     for rung, stopped in standing.stopped.items():
         goes = who_goes_on(standing, rung)

@@ -42,7 +42,7 @@ def out_of(after: int, run: str) -> str:
 
 
 class Entries(Protocol):
-    """Of one search. Whoever has put an entry sees all that were put before."""
+    """Of one search. A process that has put an entry sees all entries that were put before."""
 
     def put(self, name: str, value: Mapping[str, Any]) -> bool:
         """Put it unless there is one of this name; whether it was put. A value that is empty counts as unreadable."""
@@ -70,19 +70,19 @@ class FileEntries:
     def put(self, name: str, value: Mapping[str, Any]) -> bool:
         path = self.folder / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with beside.open("w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8") as file:
                 file.write(json.dumps(value))
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(beside, path)
+            os.link(temporary, path)
         except FileExistsError:
             if read_json(path, lenient=True):
                 return False
-            beside.replace(path)  # the disk has lost what it said
+            temporary.replace(path)  # the disk has lost what it said
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return True
 
     def get(self, name: str) -> Mapping[str, Any] | None:

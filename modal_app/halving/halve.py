@@ -1,4 +1,5 @@
-"""What is done with the entries of a search: a run asks at its rung, and whoever sees a job end looks again."""
+"""What is done with the entries of a search: a run asks at its rung, and each process that sees a job end looks
+again."""
 
 from __future__ import annotations
 
@@ -88,8 +89,8 @@ def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> 
 
 def look(entries: Entries) -> dict[str, int]:
     """Say of each stopped run that is to go on that it does. Returns all runs that somebody has said so of where they
-    stopped last, and the rungs there, but for those that have come further, or failed, since: whoever looks starts
-    those that nobody works on and that have not ended."""
+    stopped last, and the rungs there, but for those that have come further, or failed, since: a process that looks
+    starts those that no process works on and that have not ended."""
     items = entries.items()
     if TERMS not in items:
         return {}

@@ -29,7 +29,7 @@ class Why(StrEnum):
     BEFORE = "before"
     """It had been trained further before its search came to it."""
     UNANSWERED = "unanswered"
-    """Nobody has answered. No entry says so: it is asked again if it comes here again."""
+    """No answer came. No entry says so: the run asks again if it comes here again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any]
     if not folder.drafted_by:
         _point_to(attempt, folder.latest)
     if step.kind is StepKind.TRAIN:
-        # What was asked, beside the model it makes: a run's folder explains itself.
+        # The request, next to the model that it leads to: a run's folder explains itself.
         write_yaml(folder.config, step.config if asked is None else asked)
     return attempt
 

@@ -19,7 +19,7 @@ class Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.cpu: dict[str, float] = {}
-        """Of these, the processor seconds of this process: another one's work beside it does not lengthen them."""
+        """Of these, the processor seconds of this process: the work of other processes does not lengthen them."""
         self._last, self._cpu_last = time.monotonic(), time.process_time()
         self._newest = ""
 

@@ -73,7 +73,8 @@ def _environments(count: int) -> list[dict[str, str]]:
 
 
 def _free_port() -> int:
-    """A port below the range that the kernel hands out by itself, so that nobody gets it in the meantime by chance."""
+    """A port below the range that the kernel hands out by itself, so that no other program gets it in the meantime by
+    chance."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:

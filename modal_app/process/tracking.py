@@ -113,7 +113,7 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
         "WANDB_SWEEP_ID": record.sweep_object if tracking.mode == "online" else "",
         "WANDB_RESUME": "allow",
         "WANDB_DIR": str(folder.path),
-        "WANDB_DATA_DIR": str(folder.path / "wandb"),  # what an offline run is to upload besides lies beside it
+        "WANDB_DATA_DIR": str(folder.path / "wandb"),  # other files that an offline run uploads are next to it
         "WANDB_SILENT": "true",
         "WANDB_DISABLE_GIT": "true",  # it would tell of whatever repository the store lies in
         "WANDB_INIT_TIMEOUT": os.environ.get("WANDB_INIT_TIMEOUT", ANSWER_WITHIN_S),
@@ -214,7 +214,8 @@ def go_offline(rank: Rank, why: str) -> None:
 
 
 def _run() -> Any:
-    """The W&B run of this process; None without one. Not imported by us: whoever tracks has imported it."""
+    """The W&B run of this process; None without one. Not imported by us: if W&B tracks the run, it is imported
+    already."""
     return getattr(sys.modules.get("wandb"), "run", None)
 
 

@@ -205,7 +205,7 @@ def _dataset(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def judged_by(include: str | None) -> str:
-    """Names the harness and the task files beside its own: what is equal there was asked the same questions."""
+    """Names the harness and the user's task files: evaluations with an equal value asked the same questions."""
     asked = [importlib.metadata.version("lm_eval"), include]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 

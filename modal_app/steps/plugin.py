@@ -53,7 +53,7 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
             cache_datasets_in(this.attempt.path / DATASETS_CACHE)
         else:
             require_prepared(cfg)
-        datasets.disable_caching()  # a map over prepared rows would write its cache beside them
+        datasets.disable_caching()  # a map over prepared rows would write its cache next to them
 
     def pre_model_load(self, cfg: DictDefault) -> None:
         rank.current().clock.book("prepare")

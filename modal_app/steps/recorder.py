@@ -91,7 +91,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop = True
 
     def _stop_unanswered(self, args: Any, control: Any) -> None:
-        """Whoever has to answer may have been asked to stop, too. So it asks again when it is continued."""
+        """The process that has to answer may have been asked to stop, too. So the run asks again when it is
+        continued."""
         if self._rungs.unanswered:
             self._rungs.unanswered = False
             if self._agree_to_stop(args):

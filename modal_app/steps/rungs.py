@@ -52,7 +52,7 @@ class RungStops:
         self.answers: list[dict[str, Any]] = []
         """Of this attempt, for train.json."""
         self.unanswered = False
-        """Whether nobody has answered at this rung."""
+        """Whether no answer came at this rung."""
         self.stop: dict[str, Any] | None = None
         """Once the run is to stop: the facts of the outcome."""
 

@@ -1,7 +1,7 @@
 """Who works on a step: one exclusive lock per step folder, which ends with the process that holds it.
 
-The lock is flock's: it belongs to an open file, is shared with whoever holds a duplicate of its descriptor, and is
-freed by the kernel when the last of them dies, however they die. What the lock file says only names the holder.
+The lock is flock's: it belongs to an open file, is shared with every process that has a duplicate of its descriptor,
+and is freed by the kernel when the last of them dies, however they die. What the lock file says only names the holder.
 
 Forked children get no duplicate unless they are given one: a trainer's data loaders outlive it at times, and do not
 work on the step.

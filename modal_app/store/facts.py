@@ -85,7 +85,7 @@ class TrainFacts:
     """sha256 of its dataset's manifest.json."""
     eval_fingerprint: str | None = None
     no_row_losses: str | None = None
-    """Why there are no losses of each held-out row; null if there are, or if nobody knows."""
+    """Why there are no losses of each held-out row; null if there are, or if it is unknown."""
     out_of_memory_on: Memory | None = None
     """The memory that an allocation has exceeded; null if none has, or if the kernel has killed the process for it."""
     smaller_batch: Mapping[str, int] = field(default_factory=dict)

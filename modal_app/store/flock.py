@@ -1,5 +1,5 @@
-"""Locks on open files. One belongs to the open file: it is shared with whoever holds a duplicate of the descriptor, and
-ends with the last of them. Standard library."""
+"""Locks on open files. One belongs to the open file: it is shared with every process that has a duplicate of the
+descriptor, and ends with the last of them. Standard library."""
 
 from __future__ import annotations
 

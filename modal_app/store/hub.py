@@ -1,4 +1,5 @@
-"""What a step reads from the Hugging Face hub beside its datasets: models, tokenizers, adapters. Standard library.
+"""What a step reads from the Hugging Face hub in addition to its datasets: models, tokenizers, adapters. Standard
+library.
 
 The keyed config pins all of it: `revision_of_model` is the one commit at which Axolotl reads every model it names, and
 an adapter is `owner/name@commit`, since Axolotl itself would read the newest.

@@ -114,7 +114,7 @@ class StepFolder:
 
     @property
     def model(self) -> Path:
-        """Axolotl's output_dir: the adapter, and checkpoint-N folders beside it."""
+        """Axolotl's output_dir: the adapter, and checkpoint-N folders next to it."""
         return (self.files if self.scratch is None else self.scratch / DRAFT) / "model"
 
     def result_of(self, attempt: Attempt) -> Path:
@@ -136,7 +136,7 @@ class StepFolder:
 
     @property
     def removed(self) -> Path:
-        """removed.json: what the run has made was removed on request, and nobody has asked for it since."""
+        """removed.json: the run's results were removed on request, and have not been requested since."""
         return self.path / REMOVED
 
     @property
@@ -306,7 +306,7 @@ class Store:
 def after_key(run: str, own: str) -> str:
     """The key of a step that comes after a run, or is of a base model alone: the run's key and the step's own hash.
 
-    Its folder lies in the run's, so that whoever removes a run removes what was made of it.
+    Its folder lies in the run's, so that removing a run removes what was created from it.
     """
     return f"{run or BASE_MODEL_KEY}/{own}"
 

@@ -69,7 +69,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One unit of work, complete: whoever holds it needs nothing else but the store."""
+    """One unit of work, complete: a process that has it needs nothing else but the store."""
 
     kind: StepKind
     key: str
@@ -207,20 +207,20 @@ class Outcome:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the whole new one.
+    """Write a temporary file next to it, then rename: a reader sees the old file or the complete new one.
 
-    The name beside is drawn: two containers that share a Volume have the same process ids.
+    The temporary name is random: two containers that share a Volume may have the same process ids.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             # surrogateescape: of paths in another encoding
             file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError as error:  # a full disk
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise name_file(error, path) from error.__cause__
 
 

@@ -1,7 +1,7 @@
 """Who asked a worker to stop, and who killed it: stop.json in the folder of its attempt. Standard library.
 
-The first request lets a worker finish its step and save; the second kills it. Whoever kills says so first, so that
-nobody takes a killed run for one that ran out of memory.
+The first request lets a worker finish its step and save; the second kills it. A process that kills records it first, so
+that a killed run does not look like one that ran out of memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_asked(attempt: Attempt) -> bool:
 
 
 def killed_by(attempt: Attempt) -> str:
-    """Who has killed its worker; empty if nobody says so."""
+    """Who has killed its worker; empty if unknown."""
     return str(read_json(attempt.stop, lenient=True).get(KILLED, ""))
 
 

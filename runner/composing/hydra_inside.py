@@ -57,7 +57,7 @@ def is_about_a_plugin(error: Exception) -> bool:
 
 
 def values_of(override: Override) -> list[tuple[Any, str]]:
-    """Each value of a swept override, plain and in Hydra's grammar. shuffle() shuffles them anew at each call."""
+    """Each value of a swept override, plain and in Hydra's grammar. shuffle() shuffles them again at each call."""
     return [(Override._convert_value(one), Transformer.str(one)) for one in override.sweep_iterator()]
 
 

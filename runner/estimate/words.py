@@ -13,7 +13,7 @@ from runner.cost.types import Phases, Range
 from runner.estimate.types import PlanCost, RunCost, Saving
 
 WORTH_EXPLAINING_S = 60.0
-"""Of a shorter run, nobody asks what its time is spent on."""
+"""For a shorter run, the plan does not say what its time is spent on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def _of_run(one: RunCost) -> str:
 
 
 def _spent_on(one: RunCost) -> str:
-    """What the time is spent on, unless that is mostly training, or so little that nobody minds."""
+    """What the time is spent on, unless that is mostly training, or too little to matter."""
     assert one.prediction is not None
     phases, boot = one.prediction.phases, one.prediction.booting.likely
     every = phases.total + boot

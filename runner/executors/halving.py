@@ -32,7 +32,7 @@ class LocalSearch:
         return cls(store, rungs.search, FileEntries(entries_folder(store, rungs.search))) if rungs else None
 
     def note_end(self, step: Step, state: StepState) -> None:
-        """Of a step that nobody works on."""
+        """Of a step that no process works on."""
         if step.rungs is not None and state.outcome is not None:
             folder = self.store.folder(step.kind, step.key)
             note_end(self.entries, step, state.outcome, folder, self._known(step, state))

@@ -67,7 +67,7 @@ class ModalExecutor:
     prices: PriceTable | None = None
     """The prices where Modal names none. None: no dollars are shown."""
     notify: str | None = None
-    """The key of the secret that has the webhook's address. None: nobody is notified."""
+    """The key of the secret that has the webhook's address. None: no notices are sent."""
     budget: float | None = None
     """Dollars of the sweep."""
     further: bool = False

@@ -84,7 +84,7 @@ class ModalMirror:
         return not any(goes_on.values())
 
     def wait(self, seconds: float) -> None:
-        """Wait for so long, or until the last of the live calls has ended: then probably all have, and nobody waits in
+        """Wait for so long, or until the last of the live calls has ended: then probably all have, and no call waits in
         vain for the end of a sweep."""
         until = time.monotonic() + seconds
         with contextlib.suppress(*UNREACHED):

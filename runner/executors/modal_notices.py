@@ -65,7 +65,7 @@ def settle(store: Store, sweep: str, finished: Set[str] | None = None, patience_
     """Start what is due and was not sent, wait a moment for it, and return why something was not sent.
 
     For a sweep that has ended. `finished`: the keys of all finished runs of a search that is over. Nothing for one that
-    notifies nobody, or while Modal does not answer.
+    sends no notices, or while Modal does not answer.
     """
     if not (store.sweeps / sweep / SUBMISSION).exists():
         return []

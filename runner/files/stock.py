@@ -190,7 +190,7 @@ def _plans(files: Files) -> tuple[dict[str, Sequence[Mapping[str, str]]], list[s
 
 
 def _stopped_at_rungs(paths: Iterable[str]) -> dict[str, int]:
-    """By run: the last rung at which it has stopped, if nobody has said that it goes on from there. By the names of the
+    """By run: the last rung at which it has stopped, if no entry says that it goes on from there. By the names of the
     entries of searches alone."""
     said: dict[str, dict[str, int]] = {"stop": {}, "go": {}}
     for path in paths:

@@ -72,7 +72,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     first = best["runs"][:1] if best else []
     # A process that writes a report of what it has launched has ended it, though runs may stand at a rung.
     going_on = goes_on(store, sweep, [row.status for row in rows], but=os.getpid())
-    verdicts = () if going_on else verdicts_of(rows, EVAL_LOSS)  # watch gathers anew every few seconds
+    verdicts = () if going_on else verdicts_of(rows, EVAL_LOSS)  # watch gathers again every few seconds
     judged = settings_by_run(verdicts)
     winners = _starred(found_settings, judged)
     sets = answer_sets(store, names)

@@ -38,7 +38,7 @@ class RungReached:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has said yet if it goes on."""
+        """Whether it is not decided yet if it goes on."""
         return self.why is None and not self.was_stopped
 
     @property
