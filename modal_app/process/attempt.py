@@ -44,7 +44,7 @@ MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "l
 
 def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any] | None = None) -> Attempt:
     """Create the next attempt's folder, or take the one that `folder` is the draft of, and record who works there. The
-    caller has the step's lock. `asked`: the config that was asked for, if this attempt's is another one."""
+    caller has the step's lock. `asked`: the requested config, if this attempt's is another one."""
     attempt = folder.attempt(folder.drafted_by) if folder.drafted_by else _next_attempt(folder)
     folder.files.mkdir(parents=True, exist_ok=True)
     if not store.is_mounted:  # a cache Volume may hold no inputs

@@ -262,7 +262,7 @@ def _eval_fingerprint(rank: Rank) -> str | None:
 
 
 def _identity(rank: Rank) -> dict[str, Any]:
-    """What was asked, as run.json says it: the composed config and its inputs, in no order of words."""
+    """The request, as run.json has it: the composed config and its inputs, whatever the order of the words."""
     whole = read_json(rank.folder.identity)
     if not whole:
         axolotl = {**rank.step.config, "base_model": rank.step.base_model or rank.step.config.get("base_model")}

@@ -162,8 +162,8 @@ def _on_tasks(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[st
 
 
 def of_tasks(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the harness has said, as facts: of the tasks and groups that were asked for; what a group is made of stands
-    under `parts`. Raises StepFailed when there is nothing."""
+    """The results of the harness, as facts: for the requested tasks and groups; what a group is made of stands under
+    `parts`. Raises StepFailed when there is nothing."""
     how = asked_how(options)
     parts = {name for below in said["group_subtasks"].values() for name in below}
     metrics: dict[str, float] = {}
@@ -211,7 +211,7 @@ def judged_by(include: str | None) -> str:
 
 
 def asked_how(options: Mapping[str, Any]) -> str:
-    """What tells a task that is asked in another way than its own: its metrics are no values of the same name."""
+    """The options that distinguish a task from the same task without options: their metrics must not share a name."""
     words = [f"limit={options['limit']}"] if options.get("limit") is not None else []
     words += [f"fewshot={options['num_fewshot']}"] if options.get("num_fewshot") is not None else []
     words += [] if options.get("chat_template", True) else ["plain"]

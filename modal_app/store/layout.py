@@ -27,7 +27,7 @@ SEEN = "seen.json"
 """Beside it in a mirror: when somebody last looked, and whether everything had ended by then."""
 
 BASE_MODEL_KEY = "base"
-"""In the place of a run's key: what is asked of a base model alone."""
+"""In the place of a run's key: steps of a base model alone."""
 
 ANSWERS = "answers.jsonl"
 """In the folder of an infer step: a line per prompt."""
@@ -109,7 +109,7 @@ class StepFolder:
 
     @property
     def identity(self) -> Path:
-        """run.json: what was asked, and every part of the key."""
+        """run.json: the request, and every part of the key."""
         return self.path / "run.json"
 
     @property

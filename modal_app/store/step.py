@@ -49,7 +49,7 @@ class Tracking:
     name: str = ""
     tags: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
-    """What the sweep varies, under the names it was asked by."""
+    """The parameters that the sweep varies, under their names in the request."""
     commit: str = ""
     """Of the checkout that axosweep was started from; empty when it was none."""
     note: str = ""

@@ -49,7 +49,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     """Stop the workers of these runs, their datasets and their follow-up steps. With `sweep`, also the launchers of the
     sweep and of its follow-ups, and the follow-up steps that use the base model alone.
 
-    A worker that was asked to stop before, by whom it may be, is killed. Waits for all of them, however long it takes.
+    A worker that was already asked to stop, by any process, is killed. Waits for all of them, however long it takes.
     Returns how many workers there were, or 1 when there was only a launcher.
     """
     if is_mirror(store):

@@ -16,7 +16,7 @@ EVAL, TRAIN = "eval_loss", "loss"
 DIVERGED, FLAT, OVERFITS = "diverged", "flat", "overfits"
 
 HEALED = "healed"
-"""It was out of memory, and has another micro batch than the one that was asked for (on_oom=halve)."""
+"""It was out of memory, and has a smaller micro batch than requested (on_oom=halve)."""
 
 WORSE_BY = 1.5
 """A loss that ends above this many times its first value has diverged."""

@@ -12,7 +12,7 @@ from runner.errors import SweepError, did_you_mean
 from runner.request import SearchChoice, SearchMethod
 
 COUNTED = (SearchMethod.RANDOM, SearchMethod.TPE)
-"""The methods that have to be told how many points."""
+"""The methods that need the number of points."""
 HALVED = (SearchMethod.GRID, SearchMethod.RANDOM)
 """The methods that choose all points before the first run starts, so that runs can be compared at rungs."""
 

@@ -42,7 +42,7 @@ class PrintedPreflight:
     """The preflight in the output of `plan --json`. It names runs by their numbers."""
 
     schema_asked: bool
-    """Whether Axolotl's own schema was asked."""
+    """Whether Axolotl's own schema has checked the runs."""
     findings: tuple[PrintedFinding, ...]
     memory: tuple[tuple[PrintedMemory, ...], ...]
     """A list for each run, with one entry for each kind of card; empty for runs that are refused before their datasets
@@ -104,7 +104,7 @@ class Preflight:
         return together(found)
 
     def _ruled(self, number: int, run: RunFacts, wrong: tuple[Finding, ...]) -> tuple[Finding, ...]:
-        """What the rules find. They take half of a plan's time, and are asked again when its datasets are known."""
+        """What the rules find. They take half of a plan's time, and are checked again when its datasets are known."""
         known = self._by_rules.get(number)
         if known is None or known[0] != run.prepared:
             known = self._by_rules[number] = run.prepared, tuple(run_findings(run, wrong))

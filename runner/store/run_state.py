@@ -25,8 +25,8 @@ class RunStatus(StrEnum):
     STOPPED = "stopped"
     """It resumes when it is launched again."""
     AT_RUNG = "stopped at rung"
-    """Other runs of its search were better at a rung. It resumes if it is among the best later, or when it is asked for
-    in full."""
+    """Other runs of its search were better at a rung. It resumes if it is among the best later, or if its full training
+    is requested."""
     FAILED = "failed"
     LOST = "lost"
     """Its process ended without a result."""

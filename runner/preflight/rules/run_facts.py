@@ -43,7 +43,7 @@ class ListedDataset:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """All values in the config are of their types and in their ranges: rules are only asked when nothing else is wrong.
+    """All values in the config are of their types and in their ranges: rules are checked only if nothing else is wrong.
 
     The facts that take time to find are found when the first rule asks for them.
     """
