@@ -99,11 +99,10 @@ def bound_line(cost: PlanCost, request: Request) -> str:
     least = cost.least_dollars if cost.rungs else None
     left = request.budget - least.likely if least else 0.0
     rest = f"; if as few runs as possible go on from the rungs, about {money(left)} is not spent" if left > 0 else ""
-    shares = "; a run that stops at a rung leaves its share to no other run" if cost.rungs else ""
+    shares = "; the share of a run that stops at a rung goes to no other run" if cost.rungs else ""
     return (
-        f"budget  {money(request.budget)}, and for {attempt} one boot more, {money(boot)} at most: a run "
-        f"is stopped with a checkpoint when its share is spent{shares}; preparing is counted, but not stopped"
-        f"{unknown}{rest}"
+        f"budget  {money(request.budget)}, plus {money(boot)} at most for the boot of {attempt}. A run is stopped with "
+        f"a checkpoint when its share is spent{shares}; preparing is counted, but not stopped{unknown}{rest}"
     )
 
 

@@ -55,7 +55,7 @@ def test_a_plan_above_its_budget_is_refused_and_forced_it_is_stopped_when_its_sh
         assert (planned.returncode, refused.returncode, asks.returncode) == (2, 2, 2)
         assert "this may cost" in planned.stderr
         assert "this may cost" in refused.stderr
-        assert "one boot more" in planned.stdout
+        assert "for the boot of each attempt" in planned.stdout
         assert "there is no terminal to ask on: add --yes" in asks.stderr
         assert len(server.function_calls()) == calls
 

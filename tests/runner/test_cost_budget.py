@@ -67,7 +67,7 @@ def test_the_refusal_of_a_budget_says_that_runs_at_rungs_have_the_shares_of_full
         check_budget(halved, request(budget=8.0))
     with pytest.raises(SweepError, match=r"share is spent\.$"):
         check_budget(cost(3.0, 3.0, 3.0), request(budget=8.0))
-    assert "leaves its share to no other run" in bound_line(halved, request(budget=10.0))
+    assert "the share of a run that stops at a rung goes to no other run" in bound_line(halved, request(budget=10.0))
     assert "no other run" not in bound_line(cost(3.0), request(budget=10.0))
 
 
@@ -132,7 +132,7 @@ def test_where_one_estimate_is_unknown_all_have_equal_shares(store: Store) -> No
 
 def test_the_bound_is_told_with_the_boot_that_each_attempt_may_add() -> None:
     line = bound_line(cost(None), request(budget=4.0))
-    assert "$4.00, and for each attempt at a run one boot more, $18.00 at most" in line
+    assert "$4.00, plus $18.00 at most for the boot of each attempt at a run." in line
     assert "equal share" in line
 
 

@@ -151,8 +151,8 @@ def test_a_share_of_a_budget_is_as_large_as_if_its_run_booted_a_container(store:
     shares = [one.step.share.dollars for one in with_shares(planned, cost, request).runs if one.step.share]
     assert shares == pytest.approx([2.0, 6.0]), "the short run, too, may be the one that boots"
     line = bound_line(cost, request)
-    assert "for each attempt at a run that starts a container one boot more, $1.00 at most" in line
-    assert "for each attempt at a run one boot more" in bound_line(replace(cost, boots=0), request)
+    assert "plus $1.00 at most for the boot of each attempt at a run that starts a container." in line
+    assert "for the boot of each attempt at a run." in bound_line(replace(cost, boots=0), request)
 
 
 def test_a_run_that_waits_for_a_container_waits_for_no_boot() -> None:
