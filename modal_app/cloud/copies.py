@@ -80,9 +80,9 @@ class Copies:
         _copy_files(made, self.draft.files, [path.relative_to(made) for path in self._others()], progress)
 
     def _own(self) -> list[Path]:
-        """The complete checkpoints of this attempt, newest first: those of earlier ones are links."""
+        """The complete checkpoints of this attempt, newest first. The files of earlier ones are links."""
         found = reversed(checkpoints.all_checkpoints(self.written.model))
-        return [one for one in found if not one.is_symlink() and checkpoints.is_complete(one)]
+        return [one for one in found if not (one / checkpoints.MARKER).is_symlink() and checkpoints.is_complete(one)]
 
     def _others(self) -> list[Path]:
         made, model = self.written.done.parent, self.written.model

@@ -27,7 +27,8 @@ def begin(folder: StepFolder, number: int, scratch: Path) -> StepFolder:
     the draft that has come furthest, if there is one.
 
     That may belong to a container that is still running. So its files are copied, and its checkpoints, which are large,
-    are linked: nothing writes into a complete checkpoint. In `scratch` they are linked, too, for the worker.
+    are linked: nothing writes into a complete checkpoint. In `scratch` each of their files is linked, for the worker,
+    which removes a folder to make room, and no link to one.
     """
     source = max(_versions(folder), key=lambda one: (checkpoints.newest_step(one.model), one.drafted_by))
     draft, written = folder.draft_of(number), folder.draft_of(number, scratch)
@@ -41,9 +42,16 @@ def begin(folder: StepFolder, number: int, scratch: Path) -> StepFolder:
             draft.model.mkdir(exist_ok=True)
             link = draft.model / checkpoint.name
             link.symlink_to(relative_target(link.parent, checkpoint))
-            written.model.mkdir(exist_ok=True)
-            (written.model / checkpoint.name).symlink_to(checkpoint.resolve())
+            _link_files(checkpoint.resolve(), written.model / checkpoint.name)
     return written
+
+
+def _link_files(checkpoint: Path, place: Path) -> None:
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            link = place / path.relative_to(checkpoint)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
 
 
 def _small_files(folder: StepFolder) -> tuple[Path, ...]:

@@ -110,6 +110,19 @@ def test_a_checkpoint_that_the_trainer_removes_meanwhile_still_arrives_and_goes_
     assert work.names == ["checkpoint-20"]
 
 
+def test_a_checkpoint_of_an_earlier_attempt_is_linked_and_goes_like_an_own_one(work: Work, tmp_path: Path) -> None:
+    Copies(work.written).copy_checkpoint(work.save(10), anything)
+    second = Work(drafts.begin(work.written, 2, tmp_path / "scratch-2"))
+    copies = Copies(second.written)
+    assert checkpoints.newest_step(second.written.model) == 10
+    assert copies.waiting() == []
+    copies.copy_checkpoint(second.save(20), anything)
+    shutil.rmtree(second.written.model / "checkpoint-10", ignore_errors=True)  # as the trainer does
+    copies.remove_gone()
+    assert second.names == ["checkpoint-20"]
+    assert work.names == ["checkpoint-10"], "another container may resume from it"
+
+
 def test_a_copy_that_is_cut_off_leaves_the_checkpoint_before(work: Work) -> None:
     copies = Copies(work.written)
     copies.copy_checkpoint(work.save(10), anything)

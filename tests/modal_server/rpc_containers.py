@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from grpclib import GRPCError, Status
 from modal_proto import api_pb2
@@ -62,8 +63,10 @@ class ContainerResponder:
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest) -> api_pb2.VolumeCommitResponse:
         """Carries what was written to everyone; what others wrote needs a reload to be seen here."""
-        carried = await self._checkout(request.volume_id).commit()
-        await asyncio.sleep(carried / self._world.settings.commit_bytes_per_s)
+        checkout, rate = self._checkout(request.volume_id), self._world.settings.commit_bytes_per_s
+        if rate < math.inf:
+            await asyncio.sleep(await asyncio.to_thread(checkout.uncommitted_bytes) / rate)
+        await checkout.commit()
         return api_pb2.VolumeCommitResponse(skip_reload=not self._world.settings.reload_after_commit)
 
     async def VolumeReload(self, request: api_pb2.VolumeReloadRequest) -> None:

@@ -29,13 +29,18 @@ class Checkout:
     own: Manifest = field(default_factory=dict)
     seen: Manifest = field(default_factory=dict)
 
-    async def commit(self) -> int:
-        """Merge what this container changed: the last writer of a file wins. Returns how many bytes that were.
+    def uncommitted_bytes(self) -> int:
+        """Of the files that a commit would carry now."""
+        now = scan(self.path)
+        return sum(size_in(now.get(name)) for name in differences(self.own, now)[0])
+
+    async def commit(self) -> bool:
+        """Merge what this container changed: the last writer of a file wins. True when there was anything.
 
         The client also commits read-only mounts when a container ends: there is nothing to do.
         """
         if self.read_only:
-            return 0
+            return False
         async with self.volume.lock:
             return await asyncio.to_thread(self._commit)
 
@@ -44,7 +49,7 @@ class Checkout:
         async with self.volume.lock:
             await asyncio.to_thread(self._reload)
 
-    def _commit(self) -> int:
+    def _commit(self) -> bool:
         now = scan(self.path)
         changed, removed = differences(self.own, now)
         carry_over(self.path, self.volume.tree, changed, removed)
@@ -53,7 +58,7 @@ class Checkout:
         for name in removed:
             self.seen.pop(name, None)
         self.volume.commits += bool(changed or removed)
-        return sum(size_in(now.get(name)) for name in changed)
+        return bool(changed or removed)
 
     def _reload(self) -> None:
         dirty = {name for names in differences(self.own, scan(self.path)) for name in names}
