@@ -31,7 +31,7 @@ from runner.store.ledger import Event, Ledger, Record
 from runner.store.run_state import unbegun
 
 POLL_S = 2.0
-POLL_PER_STEP_S = 0.2
+POLL_PER_STEP_S = 0.08
 """Between two looks, unless a look takes longer: the more steps, the less often they are looked at."""
 AT_A_TIME = 8
 """Requests to Modal at the same time."""
@@ -212,7 +212,7 @@ def follow(
 ) -> None:
     """Look until everything has ended, calling `watch` after each look. `start_more`: whether it has started something
     when everything had ended."""
-    # A look makes several requests per step, and containers write news every ten seconds.
+    # A look asks of each call whether it has ended, and containers write news every ten seconds.
     pause = min(max(POLL_S, POLL_PER_STEP_S * len(steps)), TICK_S)
     began = time.monotonic()
     while not look_once(mirror, steps, ledger) or start_more():

@@ -142,6 +142,25 @@ def test_a_reload_that_is_refused_is_repeated(cloud: Callable[..., Cloud]) -> No
     assert here.outcomes == ["succeeded"]
 
 
+def test_a_call_that_nobody_disturbs_asks_modal_for_no_more_than_it_needs(cloud: Callable[..., Cloud]) -> None:
+    """Each request is waited for with a GPU."""
+    here = cloud({})
+    assert here.run() == "succeeded"
+    (task,) = here.server.tasks("train")
+    here.server.wait_until(lambda: all(one.ended_at for one in here.server.tasks()))
+    asked = here.server.counts(task.id)
+    assert {name: number for name, number in asked.items() if name.startswith(("Dict", "Volume"))} == {
+        "DictGetOrCreate": 1,
+        "DictGet": 1,  # nobody has claimed it
+        "DictContains": 1,  # nor cancelled it
+        "DictUpdate": 4,  # its claim, its attempt, which draft is published, how it has ended
+        "DictContents": 1,  # what waits for it
+        "VolumeGetOrCreate": 2,
+        "VolumeReload": 3,  # both before it begins, and the runs before it publishes
+        "VolumeCommit": 6,  # the attempt, the draft, its files moved, that it is done; both when the container ends
+    }
+
+
 def test_files_that_are_open_for_a_while_after_the_end_do_not_undo_it(cloud: Callable[..., Cloud]) -> None:
     here = cloud({"1": "linger@19"}, reload_after_commit=True)
     assert here.run() == "succeeded"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,3 +126,30 @@ def test_a_connection_that_is_lost_while_a_sweep_is_followed_ends_nothing(place:
     assert not place.look()
     assert not place.look()
     assert place.shows(Phase.RUNNING)
+
+
+def test_the_next_look_comes_when_the_last_call_has_ended(place: Place) -> None:
+    """Not seconds later: somebody waits for the end of the sweep."""
+    call = place.train.spawn("")
+    place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
+    assert not place.look()
+    threading.Timer(0.2, call.cancel).start()
+    began = time.monotonic()
+    place.mirror.wait(60)
+    assert time.monotonic() - began < 30
+    assert place.look()
+
+
+def test_a_run_that_waits_for_its_container_is_listed_once(place: Place) -> None:
+    """There is nothing new to copy until a container has begun it."""
+    call = place.train.spawn("")
+    place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
+    place.put("/runs/run/run.json", "{}")
+    listed = []
+    for begun in (False, False, True):
+        if begun:
+            place.claims.put(f"attempt/1/{STEP.name}", {"call": call.object_id})
+        place.server.forget_calls()
+        assert not place.look()
+        listed.append(sum('path: "runs/run"' in str(one.request) for one in place.server.calls("VolumeListFiles2")))
+    assert listed == [1, 0, 1]
