@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 
 import axosweep
 from runner.command import VERBS
@@ -22,6 +21,7 @@ from scripts.docs_site.markdown import plain
 from scripts.docs_site.reference.groups import shipped_project
 from scripts.docs_site.reference.keys import settings
 from scripts.json_schemas import PRINTED
+from tests.read_yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,8 +55,8 @@ def test_every_option_of_every_group_has_its_keys_and_its_file(pages: Mapping[st
 
 def test_every_key_outside_axolotls_config_is_on_one_of_the_two_pages(pages: Mapping[str, str]) -> None:
     both = pages["reference/keys.md"] + pages["reference/executors.md"]
-    config = yaml.safe_load((shipped_root() / CONF / "config.yaml").read_text(encoding="utf-8"))
-    modal = yaml.safe_load((shipped_root() / CONF / "executor/modal.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(shipped_root() / CONF / "config.yaml")
+    modal = read_yaml(shipped_root() / CONF / "executor/modal.yaml")
     for name in {*config} - {"defaults", "hydra", "executor"}:
         assert f"\n| `{name}` |" in both
     for name in (*(f"executor.{one}" for one in modal), *(f"executor.modal.{one}" for one in modal["modal"])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import runner
 TIMEOUT_S = 5.0
 
 
+@functools.cache
 def commit() -> str:
-    """The commit, with `-dirty` after it when tracked files differ from it; empty when this is not a checkout."""
+    """The commit, with `-dirty` after it when tracked files differ from it; empty when this is not a checkout.
+
+    Asked of git once: a process runs what it has loaded, whatever is committed later.
+    """
     root = Path(next(iter(runner.__path__))).resolve().parent
     if not (root / ".git").exists():  # installed, perhaps inside another checkout
         return ""

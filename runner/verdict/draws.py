@@ -12,6 +12,8 @@ from runner.verdict.judged import Floats
 BLOCK = 6_000_000
 """Counts that are in memory at a time: 48 MB. On a busy machine, the threads of a matrix product wait for each other,
 so few large products take less time than many small ones."""
+AT_A_TIME = 65_536
+"""Counts that are drawn by one call, which for a few documents takes longer than drawing them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,12 @@ def random_draws(
 
 def _counts(random: np.random.Generator, documents: int, number: int) -> Iterator[Floats]:
     block = np.empty((min(max(BLOCK // documents, 1), number), documents))
+    together = max(AT_A_TIME // documents, 1)
     for start in range(0, number, len(block)):
         counts = block[: number - start]
-        for draw in range(len(counts)):
-            counts[draw] = np.bincount(random.integers(0, documents, documents), minlength=documents)
+        for first in range(0, len(counts), together):
+            part = counts[first : first + together]
+            drawn = random.integers(0, documents, part.shape)
+            drawn += np.arange(0, part.size, documents)[:, None]  # each draw counts its documents in a place of its own
+            part[:] = np.bincount(drawn.ravel(), minlength=part.size).reshape(part.shape)
         yield counts

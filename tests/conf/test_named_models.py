@@ -22,6 +22,7 @@ from runner.estimate.types import Pool
 from runner.keys.identity import identify_run
 from runner.preflight.memory import memory_of, printed_memory
 from runner.types import Experiment
+from tests.read_yaml import read_yaml
 from tests.runner.builders import LOCK, plan
 
 MODELS = read_vocabulary().groups["model"]
@@ -104,7 +105,7 @@ def test_an_imported_config_has_the_same_answer(
 def test_a_name_next_to_another_models_options_has_the_same_answer(
     ask: Callable[..., Any], by_option: Mapping[str, Answer], folder: Path
 ) -> None:
-    names = [yaml.safe_load((folder / f"{option}.yml").read_text())["base_model"] for option in MODELS]
+    names = [read_yaml(folder / f"{option}.yml")["base_model"] for option in MODELS]
     shouted = ",".join(name if Path(name).exists() else name.upper() for name in names)
     asked = ask("-m", f"base_model={shouted}", *ASKED, *CONFIG, *SAME)
     assert dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True)) == by_option
@@ -136,7 +137,7 @@ def test_a_file_of_ones_own_describes_a_model_and_a_wrong_one_is_passed_over(
 ) -> None:
     own = folder / "own" / "model"
     own.mkdir(parents=True)
-    shape = yaml.safe_load((shipped_root() / "conf/model/qwen3_8b.yaml").read_text())["model"]
+    shape = read_yaml(shipped_root() / "conf/model/qwen3_8b.yaml")["model"]
     for number, changes in enumerate([{"layers": "many"}, {"layers": True}, {"strange": 1}, {"layers": 40}]):
         node = {"model": shape | {"base_model": "me/mine"} | changes}
         (own / f"own{number}.yaml").write_text("# @package _global_\n" + yaml.safe_dump(node))

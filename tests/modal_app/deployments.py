@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modal_app.cloud.settings import Deployment
+from tests.read_yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def shipped_node() -> dict[str, Any]:
     """The `executor.modal` node of conf/executor/modal.yaml."""
-    node: dict[str, Any] = yaml.safe_load((ROOT / "conf" / "executor" / "modal.yaml").read_text())["modal"]
+    node: dict[str, Any] = read_yaml(ROOT / "conf" / "executor" / "modal.yaml")["modal"]
     return node
 
 

@@ -21,14 +21,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modal_app.cloud.settings import Deployment
 from modal_app.store.facts import DataManifest
 from runner.config.known_names import facts_in
 from runner.config.shipped import shipped_root
 from runner.preflight.findings import Finding
 from runner.types import DatasetSize, ExecutorChoice, Experiment, Gpu, ModelFacts
+from tests.read_yaml import read_yaml
 from tests.runner.builders import experiment
 
 HERE = Path(__file__).resolve().parent
@@ -126,7 +125,7 @@ def read_cases(folder: str) -> list[Case]:
     cases = [
         Case(kind=kind, **one)
         for file in sorted((HERE / folder).glob("*.yaml"))
-        for kind, ones in yaml.safe_load(file.read_text(encoding="utf-8")).items()
+        for kind, ones in read_yaml(file).items()
         for one in ones
     ]
     names = [case.name for case in cases]
@@ -215,11 +214,11 @@ def _contains(text: str, piece: Any) -> bool:
 
 @cache
 def _facts(name: str) -> ModelFacts:
-    content = yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    content = read_yaml(shipped_root() / "conf" / "model" / f"{name}.yaml")
     return facts_in(content["model"])
 
 
 @cache
 def _on_modal() -> ExecutorChoice:
-    content = yaml.safe_load((shipped_root() / "conf" / "executor" / "modal.yaml").read_text(encoding="utf-8"))
+    content = read_yaml(shipped_root() / "conf" / "executor" / "modal.yaml")
     return ExecutorChoice("modal", warm=False, modal=Deployment.from_node(content["modal"]))

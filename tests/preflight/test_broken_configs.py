@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from modal_app.cloud.settings import Deployment
 from modal_app.store.facts import DataManifest
@@ -27,13 +26,14 @@ from runner.preflight.stage import Preflight
 from runner.request import Action, Request
 from runner.types import ExecutorChoice, Experiment, Gpu, ModelFacts
 from tests.preflight.sound_base import SOUND
+from tests.read_yaml import read_yaml
 from tests.runner.builders import experiment
 
 HERE = Path(__file__).resolve().parent
 
 
 def _modal_node() -> Mapping[str, Any]:
-    content = yaml.safe_load((shipped_root() / "conf" / "executor" / "modal.yaml").read_text())
+    content = read_yaml(shipped_root() / "conf" / "executor" / "modal.yaml")
     return dict(content["modal"])
 
 
@@ -45,7 +45,7 @@ BASE: Mapping[str, Any] = {
     "attn_implementation": "sdpa",
     "revision_of_model": "0" * 40,
 }
-BY_KIND: Mapping[str, list[Mapping[str, Any]]] = yaml.safe_load((HERE / "broken.yaml").read_text())
+BY_KIND: Mapping[str, list[Mapping[str, Any]]] = read_yaml(HERE / "broken.yaml")
 BROKEN = [one for ones in BY_KIND.values() for one in ones]
 CASES = [
     pytest.param(one, id=f"{kind}: {json.dumps(one['change'])} {one.get('gpu', '')}")
@@ -102,7 +102,7 @@ def _pinned(axolotl: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(name: str) -> ModelFacts:
-    content = yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())
+    content = read_yaml(shipped_root() / "conf" / "model" / f"{name}.yaml")
     return facts_in(content["model"])
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from modal_app.store.facts import DataManifest
 from runner.config.known_names import facts_in
@@ -20,15 +19,14 @@ from runner.preflight.rules.partners import AXOLOTL, PARTNERS, Partner
 from runner.preflight.rules.run_facts import RunFacts
 from runner.types import Gpu, ModelFacts
 from tests.preflight.sound_base import SOUND
+from tests.read_yaml import read_yaml
 from tests.runner.builders import experiment
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "rules.md"
 BY_NAME: Mapping[str, Rule] = {rule.__name__: rule for rule in RULES}
 CASES: Mapping[str, Mapping[str, list[Mapping[str, Any]]]] = {
-    rule: cases
-    for file in sorted((HERE / "rules").glob("*.yaml"))
-    for rule, cases in yaml.safe_load(file.read_text()).items()
+    rule: cases for file in sorted((HERE / "rules").glob("*.yaml")) for rule, cases in read_yaml(file).items()
 }
 
 
@@ -60,7 +58,7 @@ def _asked(case: Mapping[str, Any], place: Path) -> RunFacts:
 
 
 def _shipped(name: str) -> ModelFacts:
-    return facts_in(yaml.safe_load((shipped_root() / "conf" / "model" / f"{name}.yaml").read_text())["model"])
+    return facts_in(read_yaml(shipped_root() / "conf" / "model" / f"{name}.yaml")["model"])
 
 
 def _sources(rule: str, place: Path) -> list[str]:

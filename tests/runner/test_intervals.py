@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from runner.verdict.draws import Draws
+from runner.verdict.draws import Draws, random_draws
 from runner.verdict.intervals import document_degrees, draws_for, intervals, intervals_from, seed_noise
 from runner.verdict.judged import Floats, SettingLosses
 from tests.runner.synthetic_losses import Truth, losses_with
@@ -36,6 +36,15 @@ def test_other_draws_give_intervals_as_wide_within_a_twentieth(truth: Truth) -> 
     half, _ = widths(of, draws_of_scipy(of))
     pairs = np.triu_indices(len(of.settings), 1)
     np.testing.assert_allclose(((found.high - found.low) / 2)[pairs], half[pairs], rtol=0.05)
+
+
+@pytest.mark.parametrize(("documents", "number"), [(1, 4), (3, 500), (120, 2000), (70_000, 3)])
+def test_documents_are_the_same_however_many_draws_one_call_makes(documents: int, number: int) -> None:
+    """Or an interval would change with axosweep's version."""
+    draws = random_draws(documents, 2, seed_degrees=0, document_degrees=1.0, number=number, seed=5)
+    random = np.random.default_rng([5, 0])
+    one_by_one = [np.bincount(random.integers(0, documents, documents), minlength=documents) for _ in range(number)]
+    np.testing.assert_array_equal(np.concatenate([block.copy() for block in draws.counts()]), one_by_one)
 
 
 def test_without_noise_of_rows_the_intervals_are_tukeys() -> None:

@@ -2,7 +2,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import yaml
 
 from runner.config.gpus import GPUS
 from runner.config.shipped import shipped_root
@@ -10,11 +9,12 @@ from runner.errors import SweepError
 from runner.memory.choice import PEAK_TFLOPS, choose
 from runner.memory.estimate import Verdict
 from runner.memory.ladder import ZERO3
+from tests.read_yaml import read_yaml
 from tests.runner.memory_points import LLAMA_3B, LLAMA_8B, LLAMA_70B, model
 from tests.runner.test_memory import FULL, LORA
 
 LLAMA_1B = model(2048, 16, 32, 8, 64, 8192, 128256, tied=True)
-RATES: dict[str, float] = yaml.safe_load((shipped_root() / "conf/prices/modal.yaml").read_text(encoding="utf-8"))["gpu"]
+RATES: dict[str, float] = read_yaml(shipped_root() / "conf/prices/modal.yaml")["gpu"]
 ONE = {"micro_batch_size": 1, "sequence_len": 4096}
 QLORA = {"adapter": "qlora", "load_in_4bit": True}
 SHORT = {"max_steps": 20, "gradient_accumulation_steps": 1}
