@@ -109,7 +109,7 @@ class Axosweep:
         return replace(self, environment={**self.environment, **variables})
 
     def without_forks(self) -> Axosweep:
-        """The same place, and its trainers are started as a user's are, for tests that look at processes."""
+        """The same place, and its commands and trainers are started as a user's, for tests that look at processes."""
         return self.with_variables({BROKER: ""})
 
     def waiting(self) -> Axosweep:

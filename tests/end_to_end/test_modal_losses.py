@@ -20,7 +20,7 @@ from tests.modal_server.views import Spawned
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-WORDS = ("lora=r8", "data.limit=800", "num_epochs=2", "tracking=disabled")
+WORDS = ("lora=r8", "data.limit=400", "num_epochs=2", "tracking=disabled")
 Losses = dict[tuple[int, str], float]
 
 
@@ -116,7 +116,7 @@ def test_a_run_longer_than_its_time_limit_ends_in_the_losses_of_one_without(
     on_modal: Axosweep, server: ModalServer, undisturbed: Losses
 ) -> None:
     """The worker is frozen while it trains until the limit comes: so it comes then, however fast this machine is."""
-    limited = ("save_steps=25", "executor=modal", f"executor.modal.timeout_hours={60 / 3600}")
+    limited = ("save_steps=25", "executor=modal", f"executor.modal.timeout_hours={40 / 3600}")
     client, began = on_modal.start(*WORDS, *limited), time.time()
     wait_for_losses_of(server, on_modal.store, 1)
     worker = worker_of(server)

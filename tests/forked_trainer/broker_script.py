@@ -1,6 +1,7 @@
 """Passes a request for a trainer on to the process that has its imports: `broker_script NAME PYTHON < pipe`.
 
-Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's. A request of one of the first two
+Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's; one with the launcher's is for its
+command line, which has a process with its imports, too. A request of one of the first two
 environments starts such a process, which are those of most tests: on this machine, and in the containers of the local
 Modal. So does one of another environment that is seen for the second time. Requests before that, for another Python,
 and those beyond MOST environments are refused, and start a process as usual.
@@ -38,6 +39,8 @@ MADE_AT_IMPORT = ("TORCHINDUCTOR_CACHE_DIR",)
 """Folders that imports create, which are those of a container. They are looked up again when they are used."""
 Key = tuple[tuple[str, str], ...]
 """What the imports read of the environment."""
+COMMAND: Key = ()
+"""The imports of the launcher read nothing of it."""
 
 
 class Broker:
@@ -48,12 +51,19 @@ class Broker:
 
     def answer(self, line: socket.socket) -> None:
         request, _ = receive(line)
-        template = self._template(request["environment"]) if request["python"] == self._python else None
+        template = self._template(request["python"], request["environment"])
         line.sendall(READY if template else b"n")
         if template:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
-    def _template(self, environment: Mapping[str, str]) -> socket.socket | None:
+    def _template(self, python: str, environment: Mapping[str, str]) -> socket.socket | None:
+        if python == sys.executable:
+            if COMMAND not in self._templates:
+                self._templates[COMMAND] = _start("command", python, COMMAND)
+            return self._templates[COMMAND]
+        return self._trainer(environment) if python == self._python else None
+
+    def _trainer(self, environment: Mapping[str, str]) -> socket.socket | None:
         chosen = {name: environment[name] for name in NO_TELEMETRY if name in environment}
         environment = {name: value for name, value in environment.items() if name not in OF_A_FORK}
         if environment.get(MODULES) == SOURCES:
@@ -61,20 +71,20 @@ class Broker:
         key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU), **chosen}).items()))
         self._seen[key] += 1
         is_common = self._seen[key] > 1 or len(self._seen) <= AT_ONCE
-        if key not in self._templates and is_common and len(self._templates) < MOST:
-            self._templates[key] = _start(self._python, key)
+        if key not in self._templates and is_common and len(self._templates.keys() - {COMMAND}) < MOST:
+            self._templates[key] = _start("trainer", self._python, key)
         return self._templates.get(key)
 
 
-def _start(python: str, environment: Key) -> socket.socket:
+def _start(kind: str, python: str, environment: Key) -> socket.socket:
     """What its imports warn of is printed only if they fail: the log of a green run is quiet."""
     ours, theirs = socket.socketpair()
     variables = {name: value for name, value in environment if name not in MADE_AT_IMPORT}
     warned = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
     with theirs:
         template = subprocess.Popen(
-            [python, TEMPLATE, str(theirs.fileno()), " " * 1024],
-            env=variables, cwd="/", stdin=subprocess.DEVNULL, stderr=warned, pass_fds=[theirs.fileno()],
+            [python, TEMPLATE, kind, str(theirs.fileno()), " " * 1024],
+            env=variables or None, cwd="/", stdin=subprocess.DEVNULL, stderr=warned, pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
     threading.Thread(target=_print_if_failed, args=(template, warned), daemon=True).start()

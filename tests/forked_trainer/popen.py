@@ -33,6 +33,8 @@ PROGRAMS = (
 )  # fmt: skip
 """What is started as a fork: the trainer, and scripts for which Axolotl's imports are only a means."""
 RANK = "--rank"
+COMMAND = "tests/forked_trainer/command_script.py"
+"""The launcher's command line, started as a fork by processes that are told of a broker."""
 READY = b"y"
 LOST = b"-9"
 
@@ -59,7 +61,7 @@ class ForkingPopen(RealPopen):  # type: ignore[type-arg]
         (_, _, pass_fds, cwd, env, _, _, _, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite) = rest[:14]
         start_new_session = rest[19]
         pid = b""
-        if _is_trainer(words):
+        if _is_trainer(words) or _is_command(words, os.environ if env is None else env):
             streams = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
             request = describe(words, cwd, os.environ if env is None else env, start_new_session, pass_fds)
             if RANK not in words:
@@ -146,6 +148,13 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
 def _is_trainer(words: Sequence[Any]) -> bool:
     return (
         bool(_broker) and len(words) > 1 and os.fspath(words[1]).endswith(PROGRAMS) and sys.platform == "linux"
+    )  # fmt: skip
+
+
+def _is_command(words: Sequence[Any], environment: Any) -> bool:
+    return (
+        bool(_broker and environment.get(BROKER)) and len(words) > 1 and os.fspath(words[1]).endswith(COMMAND)
+        and sys.platform == "linux"
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""A process that has imported Axolotl, and forks into trainers: `template_script.py DESCRIPTOR PADDING`.
+"""A process that has imported Axolotl, and forks into trainers: `template_script.py trainer DESCRIPTOR PADDING`.
 
+Or one that has imported the launcher, and forks into its commands: `template_script.py command DESCRIPTOR PADDING`.
 DESCRIPTOR is a socket that brings a connection for each trainer; it ends with that socket, its trainers do not. PADDING
-leaves room for their command lines. It runs under the trainer's Python, with the environment that the imports read.
+leaves room for their command lines. It runs under their Python, with the environment that the imports read.
 """
 
 from __future__ import annotations
@@ -72,6 +73,12 @@ def import_everything() -> None:
     for name in RATING:
         importlib.import_module(name)
     gc.collect()
+    gc.freeze()
+
+
+def import_command() -> None:
+    """What a command imports at its start; the modules that it imports later read its environment."""
+    importlib.import_module("tests.command_imports")
     gc.freeze()
 
 
@@ -163,7 +170,6 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
         line.sendall(b"%d\n" % os.getpid())
         line.close()
     _open_streams()
-    popen.install(become)
     _run(request["words"][1:])
 
 
@@ -232,9 +238,11 @@ def _opened(descriptor: int, mode: str, errors: str = "strict") -> IO[Any]:
 def _run(words: list[str]) -> NoReturn:
     """As `python WORDS` does, but for its imports."""
     random.seed()
-    become_a_fresh_process()
-    for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
-        del sys.modules[name]
+    if is_trainer:
+        popen.install(become)
+        become_a_fresh_process()
+        for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
+            del sys.modules[name]
     sys.argv = words
     more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [os.path.dirname(words[0]), *map(os.path.abspath, more), *PATH]
@@ -253,8 +261,11 @@ def _run(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     sys.path[:] = PATH
-    connections = socket.socket(fileno=int(sys.argv[1]))
-    import_everything()
-    from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package anew
-
+    is_trainer = sys.argv[1] == "trainer"
+    connections = socket.socket(fileno=int(sys.argv[2]))
+    if is_trainer:
+        import_everything()
+        from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package anew
+    else:
+        import_command()
     serve(connections)
