@@ -19,7 +19,7 @@ from runner.types import Experiment, Run, RunResult
 from tests.runner.builders import finish, finish_run
 
 Config = Mapping[str, Any]
-Reached = Callable[[Config], float | None]
+LossOf = Callable[[Config], float | None]
 """The last loss on the held-out rows: NaN for a run that diverges, None for one that fails."""
 
 
@@ -28,7 +28,7 @@ class World:
     """Stands in for the launch of rounds."""
 
     store: Store
-    reached: Reached
+    reached: LossOf
     dies_after: float = math.inf
     """The runs after which the launcher is killed."""
     trained: list[str] = field(default_factory=list)

@@ -47,24 +47,24 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, HalvedSweep]
     return store, halved_sweep(store)
 
 
-Found = tuple[Store, HalvedSweep]
+StoredSweep = tuple[Store, HalvedSweep]
 
 
-def printed(found: Found, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def printed(found: StoredSweep, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     main([*words, "--store", str(found[0].root)])
     return capsys.readouterr().out
 
 
-def compared(found: Found, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+def compared(found: StoredSweep, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(printed(found, capsys, "compare", *words, "--json"))
     return told
 
 
-def rows_of(found: Found) -> dict[str, Row]:
+def rows_of(found: StoredSweep) -> dict[str, Row]:
     return {row.key: row for row in compare_sweep(found[0], found[1].id)}
 
 
-def test_what_a_run_has_reached_is_read_back(found: Found) -> None:
+def test_what_a_run_has_reached_is_read_back(found: StoredSweep) -> None:
     store, sweep = found
     (search,) = searches_of(store, sweep.id)
     by_key = search.reached
@@ -90,7 +90,7 @@ def test_of_several_searches_only_what_was_reached_at_the_steps_of_the_newest_is
     }
 
 
-def test_a_stopped_run_is_never_ranked_against_finished_ones(found: Found) -> None:
+def test_a_stopped_run_is_never_ranked_against_finished_ones(found: StoredSweep) -> None:
     _, sweep = found
     rows = rows_of(found)
     assert list(rows)[:3] == [sweep.winner.key, sweep.audited.key, sweep.promoted.key]
@@ -122,7 +122,7 @@ def test_a_stopped_run_is_not_judged_by_the_losses_that_it_has_so_far(tmp_path: 
 
 
 def test_the_table_has_a_column_for_each_rung_and_no_end_of_a_stopped_run(
-    found: Found, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    found: StoredSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     _, sweep = found
@@ -144,7 +144,7 @@ def test_the_table_has_a_column_for_each_rung_and_no_end_of_a_stopped_run(
     assert (cells[sweep.stopped.key]["why"], diverged["why"]) == ("3rd of 6", "diverged"), "the place now, not then"
 
 
-def test_rungs_at_different_steps_share_no_column(found: Found) -> None:
+def test_rungs_at_different_steps_share_no_column(found: StoredSweep) -> None:
     """Such as those of two sweeps, or of one whose rungs were changed."""
     _, sweep = found
     rows = rows_of(found)
@@ -157,14 +157,14 @@ def test_rungs_at_different_steps_share_no_column(found: Found) -> None:
     assert (stopped["rung.1.step.12"], stopped["rung.1.step.30"]) == ("", "0.9")
 
 
-def test_two_runs_that_were_compared_at_different_steps_have_no_difference(found: Found) -> None:
+def test_two_runs_that_were_compared_at_different_steps_have_no_difference(found: StoredSweep) -> None:
     store, sweep = found
     facts = {one.key: one for one in facts_of_sweep(store, sweep.id)}
     other = replace(facts[sweep.stopped.key], rungs=(RungReached(1, 30, 0.9, 1, 1),))
     assert pair_of([facts[sweep.winner.key], other], EVAL_LOSS).difference is None
 
 
-def test_csv_has_the_loss_and_the_place_at_each_rung(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_the_loss_and_the_place_at_each_rung(found: StoredSweep, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["key"]: row for row in csv.DictReader(io.StringIO(printed(found, capsys, "compare", "--csv")))}
     assert (rows[found[1].stopped.key]["rung.1"], rows[found[1].stopped.key]["rung.2"]) == ("1.3", "")
     stopped, promoted = rows[found[1].stopped.key], rows[found[1].promoted.key]
@@ -172,7 +172,9 @@ def test_csv_has_the_loss_and_the_place_at_each_rung(found: Found, capsys: pytes
     assert (promoted["place.1"], promoted["why.1"], promoted["place.2"]) == ("2", "top", "2")
 
 
-def test_json_says_what_was_saved_and_what_the_audit_found(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_says_what_was_saved_and_what_the_audit_found(
+    found: StoredSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, sweep = found
     (search,) = compared(found, capsys)["searches"]
     assert (search["runs"], search["stopped"], search["promoted"], search["waiting"]) == (6, 4, 1, 0)
@@ -183,7 +185,7 @@ def test_json_says_what_was_saved_and_what_the_audit_found(found: Found, capsys:
     }  # fmt: skip
 
 
-def test_a_part_of_a_search_says_nothing_of_the_whole(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_of_a_search_says_nothing_of_the_whole(found: StoredSweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert compared(found, capsys, "--where", "learning_rate<0.0004")["searches"] == []
 
 
@@ -260,7 +262,7 @@ def test_without_a_finished_audit_run_it_is_unknown_what_stopping_has_missed() -
 
 
 def test_two_runs_compare_at_the_last_rung_that_both_have_reached(
-    found: Found, capsys: pytest.CaptureFixture[str]
+    found: StoredSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, sweep = found
     pair = compared(found, capsys, sweep.winner.key, sweep.promoted.key)
@@ -272,7 +274,9 @@ def test_two_runs_compare_at_the_last_rung_that_both_have_reached(
     assert (pair["rung"], pair["difference"]) == (None, pytest.approx(0.5))
 
 
-def test_its_status_names_the_rung_wherever_a_status_is_shown(found: Found, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_status_names_the_rung_wherever_a_status_is_shown(
+    found: StoredSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, sweep = found
     assert f"{sweep.stopped.key}: stopped at rung 1" in printed(found, capsys, "ls", sweep.stopped.key)
     assert json.loads(printed(found, capsys, "ls", sweep.promoted.key, "--json"))["rung"] == 2
@@ -281,13 +285,13 @@ def test_its_status_names_the_rung_wherever_a_status_is_shown(found: Found, caps
     assert len(compared(found, capsys, "--where", "status=stopped at rung")["runs"]) == 4
 
 
-def test_what_needs_a_finished_run_names_the_way_to_finish_it(found: Found) -> None:
+def test_what_needs_a_finished_run_names_the_way_to_finish_it(found: StoredSweep) -> None:
     store, sweep = found
     with pytest.raises(SweepError, match=f"stopped at rung 1 of its search. `axosweep resume {sweep.stopped.key}`"):
         subjects([store], sweep.stopped.key)
 
 
-def test_the_live_view_says_where_each_run_has_stopped(found: Found) -> None:
+def test_the_live_view_says_where_each_run_has_stopped(found: StoredSweep) -> None:
     store, sweep = found
     facts = facts_of_sweep(store, sweep.id)
     headway = headway_of_sweep(store, sweep.id, facts, now=2000.0)
@@ -344,7 +348,7 @@ def test_a_run_at_a_rung_is_described_in_a_few_words(
     assert rung_words(status, RungReached(1, 12, 1.0, 3, 7, why, was_stopped)) == words
 
 
-def test_a_stopped_run_is_synced_as_finished_with_its_rung(found: Found) -> None:
+def test_a_stopped_run_is_synced_as_finished_with_its_rung(found: StoredSweep) -> None:
     store, sweep = found
     record = TrackingRecord("id", sweep.id)
     synced = {row.key: local_run(store, row, record, sweep.id, None) for row in rows_of(found).values()}
