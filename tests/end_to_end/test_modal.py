@@ -57,9 +57,10 @@ def swept(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Swep
     return Swept(here, done.stdout, tasks, here.json("compare"))
 
 
-def losses(told: Mapping[str, Any]) -> dict[int, tuple[float, float]]:
-    """By rank, since a key names the Python of its trainer, and this machine's may be another than Modal's."""
-    return {row["params"]["lora_r"]: (row["first"], row["final"]) for row in told["runs"]}
+def losses(told: Mapping[str, Any], store: Store) -> dict[int, Any]:
+    """By rank, since a key names the Python of its trainer, and this machine's may be another than Modal's: those of
+    the table, and all that were logged."""
+    return {row["params"]["lora_r"]: (row["first"], row["final"], curve(store, row["key"])) for row in told["runs"]}
 
 
 def machine_rate(record: Mapping[str, Any]) -> float:
@@ -69,17 +70,20 @@ def machine_rate(record: Mapping[str, Any]) -> float:
     return float(cores * TABLE["cpu"] + memory_gib * TABLE["memory"])
 
 
-def curve(axosweep: Axosweep, key: str) -> dict[int, dict[str, float]]:
+def mirror_of(axosweep: Axosweep) -> Store:
+    return Store(axosweep.store.root / "modal")
+
+
+def curve(store: Store, key: str) -> dict[int, dict[str, float]]:
     """The losses that were logged at each step."""
     named = ("loss", "eval_loss", "grad_norm", "learning_rate")
-    return {step: {name: line[name] for name in named if name in line} for step, line in logged(axosweep, key).items()}
+    return {step: {name: line[name] for name in named if name in line} for step, line in logged(store, key).items()}
 
 
-def logged(axosweep: Axosweep, key: str) -> dict[int, dict[str, float]]:
+def logged(store: Store, key: str) -> dict[int, dict[str, float]]:
     """What was logged at each step."""
-    mirror = Store(axosweep.store.root / "modal")
     lines: dict[int, dict[str, float]] = {}
-    for text in mirror.folder(StepKind.TRAIN, key).metrics.read_text().splitlines():
+    for text in store.folder(StepKind.TRAIN, key).metrics.read_text().splitlines():
         line = json.loads(text)
         lines.setdefault(line["step"], {}).update(line)
     return lines
@@ -89,7 +93,9 @@ def test_a_sweep_on_modal_ends_in_the_table_that_it_has_here(
     swept: Swept, server: ModalServer, axosweep: Axosweep
 ) -> None:
     assert axosweep.run(*WORDS).returncode == 0
-    assert losses(swept.told) == losses(axosweep.json("compare"))
+    there = losses(swept.told, mirror_of(swept.here))
+    assert there == losses(axosweep.json("compare"), axosweep.store)
+    assert all(len(logged) > 5 for _, _, logged in there.values())
     assert [record["ended_because"] for record in container_records(server, "runs/*")] == ["", ""]
     assert swept.tasks == {"preprocess": 1, "train": 1}, "one container has trained both runs"
     assert not server.unknown_calls()
@@ -102,7 +108,7 @@ def test_its_mirror_has_the_losses_of_each_held_out_row_and_what_the_rows_are(sw
     rows = [*where["better"], *where["worse"]]
     assert rows
     assert all(row["text"][-1]["trained"] for row in rows)
-    mirror = Store(swept.here.store.root / "modal")
+    mirror = mirror_of(swept.here)
     assert all(mirror.folder(StepKind.TRAIN, row["key"]).losses_before.exists() for row in told["runs"])
 
 
@@ -162,7 +168,7 @@ def test_attached_to_from_elsewhere_it_is_the_same_sweep_at_the_same_cost(
     attached = elsewhere.run("attach", swept.told["sweep"])
     assert attached.returncode == 0, attached.stderr
     again = elsewhere.json("compare")
-    assert losses(again) == losses(swept.told)
+    assert losses(again, mirror_of(elsewhere)) == losses(swept.told, mirror_of(swept.here))
     assert again["cost"] == swept.told["cost"]
     assert [row["dollars"] for row in again["runs"]] == [row["dollars"] for row in swept.told["runs"]]
 
@@ -183,7 +189,7 @@ def test_a_run_there_goes_on_from_a_checkpoint_of_another_one(swept: Swept, serv
     words = ("lora=r8", *OF_A_RUN, "executor=modal", f"from={before['key']}@5", "learning_rate=0.001")
     (after,) = swept.here.json(*words)["runs"]
     assert after["status"] == "succeeded", after["message"]
-    earlier, later = (logged(swept.here, run["key"]) for run in (before, after))
+    earlier, later = (logged(mirror_of(swept.here), run["key"]) for run in (before, after))
     assert min(later) == 5, "what it begins with is evaluated"
     assert later[6]["loss"] == earlier[6]["loss"], "the same weights, the same rows"
     for step in range(6, 11):
@@ -202,8 +208,8 @@ def test_a_run_that_stops_at_a_rung_and_goes_on_has_the_losses_of_one_that_nobod
     rows = here.json("compare")["runs"]
     assert sorted(row["status"] for row in rows) == ["stopped at rung", "succeeded"]
     (stopped,) = [row["key"] for row in rows if row["status"] != "succeeded"]
-    assert max(logged(here, stopped)) == 3
+    assert max(logged(mirror_of(here), stopped)) == 3
     resumed = here.run("resume", stopped, "--yes")
     assert resumed.returncode == 0, resumed.stderr
     for row in here.json("compare")["runs"]:
-        assert curve(here, row["key"]) == curve(swept.here, row["key"])
+        assert curve(mirror_of(here), row["key"]) == curve(mirror_of(swept.here), row["key"])

@@ -35,7 +35,7 @@ REASONS = {
     "container": "",
 }
 """What is done to a container, and why it takes no further run, in its own words: one that is killed has none."""
-CLEAN = ("harmless", "clean-1", "clean-2", "clean-3", "clean-4", "clean-5")
+CLEAN = ("harmless", "linger", "clean-1", "clean-2", "clean-3", "clean-4")
 CONTAINERS = 4
 NVIDIA_SMI = Path(__file__).with_name("nvidia_smi_stand_in")
 
@@ -90,7 +90,7 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs() -> Iterator[Runs]:
-    doom = {f"{run}/1": f"{run}@5" for run in (*REASONS, "harmless")} | {"unstopped/1": "file@5"}
+    doom = {f"{run}/1": f"{run}@5" for run in (*REASONS, "harmless", "linger")} | {"unstopped/1": "file@5"}
     doom |= {f"{run}/1": "idle@5" for run in ("preempted", "twice")}
     with pytest.MonkeyPatch.context() as patch, clouds(patch) as cloud:
         here = cloud(doom, reused=True, files={"/usr/local/bin/nvidia-smi": NVIDIA_SMI})
@@ -126,6 +126,7 @@ def test_a_run_that_was_out_of_memory_has_failed_and_is_not_tried_again(runs: Ru
 
 def test_a_container_goes_on_after_a_run_that_has_left_nothing(runs: Runs) -> None:
     assert runs.containers[runs.container_of("harmless")][-1] != "harmless/1"
+    assert runs.why_ended("linger", runs.container_of("linger")) == "", "what it had left was gone in a moment"
 
 
 def test_a_container_whose_end_modal_did_not_hear_of_refuses_its_next_call_which_another_one_does(runs: Runs) -> None:
