@@ -24,13 +24,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("shared-machine")
 
 LONGEST = (
-    "test_sweeps.py", "test_train.py", "test_commands_of_documents.py", "test_work.py", "test_modal_losses.py",
-    "test_kills.py", "test_rungs.py", "test_modal_rungs.py", "test_searches.py", "test_evaluate.py",
-    "test_modal_killed.py", "test_report_page.py", "test_modal.py",
-    "test_wandb.py", "test_modal_after.py", "test_fast_compose.py", "test_modal_hub.py", "test_plain_axolotl.py",
-    "test_serve.py", "test_merge.py",
+    "test_work.py", "test_train.py", "test_sweeps.py", "test_searches.py", "test_modal_losses.py",
+    "test_commands_of_documents.py", "test_modal_killed.py", "test_report_page.py", "test_wandb.py", "test_kills.py",
+    "test_modal_after.py", "test_modal_hub.py", "test_evaluate.py", "test_own_data.py", "test_serve.py",
+    "test_modal_costs.py", "test_fast_compose.py", "test_next_hydra.py", "test_rungs.py", "test_modal.py",
+    "test_attention.py", "test_modal_cancel.py", "test_modal_budget.py", "test_plain_axolotl.py",
+    "test_first_launch.py", "test_modal_gpus.py", "test_modal_rungs.py",
 )  # fmt: skip
-"""By `--durations`, the longest first."""
+"""By `--durations`, the longest first; but not two at the start that wait for the same sweep to be trained."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,8 +92,8 @@ def _logging_as_before() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: tests that talk to processes and servers wait a quarter of their time."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two processes more than there are cores: tests that talk to processes and servers wait for half of their time."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(wrapper=True)

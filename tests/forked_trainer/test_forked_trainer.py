@@ -1,4 +1,5 @@
-"""The tests' trainers are forks: such a process is what `subprocess` would have started, but for its imports."""
+"""Trainers and commands of the tests are forks: such a process is what `subprocess` would have started, but for its
+imports."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,12 +21,17 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(popen.__file__).with_name("inherited_script.py")
 
 
+TRAINER = "modal_app/run.py"
+
+
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("program") / "modal_app" / "run.py"
-    path.parent.mkdir()
-    shutil.copy(SCRIPT, path)
-    return path
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the script has the names of what is started as a fork."""
+    folder = tmp_path_factory.mktemp("programs")
+    for name in (TRAINER, popen.COMMAND):
+        (folder / name).parent.mkdir(parents=True)
+        shutil.copy(SCRIPT, folder / name)
+    return folder
 
 
 def answer(
@@ -32,9 +39,10 @@ def answer(
 ) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
     variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/"}
+    python = str(trainer_environment.find()) if program.match(TRAINER) else sys.executable
     process = kind(
-        [str(trainer_environment.find()), str(program), "worker", *words], text=True, cwd=folder, env=variables,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, pass_fds=[passed],
+        [python, str(program), "worker", *words], text=True, cwd=folder, env=variables, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, start_new_session=True, pass_fds=[passed],
     )  # fmt: skip
     os.close(passed)
     os.close(other)
@@ -42,21 +50,27 @@ def answer(
     return process.returncode, json.loads(printed)
 
 
-@pytest.mark.parametrize("words", [(), ("ranks",)], ids=["a worker", "a rank, which is a child of its worker"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [(TRAINER, ()), (TRAINER, ("ranks",)), (popen.COMMAND, ())],
+    ids=["a worker", "a rank, which is a child of its worker", "a command"],
+)
 def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
-    program: Path, tmp_path: Path, words: tuple[str, ...]
+    programs: Path, tmp_path: Path, name: str, words: tuple[str, ...]
 ) -> None:
+    program = programs / name
     answer(program, tmp_path, popen.ForkingPopen)  # the first of an environment may be a process of its own
     code, forked = answer(program, tmp_path, popen.ForkingPopen, *words)
     expected_code, expected = answer(program, tmp_path, popen.RealPopen, *words)
     assert forked["is a child"] == bool(words)
     assert (forked.pop("imported"), expected.pop("imported")) == (True, False)
     assert code == expected_code
-    for name, value in expected.items():
-        assert forked[name] == value, name
+    for one, value in expected.items():
+        assert forked[one] == value, one
 
 
-def test_a_fork_is_signalled_and_waited_for_like_a_child(program: Path, tmp_path: Path) -> None:
+def test_a_fork_is_signalled_and_waited_for_like_a_child(programs: Path, tmp_path: Path) -> None:
+    program = programs / TRAINER
     answer(program, tmp_path, popen.ForkingPopen)
     process = popen.ForkingPopen(
         [str(trainer_environment.find()), str(program), "worker"], stdin=subprocess.PIPE, cwd=tmp_path,
