@@ -188,8 +188,8 @@ class Copier:
         for checkpoint in waiting:
             copies.copy_checkpoint(checkpoint, self._in_time)
         copies.copy_others(self._in_time)
-        copies.remove_gone()
         write_atomically(copies.draft.done, copies.written.done.read_text(encoding="utf-8"))
+        copies.remove_gone(finished=True)
 
     def _in_time(self, left: int) -> None:
         if not self._fits(left):
@@ -201,7 +201,7 @@ class Copier:
 
 def _cut_off(outcome: Outcome, copies: Copies) -> Outcome:
     """There was no time to copy what the worker has left: an earlier checkpoint counts."""
-    step = checkpoints.newest_step(copies.draft.model)
+    step = checkpoints.newest_to_resume(copies.draft.model)
     where = f"it goes on from step {step}" if step else "it starts over"
     message = f"{outcome.message or 'asked to stop'}, but there was no time to copy what was saved last: {where}"
     return replace(outcome, status=OutcomeStatus.STOPPED, reason=None, message=message)

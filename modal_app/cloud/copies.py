@@ -65,10 +65,13 @@ class Copies:
         self._copied[checkpoint.name] = completed_at
         return True
 
-    def remove_gone(self) -> None:
-        """Remove the checkpoints from the Volume that the worker has removed. Not before newer ones are there."""
+    def remove_gone(self, *, finished: bool = False) -> None:
+        """Remove the checkpoints from the Volume that the worker has removed. Unless it has finished, the newest one
+        that the run could go on from stays: the Trainer makes room before the one that follows is complete."""
+        kept = 0 if finished else checkpoints.newest_to_resume(self.draft.model)
         for checkpoint in checkpoints.all_checkpoints(self.draft.model):
-            if not os.path.lexists(self.written.model / checkpoint.name):
+            is_gone = not os.path.lexists(self.written.model / checkpoint.name)
+            if is_gone and checkpoints.step_number(checkpoint) != kept:
                 _remove(checkpoint)
 
     def other_bytes(self) -> int:

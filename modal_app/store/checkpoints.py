@@ -97,6 +97,12 @@ def newest_step(model: Path) -> int:
     return step_number(complete[-1]) if complete else 0
 
 
+def newest_to_resume(model: Path) -> int:
+    """The same of those that a run can go on from, as far as `set_aside_unusable` knows without reading them."""
+    usable = [one for one in all_checkpoints(model) if is_complete(one) and not _is_at_its_end(one)]
+    return step_number(usable[-1]) if usable else 0
+
+
 def remove_all(model: Path) -> None:
     """For a run that starts over."""
     for checkpoint in all_checkpoints(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -48,9 +49,10 @@ class Work:
         self.commits.append(self.names)
         time.sleep(self.commit_s)
 
-    def save(self, step: int, size: int = SIZE) -> Path:
+    def save(self, step: int, size: int = SIZE, *, last: int = 100) -> Path:
         checkpoint = self.written.model / f"checkpoint-{step}"
         (checkpoint / "global_step").mkdir(parents=True)
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": last}))
         (checkpoint / "global_step" / "state").write_bytes(bytes([step]) * size)
         (checkpoint / "rng").write_text(str(step))
         checkpoints.mark_complete(checkpoint, {})
@@ -121,6 +123,31 @@ def test_a_checkpoint_of_an_earlier_attempt_is_linked_and_goes_like_an_own_one(w
     copies.remove_gone()
     assert second.names == ["checkpoint-20"]
     assert work.names == ["checkpoint-10"], "another container may resume from it"
+
+
+def test_the_checkpoint_before_stays_until_the_next_one_is_complete_though_the_trainer_has_removed_it(
+    work: Work,
+) -> None:
+    copies = Copies(work.written)
+    copies.copy_checkpoint(work.save(10), anything)
+    (work.written.model / "checkpoint-20").mkdir()  # with save_total_limit=1: the marker is still to come
+    shutil.rmtree(work.written.model / "checkpoint-10")
+    assert not copies.newest_waits()
+    copies.remove_gone()
+    assert work.names == ["checkpoint-10"]
+
+
+def test_a_run_whose_last_checkpoint_is_at_its_end_still_has_one_to_go_on_from(work: Work) -> None:
+    copies = Copies(work.written)
+    copies.copy_checkpoint(work.save(10, last=20), anything)
+    copies.copy_checkpoint(work.save(20, last=20), anything)
+    shutil.rmtree(work.written.model / "checkpoint-10")
+    copies.remove_gone()
+    assert work.names == ["checkpoint-10", "checkpoint-20"], "the weights are not on the Volume yet"
+    work.end(OutcomeStatus.SUCCEEDED)
+    with Copier(work.commit).copying(work.written):
+        pass
+    assert work.names == ["checkpoint-20"]
 
 
 def test_a_copy_that_is_cut_off_leaves_the_checkpoint_before(work: Work) -> None:
