@@ -54,6 +54,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         check_inputs(self._rank.step, self._rank.store)  # the model is loaded now
         self._began = time.monotonic()
         self._resumed_from = state.global_step
+        self._find_best_checkpoint(args, state)
         apply_training_patches(self._trainer, self._unlogged_at(state.global_step))
         if 0 < state.max_steps <= state.global_step:
             raise StepFailed(
@@ -84,6 +85,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if not (last or self._stopped):
             self._rungs.after_step(args, state, control)
             self._stop_unanswered(args, control)
+
+    def _find_best_checkpoint(self, args: Any, state: Any) -> None:
+        """A checkpoint names the best one by its path in the attempt that saved it, and on Modal each attempt has a
+        folder of its own. The Trainer forgets one that is not there, and would store the last weights instead."""
+        best = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.best_global_step}"
+        is_own = (state.best_global_step or 0) > (self._rank.origin_step or 0)
+        if state.best_model_checkpoint is None and is_own and best.is_dir():
+            state.best_model_checkpoint = str(best)
 
     def _stop(self, control: Any) -> None:
         self._stopped = self._rank.to_be_continued = True

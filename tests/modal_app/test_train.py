@@ -16,10 +16,12 @@ import pytest
 
 from modal_app.held_out.held_out import HeldOut
 from modal_app.process.threads import with_threads
+from modal_app.store.checkpoints import mark_complete
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
 from tests.forked_trainer.popen import BROKER
+from tests.modal_app.conftest import BEST
 from tests.modal_app.rows import read_rows, trainers_loss
 from tests.modal_app.steps import (
     CONFIG,
@@ -114,6 +116,26 @@ def test_the_rows_are_those_of_the_best_weights_if_these_are_stored(store: Store
     assert best < max(told)
     assert (rows.about.step, rows.about.eval_loss) == (best, told[best])
     assert not folder.losses_best.exists()
+
+
+def test_a_run_that_goes_on_in_another_folder_stores_its_best_weights(warm: Warm, store: Store, overshot: Step) -> None:
+    """On Modal, each attempt has its own. This one stops early, before it saves anything."""
+    step = train_step("elsewhere", **BEST | {"max_steps": 60, "save_steps": 40, "early_stopping_patience": 1})
+    source, model = (store.folder(StepKind.TRAIN, key).model for key in (overshot.key, step.key))
+    for number in (10, 15):
+        shutil.copytree(source / f"checkpoint-{number}", model / f"checkpoint-{number}")
+    state = model / "checkpoint-15" / "trainer_state.json"
+    known = json.loads(state.read_text())
+    assert known["best_global_step"] == 10
+    elsewhere = {"best_model_checkpoint": "of/an/earlier/attempt/checkpoint-10", "save_steps": 40}
+    callbacks = {"EarlyStoppingCallback": {"args": {"early_stopping_patience": 1}, "attributes": {}}}
+    state.write_text(json.dumps({**known, **elsewhere, "stateful_callbacks": known["stateful_callbacks"] | callbacks}))
+    mark_complete(state.parent, {})
+    assert warm.run(step) == 0, outcome(store, step).message
+    facts = outcome(store, step).facts
+    assert (facts["resumed_from"], facts["step"], facts["early_stopped"]) == (15, 20, True)
+    weights = "adapter_model.safetensors"
+    assert (model / weights).read_bytes() == (source / "checkpoint-10" / weights).read_bytes()
 
 
 def test_a_fresh_process_gives_the_losses_of_a_fork(trainer: Path, store: Store, plain: Step) -> None:
