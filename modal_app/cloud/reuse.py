@@ -21,7 +21,7 @@ from modal_app.cloud import meter, scratch, traces, volumes
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.job import CACHE_MOUNT, RUNS_MOUNT, Job
 from modal_app.cloud.traces import Places, State
-from modal_app.store.layout import SCRATCH
+from modal_app.store.durable import SCRATCH
 from modal_app.store.step import OutcomeStatus
 
 SETTLE_S, SETTLE_POLL_S = 5.0, 0.1

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from modal_app.store.layout import SCRATCH
+from modal_app.store.durable import SCRATCH
 from modal_app.store.step import Step
 
 TEMPORARY = {

@@ -224,6 +224,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                     "no_row_losses": self._rank.no_row_losses,
                 }
             ),
+            durable=self._ended or not self._rank.store.is_mounted,  # no step waits for a Volume
         )
 
 

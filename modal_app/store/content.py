@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from modal_app.store.durable import flush
+
 
 @dataclass(frozen=True, slots=True)
 class FileState:
@@ -55,7 +57,7 @@ def file_sha256(path: Path) -> str:
 def flushed_sha256(path: Path) -> str:
     """The same, once the bytes are on the disk: what a marker or a manifest lists must outlast a power cut."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        flush(file.fileno(), path)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -65,7 +67,7 @@ def flush_folders(folder: Path) -> None:
         descriptor = os.open(name, os.O_RDONLY)
         try:
             with contextlib.suppress(OSError):  # not every file system can do it
-                os.fsync(descriptor)
+                flush(descriptor, Path(name))
         finally:
             os.close(descriptor)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from modal_app.store.layout import SCRATCH
+from modal_app.store.durable import SCRATCH
 from modal_app.store.out_of_memory import chain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

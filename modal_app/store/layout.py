@@ -8,9 +8,6 @@ from pathlib import Path
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 
 ATTEMPT_PREFIX = "attempt-"
-SCRATCH = Path("/scratch")
-"""On the own disk of a container on Modal: a folder per attempt, which is removed with it."""
-
 DRAFT = "draft"
 """In the folder of an attempt on Modal: the step's files, until they are published."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from modal_app.store.durable import flush
 from modal_app.store.own_data import OwnData, entries, is_stored, own_data_of
 from modal_app.store.rungs import Rungs
 
@@ -206,8 +206,9 @@ class Outcome:
         return cls.of(json.loads(text))
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a temporary file next to it, then rename: a reader sees the old file or the complete new one.
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a temporary file next to it, then rename: a reader sees the old file or the complete new one. `durable`:
+    and wait until it is on the disk.
 
     The temporary name is random: two containers that share a Volume may have the same process ids.
     """
@@ -217,7 +218,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             # surrogateescape: of paths in another encoding
             file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                flush(file.fileno(), path)
         temporary.replace(path)
     except OSError as error:  # a full disk
         temporary.unlink(missing_ok=True)
