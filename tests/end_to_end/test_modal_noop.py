@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.layout import Store
+from runner.store.ledger import Event
 from tests.end_to_end.axosweep import Axosweep, kill
-from tests.end_to_end.on_modal import ON_GPUS, beside, finish, local_modal, machine, statuses
+from tests.end_to_end.on_modal import ON_GPUS, beside, finish, local_modal, machine, recorded, statuses
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
 from tests.webhook_server import PATH, serve_webhook
@@ -43,8 +44,9 @@ def test_a_sweep_over_gpus_that_nobody_has_and_with_a_long_config_ends_in_its_ta
 def test_a_log_is_followed_from_before_the_run_begins_to_its_end(alone: Axosweep) -> None:
     with local_modal(noop_settings(preprocess_s=1.0, train_s=2.0)) as server:
         on_modal = beside(alone, server, alone.store)
+        before = recorded(on_modal, Event.STARTED)
         client = on_modal.start("lora=r8", *ON_GPUS)
-        server.wait_until(lambda: server.function_calls("preprocess"), 30)
+        server.wait_until(lambda: recorded(on_modal, Event.STARTED) > before, 30)
         kill(client.pid)
         client.communicate()
         (run,) = (on_modal.store.root / "modal" / "runs").iterdir()
