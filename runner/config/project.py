@@ -5,6 +5,7 @@ Hydra creates its plugins without arguments, so the folders of a command line ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,8 +72,8 @@ class Project:
         """Every config file that counts, by its path below its conf folder."""
         found: dict[Path, Path] = {}
         for folder in self.conf:
-            for file in sorted(folder.rglob("*.yaml")):
-                found.setdefault(file.relative_to(folder), file)
+            for name in _yaml_files(folder):
+                found.setdefault(Path(name), folder / name)
         return found
 
     def sweep_files(self) -> dict[str, Path]:
@@ -175,6 +176,16 @@ def _is_foreign(folder: Path) -> bool:
         return True
     defaults = content.get("defaults") if isinstance(content, dict) else None
     return not (isinstance(defaults, list) and OUR_SWEEPER in defaults)
+
+
+def _yaml_files(folder: Path) -> list[str]:
+    """Their paths below the folder, in order. A command needs this list four times: pathlib's takes three times as
+    long."""
+    found = []
+    for place, _, files in os.walk(folder):
+        below = os.path.relpath(place, folder)
+        found += [file if below == "." else f"{below}/{file}" for file in files if file.endswith(".yaml")]
+    return sorted(found, key=lambda name: name.split("/"))
 
 
 def _distinct(folders: list[Path]) -> tuple[Path, ...]:

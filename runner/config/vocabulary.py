@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +48,47 @@ class Vocabulary:
 def read_vocabulary(project: Project | None = None) -> Vocabulary:
     """From the files of conf/ and sweeps/: a user's own, and the shipped ones."""
     project = current_project() if project is None else project
-    files = project.config_files()
-    contents = {path: content for path, file in files.items() if (content := _content(path, file)) is not None}
+    read = _vocabulary(_seen(project.config_files()), _seen(project.sweep_files()))
+    return replace(read, fields=axolotl_fields(), bases=project.bases)
+
+
+Seen = tuple[tuple[str, str, tuple[int, int]], ...]
+"""Files as they are now: what each is known by, where it is, and what differs once it has changed."""
+
+
+def _seen(files: Mapping[Any, Path]) -> Seen:
+    return tuple((str(name), str(file), _stamp(file)) for name, file in files.items())
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    seen = file.stat()
+    return seen.st_mtime_ns, seen.st_size
+
+
+@functools.lru_cache(maxsize=16)
+def _vocabulary(config_files: Seen, sweep_files: Seen) -> Vocabulary:
+    """Cached, since a command reads the vocabulary of ninety files twice."""
+    files = {Path(path): Path(file) for path, file, _ in config_files}
+    contents = {
+        Path(path): content
+        for path, file, stamp in config_files
+        if (content := _content_as_of(Path(path), Path(file), stamp)) is not None
+    }
     nodes: dict[str, Any] = {}
     for content in contents.values():
         _merge(nodes, content)
     for name in ("hydra", AXOLOTL, MODEL_FACTS, DATASET_FACTS):
         nodes.pop(name, None)
-    sweeps, chosen = project.sweep_files(), _chosen(files[Path(ROOT_CONFIG)])
+    chosen = _chosen(files[Path(ROOT_CONFIG)])
     writers = {path.parent for path, content in contents.items() if AXOLOTL in content}
     writing = [group for group in chosen if Path(group) in writers]
     return Vocabulary(
-        groups={**_groups(files), SWEEPS: _sorted(sweeps)},
+        groups={**_groups(files), SWEEPS: _sorted(name for name, _, _ in sweep_files)},
         chosen=chosen,
         nodes=nodes,
         fields=axolotl_fields(),
-        pure_sweeps=frozenset(name for name, file in sweeps.items() if _only_axes_as_of(file, _stamp(file))),
+        pure_sweeps=frozenset(name for name, file, stamp in sweep_files if _only_axes_as_of(Path(file), stamp)),
         recipes=tuple(group for group in writing if chosen[group] and group not in (BASE_OPTION, EXPERIMENT)),
-        bases=project.bases,
         read=frozenset({*contents.get(Path(ROOT_CONFIG), {}), *({*chosen} - {*writing, BASE_OPTION, EXPERIMENT})}),
     )
 
@@ -78,19 +101,9 @@ def _groups(files: Iterable[Path]) -> dict[str, tuple[str, ...]]:
     return {group: _sorted(options[group]) for group in sorted(options)}
 
 
-def _content(path: Path, file: Path) -> Mapping[str, Any] | None:
-    """What a config file adds to a composed config. None for one that cannot be read, which is reported when used."""
-    return _content_as_of(path, file, _stamp(file))
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    seen = file.stat()
-    return seen.st_mtime_ns, seen.st_size
-
-
 @functools.cache
 def _content_as_of(path: Path, file: Path, stamp: tuple[int, int]) -> Mapping[str, Any] | None:
-    """Cached, since a command reads the vocabulary of ninety files twice."""
+    """What a config file adds to a composed config. None for one that cannot be read, which is reported when used."""
     try:
         package, content = _read(path, file)
     except (SweepError, UnicodeDecodeError):

@@ -42,7 +42,14 @@ FREE_GB = 12
 
 def lock_hash() -> str:
     """Hex sha256 of the trainer's lock, which represents the versions of all packages that train."""
-    return hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()
+    seen = LOCK_FILE.stat()
+    return _sha256_as_of(LOCK_FILE, seen.st_mtime_ns, seen.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _sha256_as_of(file: Path, changed: int, size: int) -> str:
+    """Cached, since each run and dataset of a sweep is identified by it."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def identity(deployment: Deployment | None) -> str:

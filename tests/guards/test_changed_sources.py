@@ -29,7 +29,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """By file: what is named anew once it has changed."""
     copy = tmp_path_factory.mktemp("program")
     for package in ("modal_app", "runner"):
-        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, copy / package)  # with their bytecode, which knows the times that are copied
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("changed_sources.py"), copy],
         env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=False,
