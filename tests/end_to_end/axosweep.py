@@ -30,6 +30,8 @@ from tests.runner.fake_trainer import make_trainer
 
 COMMAND = Path(__file__).parents[1] / "forked_trainer" / "command_script.py"
 TIMEOUT_S = 600.0
+A_STEP_S, A_SAVE_S = 0.01, 0.001
+"""Less than a step takes, and than a part of a save."""
 WAITS_S = 120.0
 """A preloaded trainer that waits: longer than tests of others take between two of its own."""
 
@@ -173,12 +175,12 @@ def _content_trainer() -> Path:
     return make_trainer(folder / "trainer")
 
 
-def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Poll fast enough to land inside a save."""
+def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S, pause_s: float = A_STEP_S) -> None:
+    """Poll often enough to land between two steps, or inside a save. Each look takes CPU from what is waited for."""
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.001)
+        time.sleep(pause_s)
 
 
 def kill(pid: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import Axosweep, held_by, kill, wait_until
+from tests.end_to_end.axosweep import A_SAVE_S, A_STEP_S, Axosweep, held_by, kill, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def mid_save(folder: Path) -> bool:
 
 
 Moment = Callable[[Axosweep], int | None]
-FIRST = "before preprocessing"
+FIRST, MID_SAVE = "before preprocessing", "in the middle of a save"
 MOMENTS: dict[str, Moment] = {
     FIRST: lambda axosweep: axosweep.preloaded() if axosweep.has_a_sweep() else None,
     "during preprocessing": preprocessing,
@@ -84,10 +84,13 @@ MOMENTS: dict[str, Moment] = {
     "in the middle of a step": lambda axosweep: next(
         (pid for folder, pid in training(axosweep) if steps(folder) >= 7), None
     ),
-    "in the middle of a save": lambda axosweep: next(
-        (pid for folder, pid in training(axosweep) if mid_save(folder)), None
-    ),
+    MID_SAVE: lambda axosweep: next((pid for folder, pid in training(axosweep) if mid_save(folder)), None),
 }
+
+
+def pause_s(moment: str) -> float:
+    """Before another look whether it has come."""
+    return A_SAVE_S if moment == MID_SAVE else A_STEP_S
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -100,7 +103,7 @@ def test_a_killed_trainer_is_told_of_and_finished_later(place: Axosweep, left_al
         victims.extend([pid] if pid else [])
         return bool(victims)
 
-    wait_until(caught, moment)
+    wait_until(caught, moment, pause_s=pause_s(moment))
     kill(victims[0])
     said, _ = launcher.communicate(timeout=300)
     # Steps that a preloaded trainer has not begun are submitted to another one.
@@ -116,7 +119,7 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
     place: Axosweep, left_alone: LeftAlone, moment: str
 ) -> None:
     launcher = place.start(*WORDS)
-    wait_until(lambda: MOMENTS[moment](place) is not None, moment)
+    wait_until(lambda: MOMENTS[moment](place) is not None, moment, pause_s=pause_s(moment))
     kill(launcher.pid)
     launcher.wait()
     before = alive(place)  # a run that is submitted may begin, and one that trains may end, while compare looks
