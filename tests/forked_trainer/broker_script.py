@@ -24,6 +24,7 @@ from typing import IO
 from modal_app.process.attempt import NO_TELEMETRY, base_environment
 from modal_app.store.step import Device
 from modal_app.warm.context import MODULES, import_environment
+from tests.forked_trainer.popen import COMMAND as COMMAND_SCRIPT
 from tests.forked_trainer.popen import READY, receive
 
 TEMPLATE = Path(__file__).with_name("template_script.py")
@@ -51,13 +52,15 @@ class Broker:
 
     def answer(self, line: socket.socket) -> None:
         request, _ = receive(line)
-        template = self._template(request["python"], request["environment"])
+        template = self._template(request["python"], request["program"], request["environment"])
         line.sendall(READY if template else b"n")
         if template:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
-    def _template(self, python: str, environment: Mapping[str, str]) -> socket.socket | None:
+    def _template(self, python: str, program: str, environment: Mapping[str, str]) -> socket.socket | None:
         if python == sys.executable:
+            if not program.endswith(COMMAND_SCRIPT):
+                return None  # a worker of the tests, in a container whose Python this is
             if COMMAND not in self._templates:
                 self._templates[COMMAND] = _start("command", python, COMMAND)
             return self._templates[COMMAND]
