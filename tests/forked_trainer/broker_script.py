@@ -58,8 +58,10 @@ class Broker:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
     def _template(self, python: str, program: str, environment: Mapping[str, str]) -> socket.socket | None:
-        """None for another program of the launcher's Python, such as a worker that does nothing."""
-        if python == sys.executable and program.endswith(COMMAND_PROGRAM):
+        """None for another program of the launcher's Python, such as a worker of the tests."""
+        if python == sys.executable:
+            if not program.endswith(COMMAND_PROGRAM):
+                return None
             if COMMAND not in self._templates:
                 self._templates[COMMAND] = _start("command", python, COMMAND)
             return self._templates[COMMAND]

@@ -174,7 +174,7 @@ def _connect(request: dict[str, Any], descriptors: Sequence[int]) -> socket.sock
     line = socket.socket(socket.AF_UNIX)
     with contextlib.suppress(OSError):
         line.connect(f"\0{_broker}")
-        python, program = request["words"][:2]
+        python, program = map(os.fspath, request["words"][:2])
         send(line, {"python": python, "program": program, "environment": request["environment"]})
         if line.recv(1) == READY:
             send(line, request, descriptors)
