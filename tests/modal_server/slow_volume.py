@@ -3,6 +3,7 @@ and the server each commit."""
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import subprocess
 from functools import cache
@@ -34,6 +35,8 @@ def slow_volumes(bytes_per_s: float) -> dict[str, Any]:
 
 @cache
 def _library() -> Path:
-    library = Path(mkdtemp(prefix="slow-volume-")) / "slow_volume.so"
+    folder = mkdtemp(prefix="slow-volume-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    library = Path(folder) / "slow_volume.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, _SOURCE, "-ldl"], check=True)
     return library
