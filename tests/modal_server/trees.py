@@ -81,23 +81,33 @@ def carry_over(source: Path, target: Path, changed: Iterable[str], removed: Iter
 
 def place(source: Path, target: Path, *, link: bool = False) -> None:
     """Copy one entry. A file is replaced by renaming, so that whoever holds the old one keeps it unchanged."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir() and not source.is_symlink():
-        if target.is_symlink() or target.is_file():
+    ours, theirs = _mode(target), os.lstat(source).st_mode
+    if ours is None:
+        os.makedirs(target.parent, exist_ok=True)
+    if stat.S_ISDIR(theirs):
+        if ours is not None and not stat.S_ISDIR(ours):
             target.unlink()
         target.mkdir(exist_ok=True)
         return
-    if target.is_dir() and not target.is_symlink():
+    if ours is not None and stat.S_ISDIR(ours):
         shutil.rmtree(target)
     partial = target.with_name(target.name[:200] + _PARTIAL)
     partial.unlink(missing_ok=True)
-    if source.is_symlink():
+    if stat.S_ISLNK(theirs):
         partial.symlink_to(os.readlink(source))
     elif link:
         os.link(source, partial)
     else:
         shutil.copy2(source, partial)
     os.replace(partial, target)
+
+
+def _mode(path: Path) -> int | None:
+    """None if it is not there."""
+    try:
+        return os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
 
 
 def copy_tree(source: Path, target: Path, *, link: bool) -> None:

@@ -61,16 +61,18 @@ class Checkout:
         return bool(changed or removed)
 
     def _reload(self) -> None:
-        dirty = {name for names in differences(self.own, scan(self.path)) for name in names}
         committed = scan(self.volume.tree)
-        changed, removed = (
-            [name for name in names if name not in dirty] for names in differences(self.seen, committed)
-        )
+        changed, removed = (self._clean(names) for names in differences(self.seen, committed))
         carry_over(self.volume.tree, self.path, changed, removed)
         self.own |= stamps(self.path, changed)
         for name in removed:
             self.own.pop(name, None)
         self.seen = committed
+
+    def _clean(self, names: list[str]) -> list[str]:
+        """Those that this container has not changed since its last commit."""
+        here = stamps(self.path, names)
+        return [name for name in names if here.get(name) == self.own.get(name)]
 
 
 @dataclass(slots=True)
