@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.hydra_inside import CachingLoader, copied, plain
@@ -152,16 +152,20 @@ class Composer:
         return self.described(self._loader.load_sweep_config(self._master, list(job)), number)
 
     def described(self, config: DictConfig, number: int) -> ComposedJob:
-        """A config that Hydra has composed, as the job with this number."""
+        """A config that Hydra has composed, as the job with this number. Hydra's own node is taken out of it, unless
+        configs are kept."""
         with open_dict(config), read_write(config.hydra):  # Hydra 1.4 makes read-only what it starts a sweep with
             config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)
         choices, sets = self._configs.facts(config)
-        job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        kept = config if self._keep else None
+        job = copied(config) if self._keep else config
+        with open_dict(job):
+            job.pop("hydra")
         try:
-            return ComposedJob(plain(job, resolve=True), choices, sets, None, config if self._keep else None)
+            return ComposedJob(plain(job, resolve=True), choices, sets, None, kept)
         except OmegaConfBaseException as error:
-            return ComposedJob(plain(job, resolve=False), choices, sets, error, config if self._keep else None)
+            return ComposedJob(plain(job, resolve=False), choices, sets, error, kept)
 
     def _parse(self, text: str) -> JobOverride:
         known = self._parsed.get(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from modal_app.halving import halve
 from modal_app.halving.choose import all_are_in, audited_of, is_audited, who_goes_on
@@ -264,7 +264,7 @@ def test_the_standard_error_is_that_of_a_ratio_over_groups_of_documents() -> Non
 
     difference, counted = np.array(one.nll) - np.array(other.nll), tokens > 0
     values = difference[counted] - difference.sum() / tokens.sum() * tokens[counted]
-    assert found == pytest.approx(stats.sem(values) * counted.sum() / tokens.sum(), rel=1e-9)
+    assert found == pytest.approx(scipy.stats.sem(values) * counted.sum() / tokens.sum(), rel=1e-9)
     drawn = random.integers(0, 64, (4000, 64))
     bootstrapped = (difference[drawn].sum(axis=1) / tokens[drawn].sum(axis=1)).std()
     assert found == pytest.approx(bootstrapped, rel=0.1)
@@ -274,7 +274,7 @@ def test_a_run_within_one_standard_error_of_the_cut_goes_on() -> None:
     random = np.random.default_rng(6)
     tokens, losses, noise = np.full(64, 20), random.normal(2.0, 0.3, 64), random.normal(0.0, 0.1, 64)
     noise -= noise.mean()
-    error = float(stats.sem(noise))
+    error = float(scipy.stats.sem(noise))
     best = _of_documents(losses - 1, tokens)
     entries = of_terms(dict.fromkeys(OTHERS[:4]), margin=True)
     asked = [best, *(_of_documents(losses - 1 + noise + far * error, tokens) for far in (0.9, 1.1, 0.99))]

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from runner.verdict.draws import Draws, random_draws
 from runner.verdict.intervals import document_degrees, draws_for, intervals, intervals_from, seed_noise
@@ -52,7 +52,7 @@ def test_without_noise_of_rows_the_intervals_are_tukeys() -> None:
     found = intervals(of)
     assert found.seeds is not None
     assert found.seeds.degrees == 10
-    assert found.q == pytest.approx(stats.studentized_range.ppf(0.95, 5, 10) / np.sqrt(2), rel=0.02)
+    assert found.q == pytest.approx(scipy.stats.studentized_range.ppf(0.95, 5, 10) / np.sqrt(2), rel=0.02)
 
 
 def test_two_settings_with_equally_long_documents_have_students_interval() -> None:
@@ -60,7 +60,7 @@ def test_two_settings_with_equally_long_documents_have_students_interval() -> No
     nll = (np.ones((1, 12)), 1 + 0.1 * random.standard_normal((1, 12)))
     of = SettingLosses(("a", "b"), (("a0",), ("b0",)), nll, np.ones(12), np.arange(12), documents_known=False)
     found = intervals(of)
-    test = stats.ttest_1samp((nll[1] - nll[0])[0], 0).confidence_interval(0.95)
+    test = scipy.stats.ttest_1samp((nll[1] - nll[0])[0], 0).confidence_interval(0.95)
     assert document_degrees(of) == pytest.approx(11)
     assert (found.low[1, 0], found.high[1, 0]) == pytest.approx((test.low, test.high), abs=0.006)
 
@@ -137,7 +137,7 @@ def widths(of: SettingLosses, draws: Draws) -> tuple[Floats, Floats]:
     off = {
         (i, j): np.sqrt(n / (n - 1)) * (counts @ (mean[i] - mean[j]) / (counts @ of.tokens) - d[i, j]) for i, j in pairs
     }
-    se = {pair: stats.tstd(off[pair]) for pair in pairs}
+    se = {pair: scipy.stats.tstd(off[pair]) for pair in pairs}
     means = [runs.sum(axis=1) / of.tokens.sum() for runs in of.nll]
     nu = sum(by_seed) - len(by_seed)
     s2 = sum(((one - one.mean()) ** 2).sum() for one in means) / nu if nu >= 4 else 0.0
@@ -173,10 +173,10 @@ def rows_part(of: SettingLosses) -> float:
 def draws_of_scipy(of: SettingLosses) -> Draws:
     n, nu, number = of.documents, int(of.seeds.sum()) - len(of.settings), 10_000
     random = np.random.default_rng(11)
-    counts = stats.multinomial(n, np.full(n, 1 / n)).rvs(number, random_state=random).astype(float)
+    counts = scipy.stats.multinomial(n, np.full(n, 1 / n)).rvs(number, random_state=random).astype(float)
     return Draws(
         counts=lambda: iter([counts]),
-        normal=stats.norm.rvs(size=(number, len(of.settings)), random_state=random),
-        chi_square=stats.chi2(max(nu, 1)).rvs(number, random_state=random),
-        documents_chi_square=stats.chi2(document_degrees(of)).rvs(number, random_state=random),
+        normal=scipy.stats.norm.rvs(size=(number, len(of.settings)), random_state=random),
+        chi_square=scipy.stats.chi2(max(nu, 1)).rvs(number, random_state=random),
+        documents_chi_square=scipy.stats.chi2(document_degrees(of)).rvs(number, random_state=random),
     )
