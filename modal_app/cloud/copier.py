@@ -19,9 +19,10 @@ from pathlib import Path
 
 from modal_app.cloud.copies import Copies, size_of
 from modal_app.store import checkpoints
+from modal_app.store.full_disk import full_disk
 from modal_app.store.layout import StepFolder
 from modal_app.store.state import read_outcome
-from modal_app.store.step import Outcome, OutcomeStatus, write_atomically
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, write_atomically
 
 POLL_S = 2.0
 LEAVE_S = 27.0
@@ -84,7 +85,7 @@ class Copier:
         """Copy while the block runs, in which the worker writes this draft, and then what is left of it. Without a
         draft, only commit.
 
-        Raises an OSError if the Volume does not take what a worker has left that ended by itself.
+        Raises an OSError if the Volume does not take what a worker has left that ended by itself, unless it is full.
         """
         pool = ThreadPoolExecutor(1, "copier")
         work = pool.submit(self._work, Copies(written) if written else None)
@@ -168,18 +169,26 @@ class Copier:
     def _finish(self, copies: Copies) -> None:
         """Copy what is left; then, how the attempt has ended."""
         outcome = read_outcome(copies.written.result_of(copies.attempt))
+        try:
+            outcome = self._copy_rest(outcome, copies)
+        except OSError as error:
+            outcome = _not_taken(outcome, error, copies)
+        if outcome is not None:  # otherwise it was killed
+            write_atomically(copies.attempt.result, outcome.to_json())
+
+    def _copy_rest(self, outcome: Outcome | None, copies: Copies) -> Outcome | None:
+        """Returns how the attempt has ended by what is on the Volume."""
         if outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED:
             try:
                 self._copy_result(copies)
             except NoTime:
                 self._copy_checkpoints(copies)
-                outcome = _cut_off(outcome, copies)
-        else:
-            self._copy_checkpoints(copies)
-            if outcome is not None and outcome.status is not OutcomeStatus.FAILED and copies.newest_waits():
-                outcome = _cut_off(outcome, copies)
-        if outcome is not None:  # otherwise it was killed
-            write_atomically(copies.attempt.result, outcome.to_json())
+                return _cut_off(outcome, copies)
+            return outcome
+        self._copy_checkpoints(copies)
+        if outcome is not None and outcome.status is not OutcomeStatus.FAILED and copies.newest_waits():
+            return _cut_off(outcome, copies)
+        return outcome
 
     def _copy_result(self, copies: Copies) -> None:
         """Raises NoTime."""
@@ -204,4 +213,16 @@ def _cut_off(outcome: Outcome, copies: Copies) -> Outcome:
     step = checkpoints.newest_to_resume(copies.draft.model)
     where = f"it goes on from step {step}" if step else "it starts over"
     message = f"{outcome.message or 'asked to stop'}, but there was no time to copy what was saved last: {where}"
-    return replace(outcome, status=OutcomeStatus.STOPPED, reason=None, message=message)
+    return replace(outcome, status=OutcomeStatus.STOPPED, message=message)
+
+
+def _not_taken(outcome: Outcome | None, error: OSError, copies: Copies) -> Outcome | None:
+    """The Volume has not taken what the worker has left. A full one is the end of a run, as a full disk is. Raises any
+    other error, unless the attempt is lost anyway: another container may get past it."""
+    if outcome is None or outcome.status is OutcomeStatus.FAILED:
+        print(f"A checkpoint could not be copied to the Volume: {error}", flush=True)
+        return outcome
+    full = full_disk(error, [copies.draft.files])
+    if not full:
+        raise error
+    return replace(outcome, status=OutcomeStatus.FAILED, reason=FailureReason.DISK, message=full)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from modal_app.store import checkpoints
 from modal_app.store.layout import Attempt, StepFolder
+from modal_app.store.step import name_file
 
 BLOCK = 8 * 2**20
 Progress = Callable[[int], None]
@@ -136,19 +137,34 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _copy_files(source: Path, target: Path, names: Sequence[Path], progress: Progress) -> None:
+    """Leaves none of the files if not all can be copied: on a full Volume, how the attempt has ended needs room."""
     left = sum((source / name).stat().st_size for name in names)
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        with (source / name).open("rb", buffering=0) as read, (target / name).open("wb", buffering=0) as written:
-            while True:
-                progress(left)
-                block = read.read(BLOCK)
-                if not block:
-                    break
-                rest = memoryview(block)
-                while rest:
+    try:
+        for name in names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            left = _copy_file(source / name, target / name, left, progress)
+    except BaseException:
+        for name in names:
+            with contextlib.suppress(OSError):
+                (target / name).unlink()
+        raise
+
+
+def _copy_file(source: Path, target: Path, left: int, progress: Progress) -> int:
+    """Returns how many bytes are left."""
+    with source.open("rb", buffering=0) as read, target.open("wb", buffering=0) as written:
+        while True:
+            progress(left)
+            block = read.read(BLOCK)
+            if not block:
+                return left
+            rest = memoryview(block)
+            while rest:
+                try:
                     rest = rest[written.write(rest) :]
-                left -= len(block)
+                except OSError as error:
+                    raise name_file(error, target) from None
+            left -= len(block)
 
 
 def _remove(path: Path) -> None:

@@ -17,9 +17,10 @@ from modal_app.cloud import drafts
 from modal_app.cloud.copier import Copier
 from modal_app.cloud.copies import Copies
 from modal_app.store import checkpoints
+from modal_app.store.full_disk import FREE_SOME
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.state import read_outcome
-from modal_app.store.step import Outcome, OutcomeStatus, StepKind
+from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, StepKind
 
 SIZE = 1000
 
@@ -58,8 +59,8 @@ class Work:
         checkpoints.mark_complete(checkpoint, {})
         return checkpoint
 
-    def end(self, status: OutcomeStatus) -> None:
-        outcome = Outcome(status, 1, 0.0, 1.0, message=str(status)).to_json()
+    def end(self, status: OutcomeStatus, reason: FailureReason | None = None) -> None:
+        outcome = Outcome(status, 1, 0.0, 1.0, reason, message=str(status)).to_json()
         if status is OutcomeStatus.SUCCEEDED:
             self.written.done.write_text(outcome)
         self.written.result_of(self.written.attempt(1)).write_text(outcome)
@@ -200,6 +201,32 @@ def test_a_volume_that_refuses_the_result_leaves_no_word_of_it(work: Work) -> No
     assert not work.written.attempt(1).result.exists()
 
 
+def test_a_full_volume_is_how_a_run_ends_and_no_other_container_trains_it_again(work: Work) -> None:
+    work.draft.model.mkdir()
+    full = work.draft.model / "weights"
+    full.symlink_to("/dev/full")
+    (work.written.model / "a").mkdir(parents=True)
+    (work.written.model / "a" / "first").write_bytes(b"1")
+    (work.written.model / "weights").write_bytes(b"2")
+    work.end(OutcomeStatus.SUCCEEDED)
+    with Copier(work.commit).copying(work.written):
+        pass
+    outcome = work.outcome()
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, FailureReason.DISK)
+    assert outcome.message == f"{full}: No space left on device. {FREE_SOME}"
+    assert not work.draft.done.exists()
+    assert not [path for path in work.draft.model.rglob("*") if not path.is_dir()], "its result has room"
+
+
+def test_a_failure_is_recorded_though_its_checkpoint_cannot_be_copied(work: Work) -> None:
+    work.draft.model.write_text("a file in the place of a folder")
+    work.save(10)
+    work.end(OutcomeStatus.FAILED)
+    with Copier(work.commit).copying(work.written):
+        pass
+    assert work.outcome().status is OutcomeStatus.FAILED
+
+
 @pytest.mark.parametrize(("size", "arrives"), [(SIZE, True), (20 * SIZE, False)])
 def test_asked_to_stop_a_checkpoint_is_copied_if_it_fits_into_the_time_by_the_copies_before(
     work: Work, size: int, arrives: bool
@@ -211,10 +238,11 @@ def test_asked_to_stop_a_checkpoint_is_copied_if_it_fits_into_the_time_by_the_co
         wait_for(work, "checkpoint-10")
         copier.leave()
         work.save(20, size)
-        work.end(OutcomeStatus.STOPPED)
+        work.end(OutcomeStatus.STOPPED, FailureReason.OOM)
     assert work.names == (["checkpoint-10", "checkpoint-20"] if arrives else ["checkpoint-10"])
     assert work.outcome().status is OutcomeStatus.STOPPED
     assert ("it goes on from step 10" in work.outcome().message) is not arrives
+    assert work.outcome().reason is FailureReason.OOM, "it is tried again with a smaller micro batch"
 
 
 def test_a_run_whose_time_limit_ends_before_it_is_copied_has_not_succeeded(work: Work) -> None:
