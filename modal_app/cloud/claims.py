@@ -6,6 +6,7 @@ Volumes have no locks; putting an entry into a Dict only if it is absent is atom
     train/<key>/after/<call>    the claim of the call that follows that one, which has ended
     ended/train/<key>           how it ended, and by which call
     waiting/<call>/train/<key>  a job to start when the job of <call> has ended
+    awaited/train/<key>         others want to know when it has ended: jobs of other sweeps that wait for it, or notices
     cancelled/train/<key>       it was cancelled: not started until it is requested again
     refused/train/<key>         why Modal has not started it
 
@@ -46,7 +47,7 @@ PASSING = (
     modal.exception.ServiceError,
 )
 """Of these, what another try may get past."""
-SAYS = ("ended", "cancelled", "refused", "published")
+SAYS = ("ended", "cancelled", "refused", "published", "awaited")
 """What an entry says of the job whose name follows."""
 
 Look = Callable[[str], Any]
@@ -191,9 +192,14 @@ def enqueue_behind(claims: modal.Dict, call: str, name: str, waiting: Iterable[J
     None: that call starts them. Otherwise it has ended meanwhile, as returned, and may not have seen them.
     """
     if entries := {f"waiting/{call}/{job.name}": job.to_json() for job in waiting}:
-        claims.update(entries)
+        claims.update({**entries, **awaited([name])})
     ended = claims.get(f"ended/{name}")
     return ended if ended is not None and ended["by"] == call else None
+
+
+def awaited(names: Iterable[str]) -> dict[str, bool]:
+    """The entries by which the calls of these jobs know that others want to know how they end."""
+    return {f"awaited/{name}": True for name in names}
 
 
 def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> None:
@@ -203,12 +209,16 @@ def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> Non
 
 def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> Mapping[str, Any]:
     """Start what waits for a job, in its own sweep and in others, if that job has succeeded. Returns a copy of the
-    entries from before.
+    entries from before; an empty one if nobody wants to know how the job ends, since the Dict may have thousands of
+    entries, and a GPU waits for them.
 
     Other calls may have added jobs to an earlier call of this job. Each is started before its entry is removed: after a
     kill in between, the same call starts the missing ones. If Modal refuses a job, that is recorded; raises the refusal
     if another try may get past it.
     """
+    waiting = tuple(waiting)
+    if not waiting and not claims.contains(f"awaited/{name}"):
+        return {}
     entries = dict(claims.items())
     if status == OutcomeStatus.AT_RUNG:
         return entries  # another call of the job may start them

@@ -26,7 +26,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud import budget
-from modal_app.cloud.claims import is_live, last_claim
+from modal_app.cloud.claims import awaited, is_live, last_claim
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.job import Job
 from modal_app.cloud.searches import waits_for
@@ -70,7 +70,7 @@ class WatchedSweep:
     """Whether further jobs follow, so that the sweep is not done when these have ended."""
 
     def watch(self, claims: modal.Dict) -> None:
-        claims.put(f"watched/{self.sweep}", asdict(self))
+        claims.update({f"watched/{self.sweep}": asdict(self), **awaited(self.needs)})
 
     @classmethod
     def of(cls, entry: Mapping[str, Any] | None) -> Self | None:
@@ -88,7 +88,8 @@ def forget(claims: modal.Dict, entries: Entries, sweep: str) -> None:
 
 
 def look_after(claims: modal.Dict, entries: Entries, name: str) -> None:
-    """A job has ended: start the notices that are due in the sweeps that have it. `entries`: a copy of the claims.
+    """A job has ended: start the notices that are due in the sweeps that have it. `entries`: a copy of the claims, or
+    nothing if no sweep that is watched has the job.
 
     Raises nothing, since a notice that cannot be sent must not affect the job.
     """

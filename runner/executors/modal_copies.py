@@ -89,7 +89,7 @@ class Copies:
         listing = self._listing(volume, folder, apart=step.kind is StepKind.PREPROCESS)
         last = [entry for entry in listing.files if entry.path == self._there(folder.done)]
         for entry in (*listing.files, *listing.of_attempts):
-            if entry not in last:
+            if entry not in last and not self._is_identity(entry, folder):
                 self._copy(volume, entry)
         for entry in listing.drafted if not last else ():
             self._copy(volume, entry, folder.path / PurePosixPath(entry.path).name)
@@ -103,6 +103,11 @@ class Copies:
                 if self._there(folder.path / name) not in {one.path for one in listing.files}:
                     (folder.path / name).unlink(missing_ok=True)
             self._copy(volume, entry)
+
+    def _is_identity(self, entry: Any, folder: StepFolder) -> bool:
+        """Whether it says what the step is, and is here: never two things under one key. A launcher has written it."""
+        here = folder.identity
+        return entry.path == self._there(here) and here.exists() and here.stat().st_size == entry.size
 
     def _listing(self, volume: modal.Volume, folder: StepFolder, *, apart: bool) -> _Listing:
         """With one request, or a second one if the step is done: what was listed together with the "done" file may be

@@ -31,7 +31,7 @@ from runner.store.ledger import Event, Ledger, Record
 from runner.store.run_state import unbegun
 
 POLL_S = 2.0
-POLL_PER_STEP_S = 0.08
+POLL_PER_STEP_S = 0.05
 """Between two looks, unless a look takes longer: the more steps, the less often they are looked at."""
 AT_A_TIME = 8
 """Requests to Modal at the same time."""

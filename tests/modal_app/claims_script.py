@@ -49,6 +49,10 @@ class Deployed:
         self.claims = modal.Dict.from_name("claims", create_if_missing=True)
         self.caller = Caller(self.claims)
 
+    def known(self) -> list[str]:
+        """Of all entries but those that say that somebody waits for a job."""
+        return sorted(str(key) for key in self.claims.keys() if not key.startswith("awaited/"))  # noqa: SIM118
+
     def call(self, one: Job) -> str:
         return self.caller.call(one, last_claim(self.claims.get, one.name)[0])
 
@@ -100,7 +104,7 @@ def start_what_waits() -> None:
     enqueue_behind(app.claims, first, DATA.name, [RUN])
     start_waiting_jobs(app.claims, DATA.name, [RUN], "succeeded")
     start_waiting_jobs(app.claims, DATA.name, [RUN], "succeeded")
-    print(*sorted(app.claims.keys()))
+    print(*app.known())
 
 
 def continue_and_start_what_waits() -> None:
@@ -119,7 +123,7 @@ def start_after_a_failure() -> None:
     start_waiting_jobs(app.claims, DATA.name, [OTHER], "failed")
     app.claims.put("cancelled/train/run", 1.0)
     start_waiting_jobs(app.claims, DATA.name, [RUN, OTHER], "succeeded")
-    print(*sorted(app.claims.keys()))
+    print(*app.known())
 
 
 def start_what_is_refused_in_part() -> None:
@@ -133,7 +137,7 @@ def start_what_is_refused_in_part() -> None:
         except modal.exception.ResourceExhaustedError:
             print("refused")
         entries = dict(app.claims.items())
-        print(*sorted(entry.replace(first, "call") for entry in entries), entries.get(f"refused/{RUN.name}"))
+        print(*sorted(entry.replace(first, "call") for entry in app.known()), entries.get(f"refused/{RUN.name}"))
 
 
 def start_twice() -> None:

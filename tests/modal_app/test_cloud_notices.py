@@ -193,7 +193,7 @@ def test_a_notice_is_sent_until_it_is_confirmed_and_then_no_more(
     assert webhook.bodies[3]["text"] == "axosweep: sweep has spent 84% of its budget: $8.40 of $10.00"
     there.wait_for_all()
     entries = there.server.dict_items(there.job.claims)
-    assert {key.partition("/")[0] for key in entries} == {"notice", "sent", "watched", "spent"}
+    assert {key.partition("/")[0] for key in entries} == {"notice", "sent", "watched", "awaited", "spent"}
     said = there.server.log(function=FUNCTION) + json.dumps(entries)
     assert "answered with status 503" in said
     assert PATH not in said

@@ -152,9 +152,8 @@ def test_a_call_that_nobody_disturbs_asks_modal_for_no_more_than_it_needs(cloud:
     assert {name: number for name, number in asked.items() if name.startswith(("Dict", "Volume"))} == {
         "DictGetOrCreate": 1,
         "DictGet": 1,  # nobody has claimed it
-        "DictContains": 1,  # nor cancelled it
+        "DictContains": 2,  # nor cancelled it; nobody wants to know how it ends
         "DictUpdate": 4,  # its claim, its attempt, which draft is published, how it has ended
-        "DictContents": 1,  # what waits for it
         "VolumeGetOrCreate": 2,
         "VolumeReload": 3,  # both before it begins, and the runs before it publishes
         "VolumeCommit": 6,  # the attempt, the draft, its files moved, that it is done; both when the container ends

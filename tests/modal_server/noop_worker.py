@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from modal_app.halving.asking import ByFile
-from modal_app.halving.standing import Reading
 from modal_app.process import attempt as attempts
 from modal_app.process import stop
 from modal_app.store import checkpoints
@@ -100,6 +98,9 @@ def _ask(step: Step, attempt: Attempt, number: int, steps: int) -> None:
     rung = step.rungs.at(number, steps) if step.rungs else 0
     if not rung or step.rungs is None:
         return
+    from modal_app.halving.asking import ByFile  # late, as in the real worker
+    from modal_app.halving.standing import Reading
+
     reading = Reading(float(step.config["learning_rate"]), steps, FINGERPRINT)
     answer = ByFile(step.rungs.search, step.key, attempt).ask(rung, reading)
     if not answer.goes_on:
