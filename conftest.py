@@ -38,12 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """What the commands of tests inherit.
 
     Signals as in a terminal: the tests may be started by nohup or in a script's background, where some are ignored.
-    No preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. The few hundred
-    rows of a test are tokenized in the trainer's own process, since every process that Axolotl starts for that
-    imports the library of datasets first. The containers of the local Modal have that from their settings, and the
-    sweep that many tests share is trained without it. What DeepSpeed compiles for a CPU takes a minute and a half of
-    processor time, and is stored with the environments. Bytecode is stored, too, whatever the environment says:
-    hundreds of processes import the same modules.
+    No preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. The few hundred rows
+    of a test are tokenized in the trainer's own process, since every process that Axolotl starts for that imports the
+    library of datasets first. The containers of the local Modal have that from their settings, and the sweep that
+    many tests share is trained without it. Bytecode is stored, whatever the environment says: hundreds of processes
+    import the same modules.
     """
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -52,7 +51,6 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
     os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "0")
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(__file__).parent / ".axosweep" / "torch-extensions"))
     if not hasattr(config, "workerinput"):
         _start_broker(config)
     popen.install()

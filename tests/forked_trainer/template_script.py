@@ -52,6 +52,10 @@ def _room() -> tuple[int, int]:
 
 ROOM = _room()
 """Of the template; a fork's command line takes less of it."""
+addresses: list[tuple[types.ModuleType, str, str]] = []
+"""The names that hold the hub's address, or one there, and what of it follows the hub's."""
+clients: list[Any] = []
+"""Of the hub: they have its address, too."""
 PATH = sys.path[1:]
 """Of the template, which has neither a script's folder nor PYTHONPATH."""
 
@@ -173,15 +177,22 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
     _run(request["words"][1:])
 
 
-def _ask_another_hub(address: str) -> None:
-    """As if the imports had read that address, which each test's hub has of its own."""
-    usual = HUB  # this module is among them, too
+def find_addresses() -> None:
+    """Once: a fork that looked at every name would copy the memory in which it is."""
     for module in [*sys.modules.values()]:
         for name, value in [*vars(module).items()]:
-            if type(value) is str and value.startswith(usual) and not name.startswith("_HF_DEFAULT"):
-                setattr(module, name, address + value.removeprefix(usual))
-            elif type(value).__name__ == "HfApi" and value.endpoint == usual:
-                value.endpoint = address
+            if type(value) is str and value.startswith(HUB) and not name.startswith("_HF_DEFAULT"):
+                addresses.append((module, name, value.removeprefix(HUB)))
+            elif type(value).__name__ == "HfApi" and value.endpoint == HUB:
+                clients.append(value)
+
+
+def _ask_another_hub(address: str) -> None:
+    """As if the imports had read that address, which each test's hub has of its own."""
+    for module, name, rest in addresses:
+        setattr(module, name, address + rest)
+    for client in clients:
+        client.endpoint = address
 
 
 def _place(descriptors: list[int], numbers: list[int], line: socket.socket | None) -> None:
@@ -268,4 +279,5 @@ if __name__ == "__main__":
         from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package anew
     else:
         import_command()
+    find_addresses()
     serve(connections)

@@ -35,11 +35,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answer(
-    program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]], *words: str
+    program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]], *words: str, python: str = ""
 ) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
     variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/"}
-    python = str(trainer_environment.find()) if program.match(TRAINER) else sys.executable
+    python = python or (str(trainer_environment.find()) if program.match(TRAINER) else sys.executable)
     process = kind(
         [python, str(program), "worker", *words], text=True, cwd=folder, env=variables, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, start_new_session=True, pass_fds=[passed],
@@ -67,6 +67,13 @@ def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
     assert code == expected_code
     for one, value in expected.items():
         assert forked[one] == value, one
+
+
+def test_a_trainer_of_the_launchers_python_is_a_process_of_its_own(programs: Path, tmp_path: Path) -> None:
+    """The containers of a local Modal whose steps do nothing have such ones."""
+    answer(programs / popen.COMMAND, tmp_path, popen.ForkingPopen)
+    _, started = answer(programs / TRAINER, tmp_path, popen.ForkingPopen, python=sys.executable)
+    assert not started["imported"]
 
 
 def test_a_fork_is_signalled_and_waited_for_like_a_child(programs: Path, tmp_path: Path) -> None:
