@@ -69,9 +69,11 @@ class Copies:
     def remove_gone(self, *, finished: bool = False) -> None:
         """Remove the checkpoints from the Volume that the worker has removed. Unless it has finished, the newest one
         that the run could go on from stays: the Trainer makes room before the one that follows is complete."""
-        kept = 0 if finished else checkpoints.newest_to_resume(self.draft.model)
+        model = self.written.model
+        damaged = [one.name.removeprefix(checkpoints.ASIDE) for one in model.glob(f"{checkpoints.ASIDE}*")]
+        kept = 0 if finished else checkpoints.newest_to_resume(self.draft.model, without=damaged)
         for checkpoint in checkpoints.all_checkpoints(self.draft.model):
-            is_gone = not os.path.lexists(self.written.model / checkpoint.name)
+            is_gone = not os.path.lexists(model / checkpoint.name)
             if is_gone and checkpoints.step_number(checkpoint) != kept:
                 _remove(checkpoint)
 

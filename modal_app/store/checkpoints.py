@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,11 @@ def newest_step(model: Path) -> int:
     return step_number(complete[-1]) if complete else 0
 
 
-def newest_to_resume(model: Path) -> int:
-    """The same of those that a run can go on from, as far as `set_aside_unusable` knows without reading them."""
-    usable = [one for one in all_checkpoints(model) if is_complete(one) and not _is_at_its_end(one)]
-    return step_number(usable[-1]) if usable else 0
+def newest_to_resume(model: Path, without: Collection[str] = ()) -> int:
+    """The same of those that a run can go on from, as far as `set_aside_unusable` knows without reading them.
+    `without`: names of others that it cannot."""
+    usable = [one for one in all_checkpoints(model) if one.name not in without and is_complete(one)]
+    return max((step_number(one) for one in usable if not _is_at_its_end(one)), default=0)
 
 
 def remove_all(model: Path) -> None:

@@ -138,6 +138,21 @@ def test_the_checkpoint_before_stays_until_the_next_one_is_complete_though_the_t
     assert work.names == ["checkpoint-10"]
 
 
+def test_a_damaged_checkpoint_does_not_stay_in_the_place_of_the_one_that_the_run_goes_on_from(
+    work: Work, tmp_path: Path
+) -> None:
+    for step in (10, 20):
+        Copies(work.written).copy_checkpoint(work.save(step), anything)
+    (work.draft.model / "checkpoint-20" / "rng").write_text("??")
+    folder = Store(tmp_path / "volume").folder(StepKind.TRAIN, "run")
+    second = Work(drafts.begin(folder, 2, tmp_path / "scratch-2"))
+    taken = checkpoints.set_aside_unusable(second.written.model)
+    assert taken is not None
+    shutil.rmtree(taken)  # to make room
+    Copies(second.written).remove_gone()
+    assert second.names == ["checkpoint-10"]
+
+
 def test_a_run_whose_last_checkpoint_is_at_its_end_still_has_one_to_go_on_from(work: Work) -> None:
     copies = Copies(work.written)
     copies.copy_checkpoint(work.save(10, last=20), anything)
