@@ -11,6 +11,9 @@ ATTEMPT_PREFIX = "attempt-"
 DRAFT = "draft"
 """In the folder of an attempt on Modal: the step's files, until they are published."""
 
+COPYING = "copying"
+"""Beside it: a checkpoint of which a part has been copied from the container's own disk."""
+
 LATEST = "latest"
 """In a step's folder: a link to its newest attempt, for people and their editors. Nothing reads it."""
 
@@ -174,7 +177,7 @@ class Attempt:
     @property
     def copying(self) -> Path:
         """copying/, on Modal: a checkpoint of which a part has been copied from the container's disk."""
-        return self.path / "copying"
+        return self.path / COPYING
 
     @property
     def started(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from modal_app.process.attempt import BUILD, DATASETS_CACHE
 from modal_app.store.checkpoints import ASIDE
-from modal_app.store.layout import ATTEMPT_PREFIX, DRAFT
+from modal_app.store.layout import ATTEMPT_PREFIX, COPYING, DRAFT
 from runner.files.removal_plan import (
     TRASH,
     AtWork,
@@ -117,7 +117,7 @@ def _old(entries: Iterable[Entry], parts: int, limit: float, note: str) -> Itera
 
 def _is_left(path: PurePosixPath) -> bool:
     in_attempt = path.parent.name.startswith(ATTEMPT_PREFIX)
-    return path.name.startswith((ASIDE, TRASH)) or (in_attempt and path.name in CACHES)
+    return path.name.startswith((ASIDE, TRASH)) or (in_attempt and path.name in (*CACHES, COPYING))
 
 
 def _is_left_by_a_finished_step(path: PurePosixPath) -> bool:
@@ -127,7 +127,7 @@ def _is_left_by_a_finished_step(path: PurePosixPath) -> bool:
 
 def _leftover(path: str, size: int) -> ToDelete:
     name = PurePosixPath(path).name
-    why = "an incomplete checkpoint" if name.startswith(ASIDE) else "an interrupted removal"
+    why = "an incomplete checkpoint" if name.startswith((ASIDE, COPYING)) else "an interrupted removal"
     why = "an attempt's files that were not published" if name == DRAFT else why
     return ToDelete(Kind.LEFTOVER, path, (path,), size, "a dead attempt's cache" if name in CACHES else why)
 

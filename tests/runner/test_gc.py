@@ -48,10 +48,14 @@ def test_gc_takes_what_no_run_needs_and_nothing_else(store: Store, command: Comm
     cache = store.folder(StepKind.TRAIN, one.key).attempt(1).path / "datasets-cache"
     cache.mkdir()
     (cache / "rows.arrow").write_bytes(bytes(500))
+    part = store.folder(StepKind.TRAIN, one.key).attempt(1).copying / "checkpoint-40"
+    part.mkdir(parents=True)
+    (part / "weights").write_bytes(bytes(500))
     before = {path for path in store.root.rglob("*") if path.is_file()}
     told = command("gc", "--yes", "--json")
     home = f"runs/{one.key}"
-    left = {f"{home}/model/broken-checkpoint-30", f"{home}/attempt-1/datasets-cache"}
+    names = ("model/broken-checkpoint-30", "attempt-1/datasets-cache", "attempt-1/copying")
+    left = {f"{home}/{name}" for name in names}
     assert keys(told) == {"0" * 12, lost, model, *left}
     assert not (store.inputs / model).is_symlink()
     gone = before - {path for path in store.root.rglob("*") if path.is_file()}
