@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from modal_app.patches.apply import apply_launcher_patches
 from runner.composing.fast_compose import ComposedJob, compose_all
 from runner.composing.job_overrides import another_number, parsed
 from runner.composing.resolvers import register_resolvers
@@ -156,6 +157,7 @@ def started(tree: Path) -> Iterator[Callable[..., tuple[DictConfig, ConfigLoader
 
 
 def _hydra(conf: Path) -> initialize_config_dir:
+    apply_launcher_patches()  # as the application does
     base = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
     return initialize_config_dir(str(conf), **base)
 
