@@ -168,7 +168,9 @@ class Copier:
 
     def _finish(self, copies: Copies) -> None:
         """Copy what is left; then, how the attempt has ended."""
-        outcome = read_outcome(copies.written.result_of(copies.attempt))
+        written = copies.written
+        # Its worker may have been killed between the two, and has succeeded.
+        outcome = read_outcome(written.result_of(copies.attempt)) or read_outcome(written.done)
         try:
             outcome = self._copy_rest(outcome, copies)
         except OSError as error:

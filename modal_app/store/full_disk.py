@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from modal_app.store.durable import SCRATCH
+from modal_app.store.durable import outlasts
 from modal_app.store.out_of_memory import chain
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,5 +52,5 @@ def _full_one(places: Iterable[Path]) -> str:
 
 
 def _sentence(place: object, why: str) -> str:
-    way_out = LARGER_DISK if Path(str(place)).is_relative_to(SCRATCH) else FREE_SOME
+    way_out = FREE_SOME if outlasts(Path(str(place))) else LARGER_DISK
     return f"{place}: {why}. {way_out}" if place else f"{why}. {way_out}"

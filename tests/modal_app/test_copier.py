@@ -205,6 +205,15 @@ def test_the_word_that_a_run_has_succeeded_comes_last_and_with_it_all_that_it_ha
     assert not work.draft.attempt(1).copying.exists()
 
 
+def test_a_worker_that_was_killed_when_it_had_said_that_it_succeeded_has(work: Work) -> None:
+    with Copier(work.commit).copying(work.written):
+        work.save(10)
+        work.end(OutcomeStatus.SUCCEEDED)
+        work.written.result_of(work.written.attempt(1)).unlink()
+    assert work.names == ["checkpoint-10"]
+    assert read_outcome(work.draft.done) == work.outcome()
+
+
 def test_a_volume_that_refuses_the_result_leaves_no_word_of_it(work: Work) -> None:
     work.draft.model.write_text("a file in the place of a folder")
     work.written.model.mkdir()

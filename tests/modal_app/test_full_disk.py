@@ -71,9 +71,11 @@ def test_a_full_disk_is_a_failure_of_its_own(error: Exception) -> None:
         assert classify(error, "train").message.startswith(f"{error.filename}: {error.strerror}")
 
 
-def test_a_containers_own_disk_is_made_larger_by_a_request() -> None:
-    said = full_disk(OSError(errno.ENOSPC, "No space left on device", "/scratch/train-run-1/draft/model/weights"))
-    assert "executor.modal.disk_gib=1000" in said
+@pytest.mark.parametrize("before", ["/", "../"], ids=["by its path", "as the trainer names it"])
+def test_a_containers_own_disk_is_made_larger_by_a_request(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/usr")
+    file = f"{before}scratch/train-run-1/draft/model/weights"
+    assert "executor.modal.disk_gib=1000" in full_disk(OSError(errno.ENOSPC, "No space left on device", file))
 
 
 def test_another_error_is_no_full_disk(tmp_path: Path) -> None:
