@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import modal
+import modal.exception
 
 from modal_app.cloud import attempts, budget, container, drafts, executions, reuse, volumes
 from modal_app.cloud.container import Limits, Watch, WorkerExit
@@ -131,7 +132,13 @@ def _do(
         return _end(job, call, folder, earlier[-1], written)
     before, number = resumable(), executions.reserve(claims, job, call, folder)
     spending = Spending(claims, job, share, folder)
-    with _counted(job, call, folder, number, written, limits) as (attempt, meter, copier, asked):
+
+    def publish(attempt: Attempt) -> None:
+        _publish(job, claims, folder, written)
+        if folder.done.exists():
+            _end(job, call, folder, attempt, written)
+
+    with _counted(job, call, folder, number, written, limits, publish) as (attempt, meter, copier, asked):
 
         def tick() -> None:
             meter.tick()
@@ -163,9 +170,17 @@ def _do(
 
 @contextlib.contextmanager
 def _counted(
-    job: Job, call: str, folder: StepFolder, number: int, written: Sequence[modal.Volume], limits: Limits
+    job: Job,
+    call: str,
+    folder: StepFolder,
+    number: int,
+    written: Sequence[modal.Volume],
+    limits: Limits,
+    publish: Callable[[Attempt], None],
 ) -> Iterator[tuple[Attempt, Meter, Copier, Callable[[BaseException], None]]]:
-    """Commit an attempt to the Volume before the block begins, and record a request to stop during the block."""
+    """Commit an attempt to the Volume before the block begins, and record a request to stop during the block. `publish`
+    is called then, too, if the run has finished: there is time for it, and nobody may start this call again.
+    """
     attempt = attempts.reserve_attempt(folder, number, call)
     reserved = Reservation(job.cores, job.memory_gib)
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
@@ -182,11 +197,23 @@ def _counted(
         volumes.commit(written)  # whatever happens to this container, the attempt is counted
         yield attempt, meter, copier, asked
     except BaseException as request:
-        meter.end()
         if not isinstance(request, Exception):
             attempts.note_asked(attempt, type(request).__name__)
+            if not isinstance(request, executions.Superseded):  # otherwise another container sees to it
+                with meter.copying():
+                    _try_to_publish(publish, attempt)
+        meter.end()  # after everything else: whoever reads it expects no more of this container
+        if not isinstance(request, Exception):
             volumes.commit_what_can_be(written, volumes.PAUSES_S)
         raise
+
+
+def _try_to_publish(publish: Callable[[Attempt], None], attempt: Attempt) -> None:
+    """What fails here is left to the next call, and does not replace the request to stop."""
+    try:
+        publish(attempt)
+    except (OSError, volumes.VolumeError, modal.exception.Error) as error:
+        print(f"A finished run could not be published now: {error}", flush=True)
 
 
 def _publish(job: Job, claims: modal.Dict, folder: StepFolder, written: Sequence[modal.Volume]) -> None:

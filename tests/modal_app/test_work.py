@@ -12,7 +12,8 @@ from grpclib import Status
 
 from modal_app.store import stop_notes
 from modal_app.store.layout import Store
-from tests.modal_app.cloud import DATA, Cloud, clouds, outcome_of, undisturbed
+from runner.cost.spent import containers
+from tests.modal_app.cloud import DATA, STEP, Cloud, clouds, outcome_of, undisturbed
 from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
@@ -114,6 +115,20 @@ def test_a_call_that_is_cancelled_saves_what_it_has(cloud: Callable[..., Cloud])
     assert json.loads(here.attempts[0].container.read_text())["asked"] == "InputCancellation"
     assert here.run() == "succeeded"
     assert here.losses == undisturbed()
+
+
+def test_a_call_that_is_cancelled_while_it_publishes_a_finished_run_publishes_it(cloud: Callable[..., Cloud]) -> None:
+    here = cloud({})
+    release = here.server.hold("VolumeCommit", nth=3)  # its files have been moved
+    call = here.start()
+    here.server.wait_until(lambda: len(here.server.calls("VolumeCommit")) == 3, 60)
+    call.cancel(terminate_containers=True)
+    here.server.wait_until(lambda: all(task.ended_at for task in here.server.tasks()), 20)
+    release()
+    folder = here.runs.folder(STEP.kind, STEP.key)
+    assert folder.done.read_text() == here.attempts[0].result.read_text()
+    (record,) = containers(folder)
+    assert record.ended
 
 
 def test_a_commit_that_modal_cannot_take_for_a_while_is_repeated(cloud: Callable[..., Cloud]) -> None:
