@@ -12,9 +12,9 @@ from modal_app.cloud.settings import DISK_GIB, MOST_DISK_GIB, reserved_by
 from modal_app.store.step import StepKind
 from runner.config.gpus import GPUS
 from runner.cost.length import saves_of
-from runner.errors import SweepError
 from runner.memory.disk import saved_bytes
 from runner.memory.sharding import with_files
+from runner.preflight.findings import Finding, gate
 from runner.preflight.memory import facts_for
 from runner.preflight.rules.run_facts import RunFacts
 from runner.types import Experiment, Plan
@@ -62,29 +62,42 @@ class PrintedDisk:
 
 
 def disk_of(plan: Plan, asked_gib: int | None) -> PrintedDisk:
-    """For what is not done yet. `asked_gib`: executor.modal.disk_gib. Raises SweepError for more than Modal has."""
+    """For what is not done yet. `asked_gib`: executor.modal.disk_gib."""
+    needs = _needs(plan)
+    most = max((need for need in needs.values() if need), key=lambda need: need.gib, default=None)
+    gib = asked_gib or needed_gib([most.gib] if most else [])
+    return PrintedDisk(most, list(needs.values()).count(None), gib)
+
+
+def disk_findings(plan: Plan, asked_gib: int | None) -> dict[str, Finding]:
+    """Run key -> why the files of the run do not fit its container's disk."""
+    gib, runs = disk_of(plan, asked_gib).gib, {one.run.key: one.run.experiment for one in plan.runs}
+    needs = _needs(plan).items()
+    return {key: _too_small(runs[key], need, asked_gib) for key, need in needs if need and need.gib > gib}
+
+
+def _needs(plan: Plan) -> dict[str, DiskNeed | None]:
+    """Run key -> its need; None where it is not known."""
     merged = {one.step.run for one in plan.after if one.step.kind is StepKind.MERGE and not one.done}
     runs = [one.run for one in plan.runs if not one.done or one.run.key in merged]
-    needs = [_need(run.key, run.experiment, merged=run.key in merged) for run in runs]
-    most = max((need for need in needs if need), key=lambda need: need.gib, default=None)
-    gib = asked_gib or needed_gib([most.gib] if most else [])
-    if gib > MOST_DISK_GIB:
-        raise SweepError(_too_much(most))
-    return PrintedDisk(most, needs.count(None), gib)
+    return {run.key: _need(run.key, run.experiment, merged=run.key in merged) for run in runs}
 
 
 def needed_gib(needs: Iterable[float]) -> int:
-    """What is requested; Modal's default where that suffices."""
-    return max(DISK_GIB, math.ceil(max(needs, default=0.0)))
+    """What is requested: Modal's default where that suffices, and at most what Modal has."""
+    return min(MOST_DISK_GIB, max(DISK_GIB, math.ceil(max(needs, default=0.0))))
 
 
 def disk_line(disk: PrintedDisk) -> str:
     need, unknown = disk.need, f"; not known of {disk.unknown} runs" * (disk.unknown > 0)
     if need is None:
         return f"disk    {disk.gib} GiB for each container; it is not known what the runs need"
-    what = f"{need.checkpoints} checkpoints of {_size(need.checkpoint)}, a model of {_size(need.model)}"
     more = f", requested from Modal ({DISK_GIB} GiB without a request)" if disk.gib > DISK_GIB else ""
-    return f"disk    about {need.gib:.0f} of {disk.gib} GiB of each container{more}: {what}{unknown}"
+    return f"disk    about {need.gib:.0f} of {disk.gib} GiB of each container{more}: {_parts(need)}{unknown}"
+
+
+def _parts(need: DiskNeed) -> str:
+    return f"{need.checkpoints} checkpoints of {_size(need.checkpoint)}, a model of {_size(need.model)}"
 
 
 def reserved_for(experiment: Experiment) -> Reservation:
@@ -119,14 +132,16 @@ def _size(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
-def _too_much(need: DiskNeed | None) -> str:
-    if need is None:
-        return f"executor.modal.disk_gib is above {MOST_DISK_GIB}, Modal's limit. Set {MOST_DISK_GIB} or less."
+def _too_small(experiment: Experiment, need: DiskNeed, asked_gib: int | None) -> Finding:
+    """It is a gate, since the need is an estimate."""
+    what = f"about {need.gib:,.0f} GiB of its container's disk: {_parts(need)}"
+    if asked_gib and need.gib <= MOST_DISK_GIB:
+        expected = f"the run needs {what}"
+        way_out = "Leave it out: a launch requests what its runs need."
+        return gate("executor.modal.disk_gib", asked_gib, expected, way_out)
     room = (MOST_DISK_GIB - ALSO_GIB) * GIB - need.model
-    fits = room // need.checkpoint - AT_THE_SAME_TIME if need.checkpoint else 0
+    others = AT_THE_SAME_TIME + bool(experiment.axolotl.get("load_best_model_at_end"))
+    fits = room // need.checkpoint - others if need.checkpoint else 0
     way_out = f"save_total_limit={fits}" if fits > 0 else "save_only_model=true (such a run cannot resume)"
-    return (
-        f"Run {need.run} needs about {need.gib:,.0f} GiB of its container's disk: {need.checkpoints} checkpoints of "
-        f"{_size(need.checkpoint)} and a model of {_size(need.model)}. Modal gives a container at most "
-        f"{MOST_DISK_GIB} GiB. Set {way_out}."
-    )
+    expected = f"A run needs {what}. Modal gives a container at most {MOST_DISK_GIB} GiB."
+    return gate("save_total_limit", "", expected, f"Set {way_out}.")

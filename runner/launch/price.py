@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from runner.console import terminal
 from runner.cost.spent import money
+from runner.estimate.disk import disk_findings
 from runner.estimate.plan import plan_cost
 from runner.estimate.types import PlanCost
 from runner.estimate.words import cost_lines, span, spread
 from runner.executors.choose import pools_of, rates_of
 from runner.launch.budget import bound_line, check_budget, confirm, with_further, with_shares
+from runner.launch.schema import refuse_blocked
 from runner.launch.types import Launch
 from runner.request import Action
 from runner.show import tables
@@ -23,15 +25,18 @@ def price(launch: Launch) -> Launch:
     """The launch with its cost, and its runs' shares of the budget. On this machine, only `plan` is priced, in hours.
 
     Before a launch, ask Modal for its rates, and ask the user if it may cost more than `confirm_above`; `plan` does
-    neither. Raises SweepError if it may cost more than the budget, or if the answer is not yes.
+    neither. Raises SweepError if a run does not fit its container, if it may cost more than the budget, or if the
+    answer is not yes.
     """
     if launch.request.action is Action.PLAN:
-        return replace(launch, cost=_cost(launch, ask=False))
+        return _examined(replace(launch, cost=_cost(launch, ask=False)))
     if launch.on_this_machine:
         return launch
     cost = _cost(launch, ask=True)
-    for line in price_lines(replace(launch, cost=cost)):
+    launch = _examined(replace(launch, cost=cost))
+    for line in price_lines(launch):
         terminal.message(line)
+    refuse_blocked(launch)
     check_budget(cost, launch.request)
     confirm(with_further(cost, launch.request), launch.request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
     return replace(launch, cost=cost, plan=with_shares(launch.plan, cost, launch.request))
@@ -78,6 +83,14 @@ def further_lines(launch: Launch) -> list[str]:
         f"search  this is the next round; at most {runs} in later rounds, chosen by the results before{more}{together}",
         "search  the command has to stay alive until the search is over, since it chooses the runs of each round",
     ]
+
+
+def _examined(launch: Launch) -> Launch:
+    """The same, with what is wrong with each run's place in the plan among the findings."""
+    if launch.executor.modal is not None:
+        found = disk_findings(launch.plan, launch.executor.modal.disk_gib)
+        launch.preflight.planned = [[found[run.key]] if run.key in found else [] for run in launch.runs]
+    return launch
 
 
 def _cost(launch: Launch, *, ask: bool) -> PlanCost:

@@ -64,6 +64,8 @@ class Preflight:
     """What earlier runs of each run's model have shown of its memory; read together with `prepared`."""
     finished: frozenset[int] = frozenset()
     """Numbers of the finished runs, which need no memory; known together with `prepared`."""
+    planned: Sequence[Sequence[Finding]] = ()
+    """What is wrong with each run's place in the plan, such as its container's disk; empty until the plan is priced."""
     _wrong: list[tuple[Finding, ...]] = field(default_factory=list)
     """What is wrong with each run's values."""
     _questions: dict[int, tuple[Experiment, Sequence[SchemaQuestion]]] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Preflight:
 
     def findings(self) -> list[FindingOfRuns]:
         """All findings so far."""
-        known = (self._answers, tuple(map(id, self.prepared)), self.finished)
+        known = (self._answers, tuple(map(id, self.prepared)), self.finished, self.planned)
         if self._cached is None or self._cached[0] != known:
             self._cached = known, self._all()
         return self._cached[1]
@@ -100,7 +102,7 @@ class Preflight:
             own += tuple(schema_findings(experiment, self._questions_of(experiment), self.verdicts, own))
             if self.prepared and number not in self.finished:
                 own += tuple(memory_findings(experiment, manifest.longest_row, self._known(number)))
-            found.append(own)
+            found.append((*own, *(self.planned[number] if self.planned else ())))
         return together(found)
 
     def _ruled(self, number: int, run: RunFacts, wrong: tuple[Finding, ...]) -> tuple[Finding, ...]:

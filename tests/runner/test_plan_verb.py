@@ -79,8 +79,9 @@ def test_a_plan_requests_the_disk_that_its_checkpoints_need(capsys: pytest.Captu
 
 def test_a_plan_for_more_disk_than_modal_has_is_refused_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", *WHOLE_70B]) == 2
-    said = capsys.readouterr().err
-    assert "Modal gives a container at most 3072 GiB. Set save_total_limit=3." in said
+    said = capsys.readouterr()
+    assert "Modal gives a container at most 3072 GiB. Set save_total_limit=3." in said.err
+    assert "total   $" in said.out, "like any other plan that is refused"
     assert cli.main(["plan", *WHOLE_70B, "save_only_model=true", "save_total_limit=3"]) == 0
     assert "GiB of its container's disk" not in capsys.readouterr().err
 
