@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from runner.console import terminal
 from runner.cost.spent import money
+from runner.estimate.disk import disk_line
 from runner.estimate.plan import plan_cost
 from runner.estimate.types import PlanCost
 from runner.estimate.words import cost_lines, span, spread
-from runner.executors.choose import pools_of, rates_of
+from runner.executors.choose import modal_containers, modal_disk, pools_of, rates_of
 from runner.launch.budget import bound_line, check_budget, confirm, with_further, with_shares
 from runner.launch.types import Launch
 from runner.request import Action
@@ -30,7 +31,7 @@ def price(launch: Launch) -> Launch:
     if launch.on_this_machine:
         return launch
     cost = _cost(launch, ask=True)
-    for line in price_lines(replace(launch, cost=cost)):
+    for line in (*price_lines(replace(launch, cost=cost)), *container_lines(launch)):
         terminal.message(line)
     check_budget(cost, launch.request)
     confirm(with_further(cost, launch.request), launch.request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
@@ -77,6 +78,22 @@ def further_lines(launch: Launch) -> list[str]:
     return [
         f"search  this is the next round; at most {runs} in later rounds, chosen by the results before{more}{together}",
         "search  the command has to stay alive until the search is over, since it chooses the runs of each round",
+    ]
+
+
+def container_lines(launch: Launch) -> list[str]:
+    """How the runs share containers on Modal, where there are fewer containers than runs, and what disk each has."""
+    disk = modal_disk(launch.executor, launch.plan)
+    return [*_reuse_lines(launch), *([disk_line(disk)] if disk and launch.plan.pending else [])]
+
+
+def _reuse_lines(launch: Launch) -> list[str]:
+    all_of_them = modal_containers(launch.executor, launch.plan)
+    why_not = "" if launch.executor.modal and launch.executor.modal.reuse else " (executor.modal.reuse=false)"
+    return [
+        f"reuse   {one.text(with_variant=len(all_of_them) > 1)}{why_not}"
+        for one in all_of_them
+        if one.containers < one.runs
     ]
 
 
