@@ -68,10 +68,17 @@ class Containers:
         """For people."""
         runs = f"{self.runs} runs{f' on {self.variant}' if with_variant else ''}"
         if self.reused:
-            return f"{runs} in {self.containers} container{'s' * (self.containers > 1)}, one after the other"
+            return f"{runs} in {self._in_turn()}"
         if self.containers < self.runs:
             return f"{runs}, {self.containers} at a time, each in a container of its own"
         return f"{runs}, each in a container of its own"
+
+    def _in_turn(self) -> str:
+        if self.containers == 1:
+            return "1 container, which takes them in turn"
+        fewest, more = divmod(self.runs, self.containers)
+        each = f"{fewest} or {fewest + 1}" if more else str(fewest)
+        return f"{self.containers} containers, each of which takes about {each} in turn"
 
 
 def containers_of(plan: Plan, placed: Mapping[str, Placement], *, reuse: bool) -> list[Containers]:

@@ -8,14 +8,13 @@ from typing import NoReturn
 from runner.console import terminal
 from runner.console.print_json import print_json
 from runner.errors import PlanRefused
-from runner.estimate.disk import disk_line
-from runner.executors.choose import missing_gpus, modal_containers, modal_disk, validator_at_hand
+from runner.executors.choose import missing_gpus, validator_at_hand
 from runner.keys.inputs import how_to_pin
 from runner.launch import plan_inputs
 from runner.launch.budget import over_budget
 from runner.launch.plain_configs import write_configs
 from runner.launch.plan_diff import diff_lines, plan_diff
-from runner.launch.price import further_lines, price_lines
+from runner.launch.price import container_lines, further_lines, price_lines
 from runner.launch.printed_plan import PrintedPlan, printed_plan, requested_runs
 from runner.launch.schema import ask_schema, refusal_of
 from runner.launch.types import Launch
@@ -51,8 +50,7 @@ def show_launch(launch: Launch) -> None:
             *preflight.memory_lines(),
             *price_lines(launch),
             *further_lines(launch),
-            *reuse_lines(launch),
-            *([disk_line(disk)] if (disk := modal_disk(launch.executor, plan)) and plan.pending else []),
+            *container_lines(launch),
             *(diff_lines(diff) if diff else ()),
             *files,
             *about,
@@ -66,17 +64,6 @@ def show_launch(launch: Launch) -> None:
         terminal.message(note, style="yellow")
     if refusal:  # after everything else is printed
         raise PlanRefused(refusal)
-
-
-def reuse_lines(launch: Launch) -> list[str]:
-    """How the runs share containers on Modal, where there are fewer containers than runs."""
-    all_of_them = modal_containers(launch.executor, launch.plan)
-    why_not = "" if launch.executor.modal and launch.executor.modal.reuse else " (executor.modal.reuse=false)"
-    return [
-        f"reuse   {one.text(with_variant=len(all_of_them) > 1)}{why_not}"
-        for one in all_of_them
-        if one.containers < one.runs
-    ]
 
 
 def show_refused(launch: Launch) -> NoReturn:

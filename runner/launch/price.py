@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from runner.console import terminal
 from runner.cost.spent import money
-from runner.estimate.disk import disk_findings
+from runner.estimate.disk import disk_findings, disk_line
 from runner.estimate.plan import plan_cost
 from runner.estimate.types import PlanCost
 from runner.estimate.words import cost_lines, span, spread
-from runner.executors.choose import pools_of, rates_of
+from runner.executors.choose import modal_containers, modal_disk, pools_of, rates_of
 from runner.launch.budget import bound_line, check_budget, confirm, with_further, with_shares
 from runner.launch.schema import refuse_blocked
 from runner.launch.types import Launch
@@ -34,7 +34,7 @@ def price(launch: Launch) -> Launch:
         return launch
     cost = _cost(launch, ask=True)
     launch = _examined(replace(launch, cost=cost))
-    for line in price_lines(launch):
+    for line in (*price_lines(launch), *container_lines(launch)):
         terminal.message(line)
     refuse_blocked(launch)
     check_budget(cost, launch.request)
@@ -91,6 +91,22 @@ def _examined(launch: Launch) -> Launch:
         found = disk_findings(launch.plan, launch.executor.modal.disk_gib)
         launch.preflight.planned = [[found[run.key]] if run.key in found else [] for run in launch.runs]
     return launch
+
+
+def container_lines(launch: Launch) -> list[str]:
+    """How the runs share containers on Modal, where there are fewer containers than runs, and what disk each has."""
+    disk = modal_disk(launch.executor, launch.plan)
+    return [*_reuse_lines(launch), *([disk_line(disk)] if disk and launch.plan.pending else [])]
+
+
+def _reuse_lines(launch: Launch) -> list[str]:
+    all_of_them = modal_containers(launch.executor, launch.plan)
+    why_not = "" if launch.executor.modal and launch.executor.modal.reuse else " (executor.modal.reuse=false)"
+    return [
+        f"reuse   {one.text(with_variant=len(all_of_them) > 1)}{why_not}"
+        for one in all_of_them
+        if one.containers < one.runs
+    ]
 
 
 def _cost(launch: Launch, *, ask: bool) -> PlanCost:

@@ -36,6 +36,8 @@ class Swept:
 
     here: Axosweep
     said: str
+    announced: str
+    """What it printed on stderr."""
     tasks: Counter[str]
     """Its containers."""
     told: Mapping[str, Any]
@@ -54,7 +56,15 @@ def swept(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Swep
     done = here.run(*WORDS, "executor=modal", "executor.parallel=1")
     assert done.returncode == 0, done.stderr
     tasks = Counter(task.function for task in server.tasks())
-    return Swept(here, done.stdout, tasks, here.json("compare"))
+    return Swept(here, done.stdout, done.stderr, tasks, here.json("compare"))
+
+
+def test_a_launch_says_before_it_starts_how_its_runs_share_containers_and_which_disk_they_have(swept: Swept) -> None:
+    lines = swept.announced.splitlines()
+    assert "reuse   2 runs in 1 container, which takes them in turn" in lines
+    (disk,) = [line for line in lines if line.startswith("disk    ")]
+    assert "GiB of each container" in disk
+    assert next(at for at, line in enumerate(lines) if line.startswith("total   ")) < lines.index(disk)
 
 
 def losses(told: Mapping[str, Any], store: Store) -> dict[int, Any]:

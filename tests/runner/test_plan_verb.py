@@ -59,8 +59,8 @@ def test_a_plan_says_which_containers_are_reused(capsys: pytest.CaptureFixture[s
     assert cli.main([*capped]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("reuse   ")]
     assert said == [
-        "reuse   4 runs on A100-80GB:1 in 3 containers, one after the other",
-        "reuse   4 runs on A100-80GB:2 in 2 containers, one after the other",
+        "reuse   4 runs on A100-80GB:1 in 3 containers, each of which takes about 1 or 2 in turn",
+        "reuse   4 runs on A100-80GB:2 in 2 containers, each of which takes about 2 in turn",
     ]
     assert cli.main([*capped, "executor.modal.reuse=false"]) == 0
     assert capsys.readouterr().out.count("at a time, each in a container of its own (executor.modal.reuse=false)") == 2

@@ -88,8 +88,8 @@ def test_runs_that_ask_for_the_same_share_a_cap(store: Store) -> None:
 @pytest.mark.parametrize(
     ("cap", "reuse", "says"),
     [
-        (3, True, "5 runs in 3 containers, one after the other"),
-        (1, True, "5 runs in 1 container, one after the other"),
+        (3, True, "5 runs in 3 containers, each of which takes about 1 or 2 in turn"),
+        (1, True, "5 runs in 1 container, which takes them in turn"),
         (3, False, "5 runs, 3 at a time, each in a container of its own"),
         (5, True, "5 runs, each in a container of its own"),
         (None, True, "5 runs, each in a container of its own"),
