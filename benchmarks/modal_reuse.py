@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import modal_peer
 from benchmarks.machine import describe
@@ -87,16 +88,20 @@ def main() -> None:
                 measured = _measure(sides[name], Path(folder, f"{name}-{number}"), args.runs)
                 found.setdefault(name, []).append(measured)
                 print(f"{name}: {measured}", flush=True)
+            _write(args.output, machine, args.runs, found)
+
+
+def _write(output: Path, machine: Mapping[str, Any], runs: int, found: Mapping[str, Sequence[Measured]]) -> None:
     medians = {name: round(statistics.median(one.seconds for one in many), 2) for name, many in found.items()}
     result = {
         "machine": machine,
-        "runs": args.runs,
+        "runs": runs,
         "containers_at_a_time": CONTAINERS,
         "seconds": medians,
         "times_the_peer": {name: round(seconds / medians[PEER], 2) for name, seconds in medians.items()},
         "rounds": {name: [asdict(one) for one in many] for name, many in found.items()},
     }
-    args.output.write_text(json.dumps(result, indent=1) + "\n")
+    output.write_text(json.dumps(result, indent=1) + "\n")
     print(medians, result["times_the_peer"])
 
 
@@ -129,7 +134,8 @@ def _measure(side: Side, store: Path, runs: int) -> Measured:
         server.set_secret("secrets-hf-wandb", SECRET)
         variables = {"AXOSWEEP_TRAINER": str(store / "none"), "AXOSWEEP_STORE": str(store)}
         environment = os.environ | server.environment() | variables
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise, each command compiles what it imports
+        for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH"):  # each command would compile, or find the other tool
+            environment.pop(name, None)
         _launch(side, range(1, 2 + CONTAINERS), environment)
         server.wait_until(lambda: all(task.ended_at for task in server.tasks()), 60)
         began = time.time()
