@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 from huggingface_hub import constants
 
@@ -17,6 +18,7 @@ if __name__ == "__main__":
     inherited = {
         "words": sys.argv[1:],
         "path": [entry for entry in sys.path if "site-packages" not in entry],
+        "temporary": tempfile.gettempdir(),
         "is a child": started_by == str(os.getppid()),
         "folder": os.getcwd(),
         "environment": dict(os.environ),

@@ -21,6 +21,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import time
 import traceback
 import types
@@ -161,6 +162,7 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
     if address := os.environ.get("HF_ENDPOINT"):
         _ask_another_hub(address.rstrip("/"))
     time.tzset()
+    tempfile.tempdir = None  # what the imports have found without TMPDIR
     os.chdir(request["folder"])
     os.umask(request["umask"])
     for name, limit in request["limits"].items():

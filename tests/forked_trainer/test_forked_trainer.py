@@ -38,7 +38,7 @@ def answer(
     program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]], *words: str, python: str = ""
 ) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
-    variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/"}
+    variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/", "TMPDIR": str(folder)}
     python = python or (str(trainer_environment.find()) if program.match(TRAINER) else sys.executable)
     process = kind(
         [python, str(program), "worker", *words], text=True, cwd=folder, env=variables, stdin=subprocess.PIPE,
