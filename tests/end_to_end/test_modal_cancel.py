@@ -89,6 +89,7 @@ def test_a_cancelled_sweep_is_stopped_and_its_line_goes_on_with_it(
     client.communicate()
     cancelled = on_modal.run("cancel")
     assert "2 ended" in cancelled.stdout, cancelled.stderr
+    assert "Waiting for the containers to save what they have" in cancelled.stderr
     assert statuses(on_modal) == {"stopped": 2}
     server.wait_until(lambda: all(task.state == "ended" for task in server.tasks("train")), 2 * GRACE_S)
     trained.touch()
