@@ -55,6 +55,7 @@ def test_one_run_is_cancelled_and_its_dataset_and_the_others_go_on(
     rows = {row["key"]: row for row in on_modal.json("compare")["runs"]}
     assert rows[kept]["status"] == "succeeded"
     assert rows[cancelled]["message"] == "cancelled before it started"
+    assert rows[cancelled]["status"] == "stopped"
     assert len(server.function_calls("train")) == 1
     assert finish(on_modal, *TWO_RUNS) == {"succeeded": 2}
     assert attempts(server, on_modal) == [1] * 3
