@@ -21,6 +21,8 @@ from modal_app.store.stop_notes import killed_by
 REMOTE = "remote.json"
 """In a mirrored step folder: whether the step was still running at the last look at its real folder."""
 
+UNPUBLISHED = "finished, but its files are not published yet; the same command publishes them, and trains nothing"
+
 _kills = KillCount()
 """Counted from the start of the process, so that kills before it are not taken for those of its workers."""
 
@@ -85,7 +87,7 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
         if outcome.status is OutcomeStatus.SUCCEEDED:
             if is_done(folder):
                 continue
-            outcome = replace(outcome, status=OutcomeStatus.LOST, reason=FailureReason.LOST, message=_gone(folder))
+            outcome = _without_done(folder, newest, outcome)
         return StepState(Phase(outcome.status.value), newest.number, None, outcome, outcome.started_at)
 
 
@@ -180,6 +182,13 @@ def _time(raw: dict[str, Any], name: str) -> float | None:
 def _gone(folder: StepFolder) -> str:
     """The file is written before the attempt's result, so it was removed or damaged since."""
     return f"it had succeeded, but {folder.done.name} {'cannot be read' if folder.done.exists() else 'is gone'}"
+
+
+def _without_done(folder: StepFolder, attempt: Attempt, outcome: Outcome) -> Outcome:
+    """What a success means if the step has no "done" file, and nobody is about to write it."""
+    if folder.draft_of(attempt.number).done.exists():
+        return replace(outcome, status=OutcomeStatus.STOPPED, reason=FailureReason.UNPUBLISHED, message=UNPUBLISHED)
+    return replace(outcome, status=OutcomeStatus.LOST, reason=FailureReason.LOST, message=_gone(folder))
 
 
 def _how_it_died(code: Any, out_of_memory: Any) -> str:

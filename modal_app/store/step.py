@@ -154,6 +154,8 @@ class FailureReason(StrEnum):
     """Stopped, with a checkpoint: its share of the sweep's budget is spent."""
     KILLED = "killed"
     """Stopped by a kill of ours, after a request to stop: what is newer than its last checkpoint is lost."""
+    UNPUBLISHED = "unpublished"
+    """Trained on Modal, and its files are all there, but its container ended before it could move them into place."""
     LOST = "lost"
     ERROR = "error"
     """None of the others: the message says what."""

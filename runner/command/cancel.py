@@ -55,7 +55,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     if is_mirror(store):
         from runner.executors import modal_verbs
 
-        return modal_verbs.cancel(store, runs, sweep)
+        return modal_verbs.cancel(store, runs, sweep, terminal.message)
     steps = {(StepKind.TRAIN, run.key) for run in runs} | {(StepKind.PREPROCESS, run.data_key) for run in runs}
     steps |= {step for run in runs for step in store.after(run.key)}
     after = sweeps_after(store, sweep) if sweep else []

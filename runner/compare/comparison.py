@@ -18,7 +18,7 @@ from runner.compare.halved import HalvedSearch, halved, halved_notes
 from runner.compare.healed import healed_notes
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row
 from runner.compare.verdict_types import Verdict
-from runner.cost.receipt import ContainerReceipt, container_receipts
+from runner.cost.receipt import ContainerReceipt, container_receipts, replaced_note
 from runner.cost.spent import SweepCost, sweep_cost
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger
@@ -96,6 +96,7 @@ def comparison(
     )
     single = sweeps[0] if len(sweeps) == len(selections) == 1 else None
     searches = tuple(found for one in complete if (found := _halved(one, rows)))
+    replaced = replaced_note(row.receipt for row in rows if row.receipt)
     unfinished = [note for one in complete if (note := _not_over(one, rows))]
     return Comparison(
         sweep=single.sweep if single else None,
@@ -107,7 +108,13 @@ def comparison(
         sweeps=sweeps,
         over=tuple(over),
         groups=tuple(groups),
-        notes=(*unfinished, *halved_notes(rows, searches), *healed_notes(rows), *notes),
+        notes=(
+            *unfinished,
+            *([replaced] if replaced else []),
+            *halved_notes(rows, searches),
+            *healed_notes(rows),
+            *notes,
+        ),
         verdicts=tuple(verdicts),
         searches=searches,
         containers=tuple(container_receipts({row.key: row.receipt for row in rows if row.receipt})),

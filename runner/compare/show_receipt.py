@@ -17,8 +17,10 @@ from runner.cost.spent import money
 
 NOTHING_YET = "None of these runs has begun, so no second was used."
 NOT_COUNTED = "queue: waiting for a dataset, a free slot or a machine; it is not part of the other seconds."
-DROPPED_FIRST = ("other", QUEUE, "prepare", "first step")
-"""Of the parts, where a terminal is narrow."""
+DROPPED_FIRST = (
+    "other", QUEUE, "prepare", "first step", "import", "load", "save", "copy", "evaluate", "idle",
+)  # fmt: skip
+"""Of the parts, where a terminal is narrow: what is paid, and why, stays."""
 
 
 def show_receipt(result: Comparison, console: Console) -> None:
@@ -88,12 +90,12 @@ def _run_columns(rows: Sequence[Row]) -> list[Column]:
     receipts = [row.receipt for row in rows if row.receipt]
     return [
         Column("run", tuple(row.key for row in rows), left=True),
-        *_if_any(Column("settings", tuple(label(row.params) for row in rows), drop=30, left=True, shrinks=True)),
+        *_if_any(Column("settings", tuple(label(row.params) for row in rows), drop=40, left=True, shrinks=True)),
         *_part_columns(
             "paid s" if any(one.containers for one in receipts) else "seconds",
             [(one.seconds, one.parts) for one in receipts],
         ),
-        *_if_any(Column("dollars", tuple(_money(row.dollars) for row in rows), drop=1)),
+        *_if_any(Column("dollars", tuple(_money(row.dollars) for row in rows))),
     ]
 
 
@@ -102,11 +104,9 @@ def _container_columns(containers: Sequence[ContainerReceipt]) -> list[Column]:
         Column("container", tuple(one.container for one in containers), left=True, shrinks=True),
         Column("runs", tuple(str(len(one.runs)) for one in containers)),
         *_part_columns("paid s", [(one.seconds, one.parts) for one in containers]),
-        *_if_any(Column("dollars", tuple(_money(one.dollars) for one in containers), drop=1)),
-        *_if_any(Column("gpu", tuple(one.gpu or "" for one in containers), drop=2)),
-        *_if_any(
-            Column("ended because", tuple(one.ended_because for one in containers), drop=3, left=True, shrinks=True)
-        ),
+        *_if_any(Column("dollars", tuple(_money(one.dollars) for one in containers))),
+        *_if_any(Column("gpu", tuple(one.gpu or "" for one in containers), drop=26)),
+        *_if_any(Column("ended because", tuple(one.ended_because for one in containers), left=True, shrinks=True)),
     ]
 
 

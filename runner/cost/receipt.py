@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +112,21 @@ def container_receipts(receipts: Mapping[str, Receipt]) -> list[ContainerReceipt
     for key, one in sorted(every, key=lambda pair: pair[1].began_at):
         found.setdefault(one.container, []).append((key, one))
     return [_container(name, pairs) for name, pairs in found.items()]
+
+
+def replaced_note(receipts: Iterable[Receipt]) -> str:
+    """A sentence about the containers that could have taken another run, and after which another one had to boot, with
+    the reasons; empty if there is none."""
+    each: dict[str, list[InContainer]] = {}
+    for one in sorted((one for receipt in receipts for one in receipt.containers), key=lambda one: one.began_at):
+        each.setdefault(one.container, []).append(one)
+    newest = max((records[0].began_at for records in each.values()), default=0.0)
+    lasts = [records[-1] for records in each.values()]
+    why = Counter(one.ended_because for one in lasts if one.ended_because and one.began_at < newest)
+    if not why:
+        return ""
+    reasons = "; ".join(f"{reason} ({number})" for reason, number in why.most_common())
+    return f"{why.total()} of {len(each)} containers took no further run, so others had to boot: {reasons}."
 
 
 def launches(records: Sequence[Record]) -> list[float]:

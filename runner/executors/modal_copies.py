@@ -129,6 +129,8 @@ class Copies:
                 case [attempt, name] if name in OF_ATTEMPT and _attempt_number(attempt):
                     found.of_attempts.append(entry)
                 case [attempt, str(draft), name] if draft == DRAFT and _attempt_number(attempt):
+                    if name == folder.done.name:  # the draft is complete
+                        found.of_attempts.append(entry)
                     drafts.setdefault(_attempt_number(attempt), []).append(entry)
         newest = drafts[max(drafts)] if drafts else []
         found.drafted.extend(one for one in newest if PurePosixPath(one.path).name in OF_DRAFT)

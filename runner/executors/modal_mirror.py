@@ -41,6 +41,7 @@ Entries = Mapping[str, Any]
 Submitted = Mapping[str, Sequence[str]]
 """Job name -> the calls that a launcher has recorded."""
 NOTHING: Submitted = {}
+CANCELLED = "cancelled before it started"
 
 
 @dataclass(slots=True)
@@ -134,9 +135,11 @@ class ModalMirror:
                 continue
             if self.store.folder(step.kind, step.key).removed.exists():
                 continue
-            why = _why_not_begun(entries, step.name, before(step, steps))
+            cancelled = f"cancelled/{step.name}" in entries
+            why = CANCELLED if cancelled else _why_not_begun(entries, step.name, before(step, steps))
             if step.key not in noted or noted[step.key].message != why:
-                ledger.append(Record(Event.FINISHED, step.kind, step.key, status=str(Phase.LOST), message=why))
+                status = str(Phase.STOPPED if cancelled else Phase.LOST)
+                ledger.append(Record(Event.FINISHED, step.kind, step.key, status=status, message=why))
 
     def cancel(self, steps: Sequence[MirroredStep], sweep: str | None) -> set[str]:
         """End the calls that work on these runs, with their containers, and keep waiting runs from starting.
@@ -248,8 +251,6 @@ def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger
 
 
 def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:
-    if f"cancelled/{name}" in entries:
-        return "cancelled before it started"
     if refusal := entries.get(f"refused/{name}"):
         return f"{refusal}; run the same command again to start it"
     for one in before:

@@ -12,7 +12,8 @@ import modal.exception
 from modal_app.cloud.connection import lost_connections
 from modal_app.store.layout import BASE_MODEL_KEY, SUBMISSION, Store, parts_of_key
 from modal_app.store.state import Phase, observe
-from modal_app.store.step import FOLLOW_UP_KINDS, write_atomically
+from modal_app.store.step import FOLLOW_UP_KINDS, FailureReason, write_atomically
+from runner.cost.spent import containers
 from runner.errors import SweepError
 from runner.executors.modal_copies import listed, read_text
 from runner.executors.modal_errors import UNREACHED, explained
@@ -68,10 +69,11 @@ def watcher(store: Store, run: SweepRun) -> Callable[[], bool]:
     return goes_on
 
 
-def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
+def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None, say: Callable[[str], None]) -> int:
     """End the calls that work on these runs, with their containers; returns how many there were.
 
-    The containers get time to save a checkpoint; this waits for them and copies their last files.
+    The containers get time to save a checkpoint; this waits for them and copies their last files. `say`: gets a line if
+    that takes longer than a moment.
     """
     found = _submitted(store, runs, sweep)
     if found is None:
@@ -80,13 +82,27 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     with explained():
         ended = mirror.cancel(steps, sweep)
         deadline = time.monotonic() + CANCEL_WAIT_S
-        waited_for = [step for step in steps if step.name in ended]
+        waited_for, has_said = [step for step in steps if step.name in ended], False
         while True:
             ModalMirror(store, mirror.names).refresh(steps)  # a new mirror copies everything again
-            phases = [observe(store, step.kind, step.key).phase for step in waited_for]
-            if Phase.LOST not in phases or time.monotonic() > deadline:
+            waited_for = [step for step in waited_for if not has_ended(store, step)]
+            if not waited_for or time.monotonic() > deadline:
                 return len(ended)
+            if not has_said:
+                say(f"Waiting for the containers to save what they have, at most {CANCEL_WAIT_S:.0f} s.")
+                has_said = True
             time.sleep(1.0)
+
+
+def has_ended(store: Store, step: MirroredStep) -> bool:
+    """Whether nothing new is to be expected of a step whose call was cancelled: it says how it has ended, or its
+    container has written its last record."""
+    state = observe(store, step.kind, step.key)
+    unpublished = state.outcome is not None and state.outcome.reason is FailureReason.UNPUBLISHED
+    if state.phase is not Phase.LOST and not unpublished:
+        return True
+    records = containers(store.folder(step.kind, step.key))
+    return any(record.ended and state.attempt in record.attempts for record in records)
 
 
 def _fetch_sweep(store: Store, sweep: str, runs_volume: str) -> tuple[Names, list[MirroredStep]]:

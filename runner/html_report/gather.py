@@ -25,7 +25,7 @@ from runner.compare.table import heading_of
 from runner.compare.verdict_types import JudgedSetting, settings_by_run
 from runner.config.project import find_project
 from runner.console.redact import redact
-from runner.cost.receipt import PARTS, Receipt, container_receipts, receipt_of, totals
+from runner.cost.receipt import PARTS, Receipt, container_receipts, receipt_of, replaced_note, totals
 from runner.cost.spent import containers, sweep_cost
 from runner.files.answers import answer_sets
 from runner.html_report import reproduce, words
@@ -78,6 +78,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     sets = answer_sets(store, names)
     command = reproduce.command(store, sweep)
     cost = sweep_cost(store, sweep, found.plan.runs)
+    replaced = replaced_note(row.receipt for row in rows if row.receipt)
     return {
         "sweep": sweep,
         "made_at": round(time.time(), 1),
@@ -97,7 +98,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "note": redact(plan.note),
         "metric": OBJECTIVE,
         "counts": words.counted(rows),
-        "cost": cost.lines(going_on=False) if cost else [],
+        "cost": [*(cost.lines(going_on=False) if cost else []), *([replaced] if replaced else [])],
         "params": list(rows[0].params) if rows else [],
         "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in found_settings) else [],
         "runs": [

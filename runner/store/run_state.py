@@ -23,7 +23,7 @@ class RunStatus(StrEnum):
     BLOCKED = "blocked"
     """Its dataset could not be prepared."""
     STOPPED = "stopped"
-    """It resumes when it is launched again."""
+    """It resumes when it is launched again; one that was cancelled before it started begins then."""
     AT_RUNG = "stopped at rung"
     """Other runs of its search were better at a rung. It resumes if it is among the best later, or if its full training
     is requested."""
@@ -35,9 +35,11 @@ class RunStatus(StrEnum):
 
 
 _WITH_REASON = (RunStatus.FAILED, RunStatus.STOPPED)
+_UNBEGUN = (Phase.STOPPED, Phase.LOST)
 
 Unbegun = Mapping[str, Record]
-"""By key: the steps whose worker ended before the step started, so that their folders have no result."""
+"""By key: the steps that were cancelled, or whose worker ended, before they started, so that their folders have no
+result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,12 @@ class RunState:
 
 
 def unbegun(records: Sequence[Record]) -> Unbegun:
-    """The steps of the newest launch that were lost before they started."""
+    """The steps of the newest launch that were stopped or lost before they started."""
     found: dict[str, Record] = {}
     for record in records:
         if record.event is Event.LAUNCHED:
             found = {}
-        elif record.event is Event.FINISHED and record.attempt is None and record.status == Phase.LOST:
+        elif record.event is Event.FINISHED and record.attempt is None and record.status in _UNBEGUN:
             found[record.key] = record
     return found
 
@@ -70,6 +72,8 @@ def run_state(store: Store, run: SweepRun, state: StepState, lost: Unbegun) -> R
         if store.folder(StepKind.TRAIN, run.key).removed.exists():
             message = "by axosweep rm; launching it again trains it again"
             return RunState(RunStatus.REMOVED, None, message, "")
+        if run.key in lost and lost[run.key].status == Phase.STOPPED:
+            return RunState(RunStatus.STOPPED, None, lost[run.key].message, "")
         if (dataset := _failed_dataset(store, run.data_key, lost)) is not None:
             return dataset
         if run.key in lost:
@@ -113,7 +117,7 @@ def _failed_dataset(store: Store, data_key: str, lost: Unbegun) -> RunState | No
     if state.phase in (Phase.FAILED, Phase.LOST) and state.outcome is not None:
         message = state.outcome.message
         log = str(store.folder(StepKind.PREPROCESS, data_key).attempt(state.attempt).log)
-    elif state.phase is Phase.ABSENT and data_key in lost:
+    elif state.phase is Phase.ABSENT and data_key in lost and lost[data_key].status == Phase.LOST:
         message, log = lost[data_key].message, _log(lost[data_key])
     else:
         return None

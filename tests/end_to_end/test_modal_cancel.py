@@ -55,6 +55,7 @@ def test_one_run_is_cancelled_and_its_dataset_and_the_others_go_on(
     rows = {row["key"]: row for row in on_modal.json("compare")["runs"]}
     assert rows[kept]["status"] == "succeeded"
     assert rows[cancelled]["message"] == "cancelled before it started"
+    assert rows[cancelled]["status"] == "stopped"
     assert len(server.function_calls("train")) == 1
     assert finish(on_modal, *TWO_RUNS) == {"succeeded": 2}
     assert attempts(server, on_modal) == [1] * 3
@@ -89,6 +90,7 @@ def test_a_cancelled_sweep_is_stopped_and_its_line_goes_on_with_it(
     client.communicate()
     cancelled = on_modal.run("cancel")
     assert "2 ended" in cancelled.stdout, cancelled.stderr
+    assert "Waiting for the containers to save what they have" in cancelled.stderr
     assert statuses(on_modal) == {"stopped": 2}
     server.wait_until(lambda: all(task.state == "ended" for task in server.tasks("train")), 2 * GRACE_S)
     trained.touch()

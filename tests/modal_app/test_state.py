@@ -70,6 +70,18 @@ def test_a_success_whose_done_file_was_removed_is_lost(store: Store) -> None:
     assert state.outcome.message == "it had succeeded, but result.json is gone"
 
 
+def test_a_success_that_its_container_could_not_publish_is_stopped_and_says_what_publishes_it(store: Store) -> None:
+    attempt = begin(store)
+    attempt.result.write_text(ended(OutcomeStatus.SUCCEEDED).to_json())
+    attempt.draft.mkdir()
+    store.folder(TRAIN, "run").draft_of(attempt.number).done.write_text(attempt.result.read_text())
+    state = observe(store, TRAIN, "run")
+    assert state.phase is Phase.STOPPED
+    assert state.outcome is not None
+    assert state.outcome.reason is FailureReason.UNPUBLISHED
+    assert "the same command publishes them" in state.outcome.message
+
+
 def test_neither_lock_nor_result_is_lost(store: Store) -> None:
     begin(store)
     state = observe(store, TRAIN, "run")

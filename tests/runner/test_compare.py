@@ -220,6 +220,17 @@ def test_a_run_that_no_worker_could_begin_says_why_until_it_is_asked_for_again(s
     assert [row.status for row in compare_sweep(store, ledger.folder.name)] == ["pending", "pending"]
 
 
+def test_a_run_that_was_cancelled_before_it_started_is_stopped_and_not_lost_or_blocked(store: Store) -> None:
+    one = at_rate(1)
+    ledger = Ledger(store, open_sweep(store, [one]).sweep)
+    ended = Record(Event.FINISHED, StepKind.TRAIN, one.key, status="stopped", message="cancelled before it started")
+    ledger.append(ended)
+    ledger.append(replace(ended, kind=StepKind.PREPROCESS, key=one.data_key, status="lost", message="nothing works"))
+    (row,) = compare_sweep(store, ledger.folder.name)
+    assert (row.status, row.reason, row.message) == ("stopped", None, "cancelled before it started")
+    assert sweep_status(store, ledger.folder.name).counts == {"stopped": 1}
+
+
 def test_a_running_run_shows_how_far_it_is(store: Store) -> None:
     one = at_rate(1)
     with claim(store.folder(StepKind.TRAIN, one.key)):

@@ -21,7 +21,7 @@ from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.cli import main
 from runner.compare.ranking import compare_sweep
-from runner.cost.receipt import receipt_of
+from runner.cost.receipt import InContainer, Receipt, receipt_of, replaced_note
 from runner.cost.spent import containers
 from runner.html_report.gather import gather
 from runner.types import Gpu
@@ -130,6 +130,28 @@ def test_the_tables_are_by_run_and_by_container_and_a_sentence_is_about_all(
     marked = said(capsys, "--receipt", "--md", "--store", str(reused.store.root))
     assert "**Seconds by container**" in marked
     assert "| ta-1 | 3 |" in marked
+
+
+def test_on_a_narrow_terminal_dollars_and_why_a_container_ended_stay(
+    reused: Reused, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = said(capsys, "--receipt", "--store", str(reused.store.root))
+    heads = [line for line in text.splitlines() if line.startswith(("run ", "container "))]
+    assert all("boot" in head and "train" in head and "dollars" in head for head in heads), heads
+    assert "ended because" in heads[1]
+
+
+def test_containers_that_others_had_to_replace_are_printed_with_the_reason() -> None:
+    def used(container: str, began_at: float, why: str = "") -> Receipt:
+        return Receipt(9.0, {}, (InContainer(container, began_at, 9.0, ended_because=why),))
+
+    clean = [used("ta-1", 1.0), used("ta-2", 2.0), used("ta-1", 11.0, LEFT)]
+    assert not replaced_note(clean), "nothing was to follow the last one"
+    replaced = [*clean, used("ta-2", 12.0, LEFT), used("ta-3", 20.0, "the run left a file"), used("ta-4", 30.0)]
+    assert replaced_note(replaced) == (
+        f"3 of 4 containers took no further run, so others had to boot: {LEFT} (2); the run left a file (1)."
+    )
 
 
 def test_the_csv_has_a_column_for_each_part(reused: Reused, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,8 +61,9 @@ def test_losses_by_row_and_what_the_rows_are_come_as_they_are(tmp_path: Path, mo
     on_cache = [f"prepared/a/{name}" for name in (HELD_OUT, "manifest.json")]
     done = [f"runs/a/{name}" for name in ("result.json", "losses.npz", "losses-before.npz")]
     after, drafted = "runs/a/evaluate/e/losses.npz", "runs/b/attempt-1/draft/losses.npz"
+    complete = "runs/b/attempt-1/draft/result.json"
     with ModalServer() as server, client_of(server, monkeypatch) as client:
-        for name, paths in (("runs", [*done, after, drafted]), ("cache", on_cache)):
+        for name, paths in (("runs", [*done, after, drafted, complete]), ("cache", on_cache)):
             volume = modal.Volume.from_name(name, create_if_missing=True, version=2, client=client)
             with volume.batch_upload() as batch:
                 for path in paths:
@@ -72,7 +73,7 @@ def test_losses_by_row_and_what_the_rows_are_come_as_they_are(tmp_path: Path, mo
         steps = [(StepKind.PREPROCESS, "a"), (StepKind.TRAIN, "a"), (StepKind.TRAIN, "b"), (StepKind.EVALUATE, "a/e")]
         for kind, key in steps:
             copies.copy(MirroredStep(kind, key, "a"))
-    for path in (*on_cache, *done, after, "runs/b/losses.npz"):
+    for path in (*on_cache, *done, after, complete, "runs/b/losses.npz"):
         assert (tmp_path / path).read_bytes() == content, path
 
 

@@ -20,6 +20,7 @@ from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from runner.executors.modal_mirror import ModalMirror, look_once
 from runner.executors.modal_submission import MirroredStep, Names
+from runner.executors.modal_verbs import has_ended
 from runner.store.ledger import Event, Ledger, Record
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import client_of
@@ -153,3 +154,17 @@ def test_a_run_that_waits_for_its_container_is_listed_once(place: Place) -> None
         assert not place.look()
         listed.append(sum('path: "runs/run"' in str(one.request) for one in place.server.calls("VolumeListFiles2")))
     assert listed == [1, 0, 1]
+
+
+def test_a_cancel_waits_for_a_container_only_until_its_last_record(tmp_path: Path) -> None:
+    """A container that has ended writes nothing more, whatever it has left behind."""
+    store = Store(tmp_path)
+    folder = store.folder(STEP.kind, STEP.key)
+    folder.attempt(1).path.mkdir(parents=True)
+    assert not has_ended(store, STEP), "it may be saving"
+    meter = Meter(folder.containers, step=STEP.name, call="fc-1", attempt=1, reserved=Reservation(1.0, 1.0))
+    assert not has_ended(store, STEP)
+    meter.end()
+    assert has_ended(store, STEP)
+    folder.attempt(2).path.mkdir()
+    assert not has_ended(store, STEP), "the record is of an earlier attempt"
