@@ -12,7 +12,7 @@ from modal_app.cloud.settings import DISK_GIB, MOST_DISK_GIB, reserved_by
 from modal_app.store.step import StepKind
 from runner.config.gpus import GPUS
 from runner.cost.length import saves_of
-from runner.memory.disk import saved_bytes
+from runner.memory.disk import SavedBytes, saved_bytes
 from runner.memory.sharding import with_files
 from runner.preflight.findings import Finding, gate
 from runner.preflight.memory import facts_for
@@ -110,14 +110,18 @@ def reserved_for(experiment: Experiment) -> Reservation:
     return reserved_by(settings, experiment.gpu.count)
 
 
-def _need(key: str, experiment: Experiment, *, merged: bool) -> DiskNeed | None:
+def saved_of(experiment: Experiment) -> SavedBytes | None:
+    """What the run writes; None where that is not known."""
     facts = facts_for(experiment, ask_hub=False).facts
-    if facts is None:
+    gpu = GPUS.get(experiment.gpu.type, SOME_GPU)
+    return None if facts is None else saved_bytes(with_files(experiment.axolotl), facts, gpu, experiment.gpu.count)
+
+
+def _need(key: str, experiment: Experiment, *, merged: bool) -> DiskNeed | None:
+    facts, found = facts_for(experiment, ask_hub=False).facts, saved_of(experiment)
+    if facts is None or found is None:
         return None
-    config, gpu = with_files(experiment.axolotl), GPUS.get(experiment.gpu.type, SOME_GPU)
-    found = saved_bytes(config, facts, gpu, experiment.gpu.count)
-    if found is None:
-        return None
+    config = with_files(experiment.axolotl)
     count = _stored(config, RunFacts(experiment).total_steps) + AT_THE_SAME_TIME
     return DiskNeed(key, count, found.checkpoint, max(found.model, 2 * facts.parameters if merged else 0))
 

@@ -23,12 +23,13 @@ from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_o
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
-from runner.estimate.disk import reserved_for
+from runner.estimate.disk import reserved_for, saved_of
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.estimate.seeds import OFF
 from runner.estimate.types import PlanCost, Pool, RunCost, Saving
 from runner.estimate.wall import wall
+from runner.memory.disk import SavedBytes
 from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
@@ -99,7 +100,7 @@ class _Estimator:
     rates: Rates | None
     facts: dict[str, ModelFacts]
     _rows: dict[str, Rows | None] = field(default_factory=dict)
-    _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
+    _found: dict[tuple[Shape, Length, SavedBytes | None], Prediction | str] = field(default_factory=dict)
     """Most runs of a sweep have the same shape and length, so each prediction is made once."""
 
     def run(self, run: Run, failing: int, boots: float) -> RunCost:
@@ -117,9 +118,10 @@ class _Estimator:
         identity = next((one.identity for one in run.inputs if one.at == "base_model"), None)
         shape = replace(shape, base_model=self.known.name_of(shape.base_model, identity))
         unknown = self._learn(shape.base_model, experiment)
-        if (shape, length) not in self._found:
-            self._found[shape, length] = predict(shape, length, self.known.runs, self.facts)
-        found = self._found[shape, length]
+        saved = saved_of(experiment) if gpu.type in GPUS else None
+        if (shape, length, saved) not in self._found:
+            self._found[shape, length, saved] = predict(shape, length, self.known.runs, self.facts, saved)
+        found = self._found[shape, length, saved]
         if isinstance(found, str):
             why = f"{unknown}, and no similar run was trained here" if unknown and gpu.type in GPUS else found
             return self._rented(RunCost(key, length, reason=why), experiment)
@@ -137,7 +139,7 @@ class _Estimator:
         config = {**with_files(experiment.axolotl), "saves_per_epoch": 1, "save_steps": None}
         if length is None or (saves := saves_of(config, length.steps)) >= length.saves:
             return None
-        then = predict(shape, replace(length, saves=saves), self.known.runs, self.facts)
+        then = predict(shape, replace(length, saves=saves), self.known.runs, self.facts, saved_of(experiment))
         if isinstance(then, str):
             return None
         then = _booting(then, boots)

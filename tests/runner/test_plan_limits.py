@@ -1,15 +1,20 @@
-"""What a plan says where a run is too large for its container: its disk."""
+"""What a plan says where a run is too large for its container, or writes too much: disk, price, time."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from modal_app.store.layout import Store
-from runner.estimate.disk import disk_findings
+from runner.estimate.disk import disk_findings, disk_of
+from runner.estimate.predict import SAVE_BYTES_S, SAVE_S
+from runner.estimate.types import RunCost
 from runner.preflight.findings import Finding, Severity
 from runner.types import ExecutorChoice, Gpu, ModelFacts, Run
 from tests.runner.builders import plan, run
+from tests.runner.test_cost_plan import cost_of
 
 LLAMA_70B = ModelFacts("llama", 70_553_706_496, 80, 8192, 64, 8, 128, 28672, 128256, False, 131072, "here")
 CONFIG: dict[str, Any] = {"base_model": "llama", "adapter": None, "bf16": True, "optimizer": "adamw_8bit",
@@ -39,3 +44,26 @@ def test_less_disk_than_the_checkpoints_need_is_a_gate(store: Store) -> None:
     assert many is not None
     assert "at most 3072 GiB. Set save_total_limit=3." in many.text
     assert found(None, of_70b(save_total_limit=3)) is None
+
+
+def priced(one: Run, store: Store) -> RunCost:
+    return cost_of(plan([one], store), store, rented=True).runs[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "checkpoint", "model"),
+    [({}, 527.7, 131.4), ({"save_only_model": True}, 131.4, 131.4), ({"deepspeed": None}, 274.6, 135.3)],
+)
+def test_the_price_and_the_disk_have_checkpoints_of_the_same_size(
+    changes: dict[str, Any], checkpoint: float, model: float, store: Store
+) -> None:
+    one = of_70b(**changes)
+    need, cost = disk_of(plan([one], store), None).need, priced(one, store)
+    found, length = cost.prediction, cost.length
+    assert need is not None
+    assert found is not None
+    assert length is not None
+    assert (round(need.checkpoint / 2**30, 1), round(need.model / 2**30, 1)) == (checkpoint, model)
+    assert found.save_s == pytest.approx(SAVE_S + need.checkpoint / SAVE_BYTES_S)
+    last_s = SAVE_S + need.model / SAVE_BYTES_S
+    assert found.phases.save == pytest.approx((length.saves - 1) * found.save_s + last_s), "the last one is the model"
