@@ -10,8 +10,11 @@ import pytest
 from modal_app.store.layout import Store
 from runner.estimate.disk import disk_findings, disk_of
 from runner.estimate.predict import SAVE_BYTES_S, SAVE_S
+from runner.estimate.stops import stops_lines, time_findings
 from runner.estimate.types import RunCost
+from runner.launch.budget import bound_line
 from runner.preflight.findings import Finding, Severity
+from runner.request import Action, Request
 from runner.types import ExecutorChoice, Gpu, ModelFacts, Run
 from tests.runner.builders import plan, run
 from tests.runner.test_cost_plan import cost_of
@@ -24,7 +27,7 @@ CONFIG: dict[str, Any] = {"base_model": "llama", "adapter": None, "bf16": True, 
 
 
 def of_70b(**changes: Any) -> Run:
-    one = run(CONFIG | changes, gpu=Gpu("h200", 8), executor=ExecutorChoice("modal"))
+    one = run(CONFIG | changes, gpu=Gpu("h100", 8), executor=ExecutorChoice("modal"))
     return replace(one, experiment=replace(one.experiment, model=LLAMA_70B))
 
 
@@ -67,3 +70,42 @@ def test_the_price_and_the_disk_have_checkpoints_of_the_same_size(
     assert found.save_s == pytest.approx(SAVE_S + need.checkpoint / SAVE_BYTES_S)
     last_s = SAVE_S + need.model / SAVE_BYTES_S
     assert found.phases.save == pytest.approx((length.saves - 1) * found.save_s + last_s), "the last one is the model"
+
+
+@pytest.mark.parametrize(
+    ("changes", "hours", "severity", "says"),
+    [
+        # 4.5 hours are estimated, 6.8 at most; a checkpoint takes 19 minutes, and 12.5 are left for it.
+        ({}, 24, None, ""),
+        ({}, 1, Severity.WARNING, "takes about 19 min to write, but 10 min are left for it"),
+        ({"saves_per_epoch": None, "save_strategy": "no", "max_steps": 9000}, 1, Severity.GATE, "it fails there"),
+        ({"save_only_model": True}, 24, None, ""),
+        ({"save_only_model": True}, 0.5, Severity.GATE, "cannot go on from a checkpoint, and fails after 24 min"),
+        ({"save_only_model": True}, 1.5, Severity.WARNING, "it may take up to"),
+    ],
+)
+def test_a_run_that_cannot_go_on_from_one_call_to_the_next_is_a_gate(
+    changes: dict[str, Any], hours: float, severity: Severity | None, says: str, store: Store
+) -> None:
+    planned = plan([of_70b(**changes)], store)
+    found = time_findings(planned, cost_of(planned, store, rented=True), hours)
+    assert [one.severity for one in found.values()] == ([severity] if severity else [])
+    assert all(says in one.text for one in found.values()), found
+
+
+def test_no_checkpoint_is_promised_at_a_stop_that_leaves_no_time_for_one(store: Store) -> None:
+    request = Request(Action.PLAN, "sweep", None, json=False, budget=300.0)
+
+    def lines(**changes: Any) -> tuple[list[str], str]:
+        planned = plan([of_70b(**changes)], store)
+        cost = cost_of(planned, store, rented=True)
+        return stops_lines(planned, cost, 24), bound_line(cost, request)
+
+    (stops,), budget = lines()
+    assert "about 19 min to write, which is too long when Modal preempts a container (20 s), " in stops
+    assert "when a budget is spent (6 min), at the time limit of a call (12 min): then" in stops
+    assert "is stopped when its share is spent, without a new checkpoint" in budget
+    (stops,), budget = lines(optimizer="sgd", deepspeed=None)  # 5 minutes
+    assert stops.count("when") == 1
+    assert "stopped with a checkpoint when its share is spent" in budget
+    assert lines(adapter="lora", lora_r=8)[0] == []
