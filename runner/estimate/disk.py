@@ -20,6 +20,8 @@ from runner.preflight.rules.run_facts import RunFacts
 from runner.types import Experiment, Plan
 
 GIB = 2**30
+MARGIN = 1.25
+"""What is requested is the need times this, as far as Modal has it: a full disk ends a run. The same as for memory."""
 ALSO_GIB = 20
 """Temporary rows, caches, compiled kernels."""
 SOME_GPU = GPUS["h100"]
@@ -29,6 +31,9 @@ MOST_STORED = 4
 AT_THE_SAME_TIME = 2
 """Checkpoints beyond those that a run stores: one that is written before the oldest is removed, and one that has been
 removed while it is copied."""
+
+MANY_STEPS = 10**9
+"""Of a run of unknown length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,8 @@ def _needs(plan: Plan) -> dict[str, DiskNeed | None]:
 
 
 def needed_gib(needs: Iterable[float]) -> int:
-    """What is requested: Modal's default where that suffices, and at most what Modal has."""
-    return min(MOST_DISK_GIB, max(DISK_GIB, math.ceil(max(needs, default=0.0))))
+    """What is requested, with a margin: Modal's default where that suffices, and at most what Modal has."""
+    return min(MOST_DISK_GIB, max(DISK_GIB, math.ceil(MARGIN * max(needs, default=0.0))))
 
 
 def disk_line(disk: PrintedDisk) -> str:
@@ -97,7 +102,8 @@ def disk_line(disk: PrintedDisk) -> str:
 
 
 def _parts(need: DiskNeed) -> str:
-    return f"{need.checkpoints} checkpoints of {_size(need.checkpoint)}, a model of {_size(need.model)}"
+    checkpoints = f"{need.checkpoints} checkpoint{'' if need.checkpoints == 1 else 's'} of {_size(need.checkpoint)}"
+    return f"{checkpoints}, a model of {_size(need.model)}, {ALSO_GIB} GiB for temporary rows and caches"
 
 
 def reserved_for(experiment: Experiment) -> Reservation:
@@ -122,14 +128,16 @@ def _need(key: str, experiment: Experiment, *, merged: bool) -> DiskNeed | None:
     if facts is None or found is None:
         return None
     config = with_files(experiment.axolotl)
-    count = _stored(config, RunFacts(experiment).total_steps) + AT_THE_SAME_TIME
+    count = _at_a_time(config, RunFacts(experiment).total_steps)
     return DiskNeed(key, count, found.checkpoint, max(found.model, 2 * facts.parameters if merged else 0))
 
 
-def _stored(config: Mapping[str, Any], steps: int | None) -> int:
-    """How many checkpoints a run stores at most, as far as its length is known."""
-    limit = int(config.get("save_total_limit") or MOST_STORED) + bool(config.get("load_best_model_at_end"))
-    return limit if steps is None else min(limit, saves_of(config, steps))
+def _at_a_time(config: Mapping[str, Any], steps: int | None) -> int:
+    """The checkpoints that are on the disk together: as many as are stored, or as all that are written. One is also
+    written when the run is stopped."""
+    stored = int(config.get("save_total_limit") or MOST_STORED) + bool(config.get("load_best_model_at_end"))
+    regular = saves_of(config, steps or MANY_STEPS) - 1  # without the final model
+    return min(stored + AT_THE_SAME_TIME, regular + 1)
 
 
 def _size(size: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from modal_app.store.layout import Store
-from runner.estimate.disk import disk_findings, disk_of
+from runner.estimate.disk import disk_findings, disk_line, disk_of
 from runner.estimate.predict import SAVE_BYTES_S, SAVE_S
 from runner.estimate.stops import stops_lines, time_findings
 from runner.estimate.types import RunCost
@@ -109,3 +110,29 @@ def test_no_checkpoint_is_promised_at_a_stop_that_leaves_no_time_for_one(store: 
     assert stops.count("when") == 1
     assert "stopped with a checkpoint when its share is spent" in budget
     assert lines(adapter="lora", lora_r=8)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "checkpoints"),
+    [
+        ({"save_total_limit": 2}, 4),
+        ({"save_total_limit": 2, "load_best_model_at_end": True}, 5),
+        ({}, 6),
+        ({"saves_per_epoch": 1}, 4),  # of 3 epochs, and one when it is stopped
+        ({"saves_per_epoch": None, "save_strategy": "no"}, 1),
+        ({"saves_per_epoch": None, "save_steps": 5, "max_steps": None}, 6),
+    ],
+)
+def test_the_parts_of_the_disk_add_up_and_more_is_requested(
+    changes: dict[str, Any], checkpoints: int, store: Store
+) -> None:
+    small = ModelFacts("llama", 8_030_261_248, 32, 4096, 32, 8, 128, 14336, 128256, False, 8192, "here")
+    one = of_70b(**changes)
+    disk = disk_of(plan([replace(one, experiment=replace(one.experiment, model=small))], store), None)
+    assert disk.need is not None
+    assert disk.need.checkpoints == checkpoints
+    parts = checkpoints * round(disk.need.checkpoint / 2**30, 1) + round(disk.need.model / 2**30, 1) + 20
+    assert disk.need.gib == pytest.approx(parts, abs=0.5)
+    assert disk.gib == max(512, math.ceil(1.25 * disk.need.gib))
+    assert disk_line(disk).startswith(f"disk    about {disk.need.gib:.0f} of {disk.gib} GiB")
+    assert disk_line(disk).endswith(" GiB, 20 GiB for temporary rows and caches")
