@@ -8,6 +8,7 @@ from dataclasses import replace
 from runner.console import terminal
 from runner.cost.spent import money
 from runner.estimate.disk import disk_findings, disk_line
+from runner.estimate.host_memory import host_findings
 from runner.estimate.plan import plan_cost
 from runner.estimate.stops import stops_lines, time_findings
 from runner.estimate.types import PlanCost
@@ -93,6 +94,7 @@ def _examined(launch: Launch) -> Launch:
         found = [disk_findings(launch.plan, settings.disk_gib)]
         if launch.cost is not None:
             found.append(time_findings(launch.plan, launch.cost, settings.timeout_hours))
+        found.append(host_findings(launch.plan, _hosts(launch), settings))
         launch.preflight.planned = [[one[run.key] for one in found if run.key in one] for run in launch.runs]
     return launch
 
@@ -122,4 +124,11 @@ def _cost(launch: Launch, *, ask: bool) -> PlanCost:
     known = stores(launch.request.store)
     tries = launch.preflight.tries_that_fail()
     failing = {run.key: many for run, many in zip(launch.runs, tries, strict=True)} if tries else {}
-    return plan_cost(launch.plan, launch.store, known, rates, pools_of(launch.executor, launch.plan), failing)
+    pools = pools_of(launch.executor, launch.plan)
+    return plan_cost(launch.plan, launch.store, known, rates, pools, failing, _hosts(launch))
+
+
+def _hosts(launch: Launch) -> dict[str, int]:
+    """Run key -> bytes of host memory that it needs for offloading."""
+    needed = launch.preflight.host_bytes()
+    return {run.key: one for run, one in zip(launch.runs, needed, strict=True)} if needed else {}

@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 
+from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
+from runner.cost.prices import MEMORY
 from runner.estimate.disk import disk_findings, disk_line, disk_of
+from runner.estimate.host_memory import host_findings
+from runner.estimate.plan import plan_cost
 from runner.estimate.predict import SAVE_BYTES_S, SAVE_S
 from runner.estimate.stops import stops_lines, time_findings
-from runner.estimate.types import RunCost
+from runner.estimate.types import Pool, RunCost
 from runner.launch.budget import bound_line
 from runner.preflight.findings import Finding, Severity
 from runner.request import Action, Request
 from runner.types import ExecutorChoice, Gpu, ModelFacts, Run
+from tests.modal_app.deployments import shipped_node
 from tests.runner.builders import plan, run
-from tests.runner.test_cost_plan import cost_of
+from tests.runner.test_cost_plan import RATES, cost_of
 
 LLAMA_70B = ModelFacts("llama", 70_553_706_496, 80, 8192, 64, 8, 128, 28672, 128256, False, 131072, "here")
 CONFIG: dict[str, Any] = {"base_model": "llama", "adapter": None, "bf16": True, "optimizer": "adamw_8bit",
@@ -136,3 +141,22 @@ def test_the_parts_of_the_disk_add_up_and_more_is_requested(
     assert disk.gib == max(512, math.ceil(1.25 * disk.need.gib))
     assert disk_line(disk).startswith(f"disk    about {disk.need.gib:.0f} of {disk.gib} GiB")
     assert disk_line(disk).endswith(" GiB, 20 GiB for temporary rows and caches")
+
+
+def test_host_memory_beyond_what_is_reserved_is_in_the_price_and_a_warning(store: Store) -> None:
+    one = of_70b()
+    planned, settings = plan([one], store), Deployment.from_node(shipped_node())
+
+    def rent(gib: int) -> float | None:
+        pools = {one.key: Pool("h100", None)}
+        return plan_cost(planned, store, [store], RATES, pools, hosts={one.key: gib * 2**30}).runs[0].dollars_s
+
+    little, much = rent(0), rent(1051)
+    assert little is not None
+    assert much is not None
+    assert rent(100) == little
+    assert much - little == pytest.approx((1051 - 8 * 16) * (RATES.of(MEMORY) or 0))
+    (found,) = host_findings(planned, {one.key: 1051 * 2**30}, settings).values()
+    assert "reserves 128 GiB of host memory, but the run needs about 1051 GiB" in found.text
+    assert "Set executor.modal.memory_gib=132" in found.text
+    assert host_findings(planned, {one.key: 128 * 2**30}, settings) == {}
