@@ -154,6 +154,8 @@ class Prediction:
     """How many boots it pays for. Below 1 where containers do several runs: then it is the mean over these runs."""
     around: Range = NOTHING
     """Seconds of its container before and after its worker, without a boot: waiting for the run, copying files."""
+    save_s: float = 0.0
+    """Likely seconds of one checkpoint."""
 
     @property
     def booting(self) -> Range:

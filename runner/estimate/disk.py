@@ -12,7 +12,7 @@ from modal_app.cloud.settings import DISK_GIB, MOST_DISK_GIB, reserved_by
 from modal_app.store.step import StepKind
 from runner.config.gpus import GPUS
 from runner.cost.length import saves_of
-from runner.memory.disk import saved_bytes
+from runner.memory.disk import SavedBytes, saved_bytes
 from runner.memory.sharding import with_files
 from runner.preflight.findings import Finding, gate
 from runner.preflight.memory import facts_for
@@ -20,6 +20,8 @@ from runner.preflight.rules.run_facts import RunFacts
 from runner.types import Experiment, Plan
 
 GIB = 2**30
+MARGIN = 1.25
+"""What is requested is the need times this, as far as Modal has it: a full disk ends a run. The same as for memory."""
 ALSO_GIB = 20
 """Temporary rows, caches, compiled kernels."""
 SOME_GPU = GPUS["h100"]
@@ -29,6 +31,9 @@ MOST_STORED = 4
 AT_THE_SAME_TIME = 2
 """Checkpoints beyond those that a run stores: one that is written before the oldest is removed, and one that has been
 removed while it is copied."""
+
+MANY_STEPS = 10**9
+"""Of a run of unknown length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,8 @@ def _needs(plan: Plan) -> dict[str, DiskNeed | None]:
 
 
 def needed_gib(needs: Iterable[float]) -> int:
-    """What is requested: Modal's default where that suffices, and at most what Modal has."""
-    return min(MOST_DISK_GIB, max(DISK_GIB, math.ceil(max(needs, default=0.0))))
+    """What is requested, with a margin: Modal's default where that suffices, and at most what Modal has."""
+    return min(MOST_DISK_GIB, max(DISK_GIB, math.ceil(MARGIN * max(needs, default=0.0))))
 
 
 def disk_line(disk: PrintedDisk) -> str:
@@ -97,7 +102,8 @@ def disk_line(disk: PrintedDisk) -> str:
 
 
 def _parts(need: DiskNeed) -> str:
-    return f"{need.checkpoints} checkpoints of {_size(need.checkpoint)}, a model of {_size(need.model)}"
+    checkpoints = f"{need.checkpoints} checkpoint{'' if need.checkpoints == 1 else 's'} of {_size(need.checkpoint)}"
+    return f"{checkpoints}, a model of {_size(need.model)}, {ALSO_GIB} GiB for temporary rows and caches"
 
 
 def reserved_for(experiment: Experiment) -> Reservation:
@@ -110,22 +116,28 @@ def reserved_for(experiment: Experiment) -> Reservation:
     return reserved_by(settings, experiment.gpu.count)
 
 
-def _need(key: str, experiment: Experiment, *, merged: bool) -> DiskNeed | None:
+def saved_of(experiment: Experiment) -> SavedBytes | None:
+    """What the run writes; None where that is not known."""
     facts = facts_for(experiment, ask_hub=False).facts
-    if facts is None:
+    gpu = GPUS.get(experiment.gpu.type, SOME_GPU)
+    return None if facts is None else saved_bytes(with_files(experiment.axolotl), facts, gpu, experiment.gpu.count)
+
+
+def _need(key: str, experiment: Experiment, *, merged: bool) -> DiskNeed | None:
+    facts, found = facts_for(experiment, ask_hub=False).facts, saved_of(experiment)
+    if facts is None or found is None:
         return None
-    config, gpu = with_files(experiment.axolotl), GPUS.get(experiment.gpu.type, SOME_GPU)
-    found = saved_bytes(config, facts, gpu, experiment.gpu.count)
-    if found is None:
-        return None
-    count = _stored(config, RunFacts(experiment).total_steps) + AT_THE_SAME_TIME
+    config = with_files(experiment.axolotl)
+    count = _at_a_time(config, RunFacts(experiment).total_steps)
     return DiskNeed(key, count, found.checkpoint, max(found.model, 2 * facts.parameters if merged else 0))
 
 
-def _stored(config: Mapping[str, Any], steps: int | None) -> int:
-    """How many checkpoints a run stores at most, as far as its length is known."""
-    limit = int(config.get("save_total_limit") or MOST_STORED) + bool(config.get("load_best_model_at_end"))
-    return limit if steps is None else min(limit, saves_of(config, steps))
+def _at_a_time(config: Mapping[str, Any], steps: int | None) -> int:
+    """The checkpoints that are on the disk together: as many as are stored, or as all that are written. One is also
+    written when the run is stopped."""
+    stored = int(config.get("save_total_limit") or MOST_STORED) + bool(config.get("load_best_model_at_end"))
+    regular = saves_of(config, steps or MANY_STEPS) - 1  # without the final model
+    return min(stored + AT_THE_SAME_TIME, regular + 1)
 
 
 def _size(size: int) -> str:

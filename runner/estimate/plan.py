@@ -23,12 +23,13 @@ from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_o
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
-from runner.estimate.disk import reserved_for
+from runner.estimate.disk import GIB, reserved_for, saved_of
 from runner.estimate.predict import BOOT_MODAL, predict
 from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
 from runner.estimate.seeds import OFF
 from runner.estimate.types import PlanCost, Pool, RunCost, Saving
 from runner.estimate.wall import wall
+from runner.memory.disk import SavedBytes
 from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
@@ -53,13 +54,15 @@ def plan_cost(
     rates: Rates | None,
     pools: Mapping[str, Pool],
     failing: Mapping[str, int] = MappingProxyType({}),
+    hosts: Mapping[str, int] = MappingProxyType({}),
 ) -> PlanCost:
     """`store`: the store of the plan's datasets. `stores`: those whose records are used. `rates`: None if nothing is
     rented. `pools`: run key -> pool, of each pending run. `failing`: run key -> how many tries will be out of memory
-    before one has a micro batch that fits (on_oom=halve).
+    before one has a micro batch that fits (on_oom=halve). `hosts`: run key -> bytes of host memory that it needs for
+    offloading.
     """
     known = read_past(stores)
-    estimator = _Estimator(store, known, rates, {})
+    estimator = _Estimator(store, known, rates, {}, hosts)
     sizes = Counter(pools[one.run.key] for one in plan.pending)
     boots = {pool: pool.containers(runs) / runs for pool, runs in sizes.items()}
     runs = tuple(estimator.run(one.run, failing.get(one.run.key, 0), boots[pools[one.run.key]]) for one in plan.pending)
@@ -98,8 +101,9 @@ class _Estimator:
     known: KnownRecords
     rates: Rates | None
     facts: dict[str, ModelFacts]
+    hosts: Mapping[str, int]
     _rows: dict[str, Rows | None] = field(default_factory=dict)
-    _found: dict[tuple[Shape, Length], Prediction | str] = field(default_factory=dict)
+    _found: dict[tuple[Shape, Length, SavedBytes | None], Prediction | str] = field(default_factory=dict)
     """Most runs of a sweep have the same shape and length, so each prediction is made once."""
 
     def run(self, run: Run, failing: int, boots: float) -> RunCost:
@@ -117,9 +121,10 @@ class _Estimator:
         identity = next((one.identity for one in run.inputs if one.at == "base_model"), None)
         shape = replace(shape, base_model=self.known.name_of(shape.base_model, identity))
         unknown = self._learn(shape.base_model, experiment)
-        if (shape, length) not in self._found:
-            self._found[shape, length] = predict(shape, length, self.known.runs, self.facts)
-        found = self._found[shape, length]
+        saved = saved_of(experiment) if gpu.type in GPUS else None
+        if (shape, length, saved) not in self._found:
+            self._found[shape, length, saved] = predict(shape, length, self.known.runs, self.facts, saved)
+        found = self._found[shape, length, saved]
         if isinstance(found, str):
             why = f"{unknown}, and no similar run was trained here" if unknown and gpu.type in GPUS else found
             return self._rented(RunCost(key, length, reason=why), experiment)
@@ -137,7 +142,7 @@ class _Estimator:
         config = {**with_files(experiment.axolotl), "saves_per_epoch": 1, "save_steps": None}
         if length is None or (saves := saves_of(config, length.steps)) >= length.saves:
             return None
-        then = predict(shape, replace(length, saves=saves), self.known.runs, self.facts)
+        then = predict(shape, replace(length, saves=saves), self.known.runs, self.facts, saved_of(experiment))
         if isinstance(then, str):
             return None
         then = _booting(then, boots)
@@ -163,7 +168,8 @@ class _Estimator:
         memory = found.memory_gib if found else Range.exactly(8.0 * gpu.count)
         # Modal bills the larger of what is reserved and what is used.
         reserved = reserved_for(experiment)
-        cores, memory = _at_least(cores, reserved.cores), _at_least(memory, reserved.memory_gib)
+        least_gib = max(reserved.memory_gib, self.hosts.get(cost.key, 0) / GIB)
+        cores, memory = _at_least(cores, reserved.cores), _at_least(memory, least_gib)
         names = [name for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
         rents = [_dollars_s(self.rates, {name: gpu.count}, cores, memory) for name in names]
         rents = rents or [_dollars_s(self.rates, {}, cores, memory)]

@@ -13,6 +13,7 @@ from statistics import median
 
 from runner.cost.types import NOTHING, Length, PastRuns, Phases, Prediction, Range, Shape
 from runner.estimate.seeds import FORWARD, OFF, matmul_weights, operations, peak, seed_speed
+from runner.memory.disk import SavedBytes
 from runner.types import ModelFacts
 
 Facts = Mapping[str, ModelFacts]
@@ -37,15 +38,18 @@ MEMORY_GIB_PER_RANK = Range(4.0, 8.0, 16.0)
 MEMORY_GIB_CPU = Range(1.0, 1.5, 3.0)
 
 
-def predict(shape: Shape, length: Length, past: Sequence[PastRuns], facts: Facts) -> Prediction | str:
-    """The prediction, or a sentence that says why there is none. `past`: the newest first."""
+def predict(
+    shape: Shape, length: Length, past: Sequence[PastRuns], facts: Facts, saved: SavedBytes | None = None
+) -> Prediction | str:
+    """The prediction, or a sentence that says why there is none. `past`: the newest first. `saved`: what the run
+    writes, as far as that is known."""
     if same := [one for one in past if one.shape == shape][:NEWEST]:
         return _from_same(length, same)
     if kin := [one for one in past if _same_model(one.shape, shape)][:NEWEST]:
         return _from_kin(shape, length, kin, facts, SAME_MODEL_OFF, "another shape")
     if others := [one for one in past if _comparable(one.shape, shape, facts)][:NEWEST]:
         return _from_kin(shape, length, others, facts, OFF, "other models or cards")
-    return _from_seed(shape, length, facts)
+    return _from_seed(shape, length, facts, saved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ def _comparable(one: Shape, other: Shape, facts: Facts) -> bool:
     return models and (one.adapter == "none", one.bits < 16) == (other.adapter == "none", other.bits < 16)
 
 
-def _from_seed(shape: Shape, length: Length, facts: Facts) -> Prediction | str:
+def _from_seed(shape: Shape, length: Length, facts: Facts, saved: SavedBytes | None) -> Prediction | str:
     known = facts.get(shape.base_model)
     found = seed_speed(shape, known, length.micro_tokens.likely)
     if isinstance(found, str) or known is None:
@@ -175,7 +179,9 @@ def _from_seed(shape: Shape, length: Length, facts: Facts) -> Prediction | str:
     evaluating = Range.about(length.evals * length.eval_tokens / speed * FORWARD / operations(shape), OFF)
     weights = known.parameters * (shape.bits / 8)
     trained = known.parameters * 8 if shape.adapter == "none" else 0
-    saving = Range.about(length.saves * (SAVE_S + trained / SAVE_BYTES_S), OFF)
+    saved = saved or SavedBytes(model=trained, checkpoint=trained)
+    save_s, last_s = (SAVE_S + size / SAVE_BYTES_S for size in (saved.checkpoint, saved.model))
+    saving = Range.about(max(length.saves - 1, 0) * save_s + last_s, OFF)
     start = START + Range.about(weights / LOAD_BYTES_S, OFF)
     training = step.scaled(length.steps)
     return Prediction(
@@ -185,6 +191,7 @@ def _from_seed(shape: Shape, length: Length, facts: Facts) -> Prediction | str:
         cores=CORES_PER_RANK.scaled(shape.count),
         memory_gib=MEMORY_GIB_PER_RANK.scaled(shape.count),
         basis=f"seed: {source}",
+        save_s=save_s,
     )
 
 
@@ -201,6 +208,7 @@ def _with_use(shape: Shape, past: Sequence[PastRuns], seconds: Range, phases: Ph
         cores=_recorded(alike, lambda one: one.cores, CORES_PER_RANK.scaled(shape.count)),
         memory_gib=_recorded(alike, lambda one: one.memory_gib, memory.scaled(shape.count)),
         basis=f"{len(past)} record{'' if len(past) == 1 else 's'}{what}",
+        save_s=_save_seconds(past),
     )
 
 

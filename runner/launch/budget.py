@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ from runner.cost.spent import money
 from runner.cost.types import Range
 from runner.errors import SweepError
 from runner.estimate.predict import BOOT_MODAL
+from runner.estimate.stops import room_of_share
 from runner.estimate.types import PlanCost, RunCost
+from runner.estimate.words import span
 from runner.request import Request
 from runner.types import ExecutorChoice, Plan, PlannedRun
 
@@ -77,9 +80,7 @@ def with_shares(plan: Plan, cost: PlanCost, request: Request) -> Plan:
     unknown. The upper estimate of preparing is set aside first. Without a budget, the plan is unchanged."""
     if request.budget is None or not cost.runs:
         return plan
-    left = request.budget - (cost.preparing.high if cost.preparing else 0.0)
-    left = left if left > 0 else request.budget
-    shares = dict(zip((one.key for one in cost.runs), _split(left, cost), strict=True))
+    shares = _shares(request.budget, cost)
     by_key = {one.key: one for one in cost.runs}
     runs = tuple(
         _with_share(planned, shares[planned.run.key], by_key[planned.run.key]) if planned.run.key in shares else planned
@@ -100,9 +101,12 @@ def bound_line(cost: PlanCost, request: Request) -> str:
     left = request.budget - least.likely if least else 0.0
     rest = f"; if as few runs as possible go on from the rungs, about {money(left)} is not spent" if left > 0 else ""
     shares = "; the share of a run that stops at a rung goes to no other run" if cost.rungs else ""
+    late = _longest_late_save(request.budget, cost)
+    stopped = "stopped when its share is spent" if late else "stopped with a checkpoint when its share is spent"
+    since = f", without a new checkpoint, since that takes about {span(late)} to write" if late else ""
     return (
-        f"budget  {money(request.budget)}, plus {money(boot)} at most for the boot of {attempt}. A run is stopped with "
-        f"a checkpoint when its share is spent{shares}; preparing is counted, but not stopped{unknown}{rest}"
+        f"budget  {money(request.budget)}, plus {money(boot)} at most for the boot of {attempt}. A run is "
+        f"{stopped}{since}{shares}; preparing is counted, but not stopped{unknown}{rest}"
     )
 
 
@@ -137,6 +141,21 @@ def confirm(cost: PlanCost, request: Request, *, on_terminal: bool, ask: Callabl
 def _at_most(dollars: Range) -> str:
     low, likely, high = (money(one) for one in (dollars.low, dollars.likely, dollars.high))
     return high if low == high else f"{high} (likely {likely}, from {low})"
+
+
+def _shares(budget: float, cost: PlanCost) -> dict[str, float]:
+    """Run key -> dollars."""
+    left = budget - (cost.preparing.high if cost.preparing else 0.0)
+    left = left if left > 0 else budget
+    return dict(zip((one.key for one in cost.runs), _split(left, cost), strict=True))
+
+
+def _longest_late_save(budget: float, cost: PlanCost) -> float:
+    """Seconds of the longest checkpoint that cannot be written after the request to stop; 0 if all can."""
+    shares = _shares(budget, cost)
+    rented = [(one, one.prediction.save_s) for one in cost.runs if one.prediction and one.dollars_s]
+    late = [save_s for one, save_s in rented if save_s > room_of_share(shares[one.key] / (one.dollars_s or math.inf))]
+    return max(late, default=0.0)
 
 
 def _split(dollars: float, cost: PlanCost) -> list[float]:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from runner.console import terminal
 from runner.cost.spent import money
 from runner.estimate.disk import disk_findings, disk_line
+from runner.estimate.host_memory import host_findings
 from runner.estimate.plan import plan_cost
+from runner.estimate.stops import stops_lines, time_findings
 from runner.estimate.types import PlanCost
 from runner.estimate.words import cost_lines, span, spread
 from runner.executors.choose import modal_containers, modal_disk, pools_of, rates_of
@@ -88,15 +90,23 @@ def further_lines(launch: Launch) -> list[str]:
 def _examined(launch: Launch) -> Launch:
     """The same, with what is wrong with each run's place in the plan among the findings."""
     if launch.executor.modal is not None:
-        found = disk_findings(launch.plan, launch.executor.modal.disk_gib)
-        launch.preflight.planned = [[found[run.key]] if run.key in found else [] for run in launch.runs]
+        settings = launch.executor.modal
+        found = [disk_findings(launch.plan, settings.disk_gib)]
+        if launch.cost is not None:
+            found.append(time_findings(launch.plan, launch.cost, settings.timeout_hours))
+        found.append(host_findings(launch.plan, _hosts(launch), settings))
+        launch.preflight.planned = [[one[run.key] for one in found if run.key in one] for run in launch.runs]
     return launch
 
 
 def container_lines(launch: Launch) -> list[str]:
-    """How the runs share containers on Modal, where there are fewer containers than runs, and what disk each has."""
-    disk = modal_disk(launch.executor, launch.plan)
-    return [*_reuse_lines(launch), *([disk_line(disk)] if disk and launch.plan.pending else [])]
+    """How the runs share containers on Modal, where there are fewer containers than runs, what disk each has, and which
+    stops leave no time for a checkpoint."""
+    disk, settings = modal_disk(launch.executor, launch.plan), launch.executor.modal
+    lines = [*_reuse_lines(launch), *([disk_line(disk)] if disk and launch.plan.pending else [])]
+    if settings is None or launch.cost is None:
+        return lines
+    return [*lines, *stops_lines(launch.plan, launch.cost, settings.timeout_hours)]
 
 
 def _reuse_lines(launch: Launch) -> list[str]:
@@ -114,4 +124,11 @@ def _cost(launch: Launch, *, ask: bool) -> PlanCost:
     known = stores(launch.request.store)
     tries = launch.preflight.tries_that_fail()
     failing = {run.key: many for run, many in zip(launch.runs, tries, strict=True)} if tries else {}
-    return plan_cost(launch.plan, launch.store, known, rates, pools_of(launch.executor, launch.plan), failing)
+    pools = pools_of(launch.executor, launch.plan)
+    return plan_cost(launch.plan, launch.store, known, rates, pools, failing, _hosts(launch))
+
+
+def _hosts(launch: Launch) -> dict[str, int]:
+    """Run key -> bytes of host memory that it needs for offloading."""
+    needed = launch.preflight.host_bytes()
+    return {run.key: one for run, one in zip(launch.runs, needed, strict=True)} if needed else {}

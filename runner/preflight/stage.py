@@ -190,6 +190,10 @@ class Preflight:
             for number, (one, manifest) in known
         ]
 
+    def host_bytes(self) -> list[int]:
+        """Of each run: what it needs of the machine's memory for offloading. Empty without `prepared`."""
+        return [max((one.host for one in estimates), default=0) for estimates in self._memory()]
+
     def _memory(self) -> list[tuple[Estimate, ...]]:
         if not self.prepared:
             return []

@@ -314,7 +314,7 @@ def test_where_checkpoints_are_most_of_the_price_the_line_says_so_and_what_fewer
 
     line, many = priced(saves_per_epoch=8)
     once, few = priced(saves_per_epoch=1)
-    assert "; spent on: saving 9" in line
+    assert "; spent on: saving 88%" in line
     assert many.fewer_saves is not None
     assert few.dollars is not None
     assert many.fewer_saves.dollars == pytest.approx(few.dollars.likely)
