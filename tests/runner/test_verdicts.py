@@ -341,6 +341,13 @@ def test_a_setting_of_which_a_seed_is_far_off_is_not_among_the_best_and_the_sent
     assert [one["difference"] == 0 for one in settings] == [True, False, False]
 
 
+def test_a_small_difference_is_not_printed_as_nought(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    _, runs = judged_sweep(store, {1e-4: 1.5, 2e-4: 1.50003})
+    text = printed(store, capsys, "compare")
+    row = next(line for line in text.splitlines() if runs[1].key in line).split()
+    assert row[row.index("1.5000") + 1] == "0.000030"
+
+
 def rented(key: str, place: int, train_s: float, rate: float = 0.001) -> Any:
     """A run in a container: the first one pays for the boot and for cold imports."""
     parts = {"boot": 20.0, "import": 12.0} if place == 0 else {"idle": 1.0, "import": 3.0}
