@@ -195,7 +195,7 @@ def settings_problems(node: Mapping[str, Any]) -> list[Problem]:
         if key not in known
     ]
     problems += [
-        _wrong(name, "", f"executor.modal.{name} has no value, and it is needed.")
+        Problem(f"executor.modal.{name}", "", f"executor.modal.{name} has no value, and it is needed.")
         for name, one in known.items()
         if one.default is MISSING and not node.get(name)
     ]
@@ -254,4 +254,4 @@ def _pinning_problems(node: Mapping[str, Any]) -> list[Problem]:
 
 
 def _wrong(name: str, seen: object, expected: str) -> Problem:
-    return Problem(f"executor.modal.{name}", str(seen), expected)
+    return Problem(f"executor.modal.{name}", "null" if seen is None else str(seen) or "''", expected)

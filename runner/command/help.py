@@ -7,7 +7,7 @@ import importlib
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 
 from runner.command import VERBS
 from runner.config.project import SWEEPS
@@ -84,7 +84,7 @@ def text() -> str:
     width = max(len(line) for line, _ in EXAMPLES) + 2
     return _TEXT.format(
         version=vocabulary.fields.version,
-        nodes=textwrap.fill(", ".join(_node_names(vocabulary)), 100, initial_indent="  ", subsequent_indent="  "),
+        nodes="\n".join(_nodes(vocabulary)),
         verbs="\n".join(map(_verb, _parsers())),
         with_json=_filled("  with --json:          ", ", ".join(_taking_json())),
         groups="\n".join(_group(group, vocabulary) for group in _in_order(vocabulary)),
@@ -138,6 +138,19 @@ def _group(group: str, vocabulary: Vocabulary) -> str:
     indent = " " * 16
     wrapped = textwrap.fill(options, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     return f"  {group:<11} {GROUPS.get(group, '')}\n{wrapped}"
+
+
+def _nodes(vocabulary: Vocabulary) -> list[str]:
+    """Those of two names at most, then what is below each of them."""
+    filled = partial(textwrap.fill, width=100, subsequent_indent="  ", break_on_hyphens=False)
+    below = {
+        f"{node}.{name}": tuple(further)
+        for node, names in vocabulary.nodes.items()
+        for name, further in names.items()
+        if further
+    }
+    names = filled(", ".join(_node_names(vocabulary)), initial_indent="  ")
+    return [names, *(filled(", ".join(keys), initial_indent=f"  below {node}: ") for node, keys in below.items())]
 
 
 def _node_names(vocabulary: Vocabulary) -> list[str]:

@@ -32,10 +32,10 @@ def parser() -> VerbParser:
 def main(words: Sequence[str]) -> int:
     args = parser().read(words)
     found = sweep_in(stores(args.store), args.sweep)
-    return report(found.store, found.sweep, args.out, show=args.open)
+    return report(found.store, found.sweep, args.out, show=args.open, store_arg=args.store)
 
 
-def report(store: Store, sweep: str, file: str | None, *, show: bool) -> int:
+def report(store: Store, sweep: str, file: str | None, *, show: bool, store_arg: str | None = None) -> int:
     """Raises SweepError for a file that cannot be written, or that exists and is not a report."""
     out = None if file is None else _checked(Path(file).expanduser().absolute())
     try:
@@ -44,7 +44,7 @@ def report(store: Store, sweep: str, file: str | None, *, show: bool) -> int:
         why = full_disk(error) or f"{error.filename}: {error.strerror}."
         raise SweepError(f"The report cannot be written to {why}") from error
     terminal.result(f"Report: {path}")
-    if old := stale(store, sweep):
+    if old := stale(store, sweep, store_arg):
         terminal.message(old)
     if show and not webbrowser.open(path.as_uri()):
         terminal.message("No browser could be started.")

@@ -48,6 +48,6 @@ def main(words: Sequence[str]) -> int:
         tables.show_rows(rows, found.store, found.sweep, as_json=args.json, judge=False)
         if further := interrupted_search(found.store, found.sweep):
             terminal.message(further.text)
-    for text in filter(None, (stale(store, sweep) for store, sweep in old)):
+    for text in filter(None, (stale(store, sweep, args.store) for store, sweep in old)):
         terminal.message(text)
     return 0

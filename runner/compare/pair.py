@@ -16,6 +16,7 @@ from runner.compare.table import columns_of, fitted, heading_of, table
 from runner.compare.where_won import where_won
 from runner.compare.where_words import where_lines
 from runner.console import terminal
+from runner.console.numbers import difference as shown_difference
 from runner.console.numbers import loss
 from runner.console.plot import MARKS, overlay
 from runner.store.run_state import RunStatus
@@ -129,7 +130,7 @@ def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
         ]
     is_better = (pair.difference > 0) is metric.maximize
     word = "better" if is_better else "worse"
-    return [f"{heading_of(metric)}: {second.key} is {word} by {loss(abs(pair.difference))}{where}"]
+    return [f"{heading_of(metric)}: {second.key} is {word} by {shown_difference(abs(pair.difference))}{where}"]
 
 
 def _config_lines(pair: Pair) -> list[str]:

@@ -12,7 +12,7 @@ from runner.compare.params import label
 from runner.compare.ranking import Row
 from runner.compare.table import Column, fitted, markdown, table
 from runner.console import terminal
-from runner.cost.receipt import BOOT, PARTS, QUEUE, TRAINING, ContainerReceipt, Receipt, added
+from runner.cost.receipt import PARTS, QUEUE, TRAINING, ContainerReceipt, added, containers_line, training_share
 from runner.cost.spent import money
 
 NOTHING_YET = "None of these runs has begun, so no second was used."
@@ -46,34 +46,21 @@ def receipt_markdown(result: Comparison) -> str:
 def receipt_lines(result: Comparison) -> list[str]:
     """Sentences about all runs together."""
     receipts = [row.receipt for row in result.runs if row.receipt]
-    paid = sum(one.seconds for one in receipts)
-    if not paid:
+    paid, training = sum(one.seconds for one in receipts), training_share(receipts)
+    if training is None:
         return [NOTHING_YET]
     parts = added(one.parts for one in receipts)
-    training = sum(parts.get(name, 0.0) for name in TRAINING)
     others = {name: seconds for name, seconds in parts.items() if name not in (QUEUE, *TRAINING)}
     largest = sorted(others.items(), key=lambda pair: -pair[1])
     rest = ", ".join(f"{name} {seconds / paid:.0%}" for name, seconds in largest if seconds / paid >= 0.005)
     word = "paid seconds" if result.containers else "seconds of this machine"
-    lines = [f"{training / paid:.0%} of {_seconds(paid)} {word} was training{f'; {rest}' if rest else ''}."]
-    lines += [_containers_line(receipts, result.containers)] if result.containers else []
+    lines = [f"{training:.0%} of {_seconds(paid)} {word} was training{f'; {rest}' if rest else ''}."]
+    lines += [containers_line(receipts, len(result.containers))] if result.containers else []
     return lines + ([NOT_COUNTED] if parts.get(QUEUE) else [])
-
-
-def _containers_line(receipts: Sequence[Receipt], containers: Sequence[ContainerReceipt]) -> str:
-    """How many runs were spared a boot."""
-    rented = [one for one in receipts if one.containers]
-    spared = sum(not any(each.parts.get(BOOT) for each in one.containers) for one in rented)
-    counted = f"{_counted(len(rented), 'run')} in {_counted(len(containers), 'container')}"
-    return f"{counted}; {_counted(spared, 'run')} began without a boot." if spared else f"{counted}."
 
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _tables(result: Comparison) -> list[tuple[str, list[Column]]]:

@@ -20,7 +20,7 @@ from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.rung_reasons import why_of
 from runner.compare.stars import groups_judged, groups_starred, starred
 from runner.compare.verdict_types import JudgedSetting, Verdict, settings_by_run
-from runner.console.numbers import loss
+from runner.console.numbers import difference, loss
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus, status_text
 from runner.store.searches import RungReached
@@ -112,7 +112,7 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
 
 def verdict_columns(settings: Sequence[JudgedSetting | None]) -> list[Column]:
     """How much worse than the best setting of its table, and the interval of that."""
-    differences = tuple("" if one is None else loss(one.difference) for one in settings)
+    differences = tuple("" if one is None else difference(one.difference) for one in settings)
     ranges = tuple("" if one is None or one.low == one.high else interval(one) for one in settings)
     return [Column("difference", differences, drop=21), Column("95 % interval", ranges, drop=22)]
 
@@ -248,7 +248,7 @@ def _end(text: str, room: int) -> str:
 
 def interval(one: JudgedSetting) -> str:
     """Of its difference from the best setting: `0.0003 to 0.0021`."""
-    return f"{loss(one.low)} to {loss(one.high)}"
+    return f"{difference(one.low)} to {difference(one.high)}"
 
 
 def _steps(row: Row) -> str:

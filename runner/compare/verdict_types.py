@@ -32,9 +32,11 @@ class JudgedSetting:
     is_cheapest: bool = False
     """Whether it is the cheapest of the best group, by dollars or, where one of the group has no price, by seconds."""
     dollars: float | None = None
-    """The mean of its runs; null if one of them has no price."""
+    """The mean of its runs, each with an even share of the containers' starts; null if one of them has no price."""
     train_seconds: float | None = None
     """The mean of its runs."""
+    paid_dollars: float | None = None
+    """The mean of what its runs were billed; null if one of them has no price."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ def price_of(verdict: Verdict) -> str:
     """Of the cheapest of the best group: `$1.20 a run`, `61 s of training a run`. Empty if neither is known."""
     one = verdict.cheapest
     if one.dollars is not None and all(each.dollars is not None for each in verdict.best_group):
-        return f"{money(one.dollars)} a run"
+        even, paid = money(one.dollars), money(one.dollars if one.paid_dollars is None else one.paid_dollars)
+        return f"{even} a run" + (f" with an even share of the containers' starts; paid {paid}" if even != paid else "")
     return "" if one.train_seconds is None else f"{one.train_seconds:.3g} s of training a run"
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from modal_app.held_out.row_losses import RowLosses
+from runner.compare.even_dollars import even_dollars
 from runner.compare.ranking import Row
 from runner.compare.row_losses import has_losses_of_training, judgeable, losses_of, why_without_rows
 from runner.compare.seeds_elsewhere import seeds_elsewhere
@@ -83,6 +84,7 @@ def _judged_settings(of: SettingLosses, against: Intervals, rows: dict[str, Row]
     best = min(against.best_group, key=against.means.__getitem__)
     unsteady = set(against.seeds.unsteady if against.seeds else ()) - set(against.best_group)
     order = sorted(range(len(of.settings)), key=lambda at: (at in unsteady, against.means[at]))
+    even = even_dollars([*rows.values()])
     found = [
         JudgedSetting(
             runs=of.runs[at],
@@ -93,7 +95,8 @@ def _judged_settings(of: SettingLosses, against: Intervals, rows: dict[str, Row]
             high=float(against.high[at, best]),
             in_best_group=at in against.best_group,
             is_unsteady=at in unsteady,
-            dollars=_mean([rows[key].dollars for key in of.runs[at]]),
+            dollars=_mean([even[key] for key in of.runs[at]]),
+            paid_dollars=_mean([rows[key].dollars for key in of.runs[at]]),
             train_seconds=_mean([rows[key].train_seconds for key in of.runs[at]]),
         )
         for at in order

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len, set_cell_size
 
 from runner.console.harmless import harmless
+from runner.console.numbers import difference
 from runner.verdict.where import By, MovedRow, Where
 
 SHOWN_ROWS = 5
@@ -51,8 +52,8 @@ def _table(found: Where) -> list[str]:
     width = max(cell_len(name) for name, *_ in figures)
     most = len(str(found.rows))
     lines = [
-        f"  {set_cell_size(name, width)}  {difference:+.4f}  {interval(low, high):<20}  {rows:>{most}} rows"
-        for name, difference, low, high, rows in figures
+        f"  {set_cell_size(name, width)}  {difference(moved, '+')}  {interval(low, high):<20}  {rows:>{most}} rows"
+        for name, moved, low, high, rows in figures
     ]
     return [lines[0], *_with_headings(found, lines[1:])]
 
@@ -71,7 +72,7 @@ def interval(low: float | None, high: float | None) -> str:
     >>> interval(-0.01234, 0.5), interval(None, None)
     ('[-0.0123, +0.5000]', 'too few documents')
     """
-    return "too few documents" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+    return "too few documents" if low is None or high is None else f"[{difference(low, '+')}, {difference(high, '+')}]"
 
 
 def _row_lines(row: MovedRow, keys: tuple[str, str]) -> list[str]:

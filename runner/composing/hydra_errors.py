@@ -6,7 +6,12 @@ import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigIndexError, InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigIndexError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from runner.composing.experiment import unresolved
 from runner.config.overrides import in_a_shell, no_such_option, parts, spoken
@@ -27,6 +32,8 @@ def explained(error: Exception, vocabulary: Vocabulary) -> str:
             return unreadable(spoken(error.override, vocabulary))
         case InterpolationResolutionError():
             return unresolved(error)
+        case _ if isinstance(error.__cause__, ConfigAttributeError) and _is_of_modal(error.__cause__):
+            return f"{error.__cause__.full_key} exists only with executor=modal."
         case _ if isinstance(error.__cause__, ConfigIndexError):
             return f"{_first_line(error)}: {_no_such_entry(error.__cause__)}"
         case _:
@@ -75,6 +82,11 @@ def _missing(name: str, error: MissingConfigException, vocabulary: Vocabulary) -
     option = name.removeprefix(f"{group}/")
     own = f" To set Axolotl's own key: {AXOLOTL}.{group}={option}." if group in vocabulary.fields.everywhere else ""
     return no_such_option(group, option, options) + own
+
+
+def _is_of_modal(error: ConfigAttributeError) -> bool:
+    """Whether it is about a key of the node that only executor=modal fills. The key itself is a known one."""
+    return str(error.full_key).startswith("executor.modal.")
 
 
 def _no_such_entry(error: ConfigIndexError) -> str:

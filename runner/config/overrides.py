@@ -31,6 +31,14 @@ ELSEWHERE = {
     "max_seq_length": "sequence_len",
 }  # fmt: skip
 """Names that other programs and people use for keys of Axolotl."""
+AT_A_TIME = "executor.parallel (runs at a time) or executor.max_gpus"
+ELSEWHERE_IN_NODES = {
+    "executor.modal.containers": AT_A_TIME, "executor.modal.max_containers": AT_A_TIME,
+    "executor.containers": AT_A_TIME, "executor.max_containers": AT_A_TIME,
+    "executor.modal.parallel": "executor.parallel", "executor.modal.max_gpus": "executor.max_gpus",
+    "executor.modal.gpu": "gpu", "executor.modal.budget": "budget", "executor.reuse": "executor.modal.reuse",
+}  # fmt: skip
+"""The same for keys of axosweep."""
 BY_NAME = {
     "model": "'~model' base_model={}",
     "dataset": "'datasets=[{{path: {}, type: chat_template}}]'",
@@ -180,7 +188,9 @@ def _node(parsed: Parts, vocabulary: Vocabulary) -> str:
         if name not in nodes:
             if before and not nodes:
                 return str(parsed)  # below a value: Hydra knows whether it is a list
-            raise SweepError(f"{parsed}: {before} has no {name}.{_meant(name, nodes)} It has: {', '.join(nodes)}.")
+            elsewhere = ELSEWHERE_IN_NODES.get(parsed.key)
+            meant = f" Did you mean {elsewhere}?" if elsewhere else _meant(name, nodes)
+            raise SweepError(f"{parsed}: {before} has no {name}.{meant} It has: {', '.join(nodes)}.")
         nodes = nodes[name]
     return str(parsed)
 

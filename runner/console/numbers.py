@@ -7,9 +7,12 @@ compares the two, number by number.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 MOST_DIGITS = 1e15
 """From here on, not every whole number is a float, so all digits of one would claim too much."""
+NO_DIFFERENCE = 1e-9
+"""Below, two losses may differ by rounding alone."""
 
 
 def number(value: float) -> str:
@@ -30,6 +33,19 @@ def loss(value: float | None) -> str:
     ('1.2346', '0.0000', '')
     """
     return "" if value is None else f"{value:.4f}"
+
+
+def difference(value: float | None, sign: Literal["", "+"] = "") -> str:
+    """Of two losses: as a loss, with more decimals where those would hide which one is larger.
+
+    >>> difference(0.00123), difference(-0.00002), difference(0.0), difference(0.00004, "+")
+    ('0.0012', '-0.000020', '0.0000', '+0.000040')
+    """
+    if value is None:
+        return ""
+    hidden = abs(value) >= NO_DIFFERENCE and not float(loss(value))
+    decimals = 1 - int(f"{value:.1e}".partition("e")[2]) if hidden else 4
+    return f"{value:{sign}.{decimals}f}"
 
 
 def ordinal(number: int) -> str:

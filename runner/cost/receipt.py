@@ -143,17 +143,36 @@ def added(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, Any]:
-    """Totals of a sweep: seconds by part, seconds of the datasets, and the share of the paid time that was training."""
-    parts = _shown(added(one.parts for one in runs))
-    preparing = sum(one.seconds for one in datasets)
-    paid = sum(one.seconds for one in runs) + preparing
-    training = sum(parts.get(name, 0.0) for name in TRAINING)
+    """Totals of a sweep: the runs' seconds by part, their sum, the share of it that was training, and, in none of
+    these, the seconds of the datasets."""
+    share = training_share(runs)
     return {
-        "parts": parts,
-        "datasets": round(preparing, 3),
-        "paid": round(paid, 3),
-        "training_share": round(training / paid, 4) if paid else None,
+        "parts": _shown(added(one.parts for one in runs)),
+        "datasets": round(sum(one.seconds for one in datasets), 3),
+        "paid": round(sum(one.seconds for one in runs), 3),
+        "training_share": None if share is None else round(share, 4),
     }
+
+
+def training_share(receipts: Sequence[Receipt]) -> float | None:
+    """Of the seconds of runs; None if there are none. Preparing a dataset, which several runs share, is not part of
+    it."""
+    paid = sum(one.seconds for one in receipts)
+    return sum(one.parts.get(name, 0.0) for one in receipts for name in TRAINING) / paid if paid else None
+
+
+def containers_line(receipts: Sequence[Receipt], number: int) -> str:
+    """How many runs were spared a boot, for people; empty on this machine. `number`: of their containers."""
+    rented = [one for one in receipts if one.containers]
+    if not rented:
+        return ""
+    spared = sum(not any(each.parts.get(BOOT) for each in one.containers) for one in rented)
+    counted = f"{_counted(len(rented), 'run')} in {_counted(number, 'container')}"
+    return f"{counted}; {_counted(spared, 'run')} began without a boot." if spared else f"{counted}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _in_container(

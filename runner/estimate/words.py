@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +194,9 @@ def _fewer_saves(one: RunCost) -> str:
         return ""
     then = one.fewer_saves
     amount = span(then.rented_s) if then.dollars is None else money(then.dollars)
-    return f" ({one.length.saves} saves; with {then.override} about {amount})"
+    overrides = then.override.split()
+    left_out = "; the second word leaves save_steps out" if len(overrides) > 1 else ""
+    return f" ({one.length.saves} saves; with one an epoch about {amount}: {shlex.join(overrides)}{left_out})"
 
 
 def _steps(one: RunCost) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.compare.even_dollars import even_dollars
 from runner.compare.params import show_value
 from runner.compare.ranking import Row
 from runner.html_report.curves import rounded
@@ -68,12 +69,14 @@ def _effects(measured: _ComparableRuns, *, several: bool) -> dict[str, Any]:
 
 def _price(rows: Sequence[Row]) -> dict[str, Any]:
     priced = bool(rows) and all(row.dollars is not None for row in rows)
-    costs = [row.dollars if priced else row.seconds for row in rows]
+    even = even_dollars(rows)
+    costs = [even[row.key] if priced else row.seconds for row in rows]
     known = [index for index, cost in enumerate(costs) if cost is not None]
     front = pareto([costs[index] or 0.0 for index in known], [rows[index].final or 0.0 for index in known])
     return {
         "keys": [row.key for row in rows],
         "cost": "dollars" if priced else "seconds",
         "costs": [rounded(cost) for cost in costs],
+        "even": priced and [*even.values()] != [row.dollars for row in rows],
         "front": [rows[known[index]].key for index in front],
     }

@@ -25,7 +25,15 @@ from runner.compare.table import heading_of
 from runner.compare.verdict_types import JudgedSetting, settings_by_run
 from runner.config.project import find_project
 from runner.console.redact import redact
-from runner.cost.receipt import PARTS, Receipt, container_receipts, receipt_of, replaced_note, totals
+from runner.cost.receipt import (
+    PARTS,
+    Receipt,
+    container_receipts,
+    containers_line,
+    receipt_of,
+    replaced_note,
+    totals,
+)
 from runner.cost.spent import containers, sweep_cost
 from runner.files.answers import answer_sets
 from runner.html_report import reproduce, words
@@ -157,7 +165,9 @@ def _totals(found: _Sweep) -> dict[str, Any]:
     """Of all runs and datasets."""
     data_keys = dict.fromkeys(run.data_key for run in found.plan.runs)
     of_data = [receipt_of(found.store.folder(StepKind.PREPROCESS, key)) for key in data_keys]
-    return totals([row.receipt for row in found.rows if row.receipt], [one for one in of_data if one])
+    receipts = {row.key: row.receipt for row in found.rows if row.receipt}
+    known = totals([*receipts.values()], [one for one in of_data if one])
+    return known | {"containers": containers_line([*receipts.values()], len(container_receipts(receipts)))}
 
 
 def _containers(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, Any]]:

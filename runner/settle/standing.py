@@ -10,6 +10,7 @@ from typing import Any
 from modal_app.store.facts import TrainFacts
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason
+from runner.compare.even_dollars import even_dollars
 from runner.compare.flags import DIVERGED
 from runner.compare.params import label
 from runner.compare.ranking import Row, rows_from
@@ -66,10 +67,10 @@ class Sweep:
         return sum(self.facts[key].dollars or 0.0 for key in keys if key in self.facts)
 
     def cost_of(self, setting: int) -> float | None:
-        """Of one run on average: dollars, or seconds of training if a contender has a run without a price. None if
-        unknown."""
-        facts = [self.facts[key] for key in self.runs_of(setting)]
-        costs = [one.dollars if self.is_priced else one.train_seconds for one in facts]
+        """Of one run on average: dollars with an even share of the containers' starts, or seconds of training if a
+        contender has a run without a price. None if unknown."""
+        facts, even = [self.facts[key] for key in self.runs_of(setting)], even_dollars(self.rows)
+        costs = [(even.get(one.key) or one.dollars) if self.is_priced else one.train_seconds for one in facts]
         known = [cost for cost in costs if cost is not None]
         return sum(known) / len(known) if len(known) == len(facts) else None
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.console.numbers import difference
 from runner.cost.spent import money
 from runner.estimate.words import span, spread
 from runner.launch.types import Launch
@@ -232,8 +233,9 @@ def percent(share: float) -> str:
 
 def _against(now: Sweep, one: int) -> str:
     against, leader = now.standing.intervals, now.standing.leader
-    low, high = against.low[one, leader], against.high[one, leader]
-    return f"{now.name(one)} {against.difference[one, leader]:+.4f} ({low:+.4f} to {high:+.4f})"
+    three = (float(each[one, leader]) for each in (against.difference, against.low, against.high))
+    found, low, high = (difference(value, "+") for value in three)
+    return f"{now.name(one)} {found} ({low} to {high})"
 
 
 def _runners_up(now: Sweep) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 from modal_app.store.layout import SEEN, SUBMISSION, Store
@@ -9,8 +10,11 @@ from modal_app.store.read_json import read_json
 from runner.store.stores import is_mirror
 
 
-def stale(store: Store, sweep: str) -> str:
-    """A note about a mirrored sweep that may have changed since the last look; empty if it cannot have changed."""
+def stale(store: Store, sweep: str, store_arg: str | None = None) -> str:
+    """A note about a mirrored sweep that may have changed since the last look; empty if it cannot have changed.
+
+    `store_arg`: the store as it was named on the command line.
+    """
     folder = store.sweeps / sweep
     if not is_mirror(store):
         return ""
@@ -20,7 +24,11 @@ def stale(store: Store, sweep: str) -> str:
     if seen["over"]:
         return ""
     age = "as submitted" if seen["at"] is None else f"as of {_age(time.time() - seen['at'])} ago"
-    return f"{sweep} is on Modal; this is {age}. Update: axosweep status {sweep} --refresh, or axosweep attach {sweep}"
+    where = f" --store {shlex.quote(store_arg)}" if store_arg else ""
+    return (
+        f"{sweep} is on Modal; this is {age}. Update: axosweep status {sweep} --refresh{where}, or axosweep attach "
+        f"{sweep}{where}"
+    )
 
 
 def _age(seconds: float) -> str:

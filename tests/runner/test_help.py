@@ -22,6 +22,13 @@ def test_help_names_every_group_with_its_options() -> None:
         assert all(option in text for option in options)
 
 
+def test_help_names_every_key_that_may_be_set() -> None:
+    words = set(re.findall(r"[\w.]+", help_page.text().partition("base=FILE")[0]))
+    for node, names in read_vocabulary().nodes.items():
+        for name, further in names.items():
+            assert {f"{node}.{name}", *further} <= words
+
+
 def test_help_has_a_line_for_every_verb() -> None:
     verbs = help_page.text().partition("\nVerbs")[2].partition("\nFlags")[0]
     assert [line.split()[0] for line in verbs.splitlines() if re.match(r"  [a-z-]+( |$)(?!--)", line)] == [

@@ -140,7 +140,9 @@ def test_curves_run_against_steps_tokens_seconds_and_the_dollars_paid_until_then
         assert train["dollars"] == sorted(train["dollars"])
 
 
-def test_the_receipt_adds_up_to_what_was_paid_and_names_the_share_of_training(store: Store) -> None:
+def test_the_receipt_adds_up_to_what_was_paid_and_names_the_share_of_training(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     planned = synthetic_sweep(store, 4)
     values = gather(store, planned.sweep)
     for one in values["runs"]:
@@ -150,8 +152,13 @@ def test_the_receipt_adds_up_to_what_was_paid_and_names_the_share_of_training(st
         assert one["parts"]["first step"] == 4.0
     whole = values["receipt"]
     training = whole["parts"]["train"] + whole["parts"]["first step"]
-    assert whole["paid"] == pytest.approx(sum(one["paid"] for one in values["runs"]) + whole["datasets"])
+    assert whole["paid"] == pytest.approx(sum(one["paid"] for one in values["runs"]))
     assert whole["training_share"] == pytest.approx(training / whole["paid"], abs=1e-4)
+    assert cli.main(["compare", planned.sweep, "--receipt", "--store", str(store.root)]) == 0
+    said = capsys.readouterr().out
+    assert f"{whole['training_share']:.0%} of {whole['paid']:.0f} paid seconds" in said, "one definition of the share"
+    assert whole["containers"] == "4 runs in 4 containers."
+    assert whole["containers"] in said
 
 
 def test_the_answer_claims_no_more_than_the_runs_show(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -10,7 +11,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.config.overrides import ELSEWHERE, axis, canonical, canonical_all, in_a_shell, spoken, written
+from runner.config.overrides import (
+    ELSEWHERE,
+    ELSEWHERE_IN_NODES,
+    axis,
+    canonical,
+    canonical_all,
+    in_a_shell,
+    spoken,
+    written,
+)
 from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
 
@@ -155,3 +165,12 @@ def test_what_other_programs_call_a_key_is_none_here_and_leads_to_the_one_that_i
     with pytest.raises(SweepError, match=f"Did you mean {here}\\?"):
         canonical(f"{elsewhere}=1", VOCABULARY)
     canonical(f"{here}=1", VOCABULARY)
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE_IN_NODES)
+def test_a_key_that_would_be_expected_elsewhere_leads_to_the_one_that_is(elsewhere: str) -> None:
+    here = ELSEWHERE_IN_NODES[elsewhere]
+    with pytest.raises(SweepError, match=re.escape(f"Did you mean {here}?")):
+        canonical(f"{elsewhere}=1", VOCABULARY)
+    for key in re.findall(r"[\w.]+\w(?= or | \(|$)", here):
+        assert key in VOCABULARY.groups or canonical(f"{key}=1", VOCABULARY)

@@ -66,6 +66,18 @@ def test_a_plan_says_which_containers_are_reused(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.count("at a time, each in a container of its own (executor.modal.reuse=false)") == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("executor=modal", "executor.modal.reuse="), "executor.modal.reuse='': true or false."),
+        (("executor.modal.reuse=false",), "executor.modal.reuse exists only with executor=modal."),
+    ],
+)
+def test_a_refused_key_of_modal_is_named(words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *words]) == 2
+    assert says in capsys.readouterr().err
+
+
 WHOLE_70B = ("gpu=h200", "gpu.count=8", "model=llama3_1_70b", "lora=none", "deepspeed=zero3", "executor=modal")
 
 

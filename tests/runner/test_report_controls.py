@@ -17,7 +17,7 @@ from runner.compare.select import conditions, select
 from runner.compare.source import facts_of_sweep
 from runner.compare.table import interval
 from runner.compare.verdict_words import name_of
-from runner.console.numbers import loss, number
+from runner.console.numbers import difference, loss, number
 from runner.cost.spent import money
 from runner.estimate.words import span
 from runner.html_report.page import write_report
@@ -82,7 +82,7 @@ def test_numbers_are_written_as_on_the_terminal(browser: Browser, seeds: tuple[S
     values = [0.0, 1.0, 0.5, 1.5, 2.5, 0.125, 0.375, 1e-4, 3e-4, 1e-5, 1.23456789e-7, 2e6, 123456789.0, 1e15, 1e20]
     values += [100000.5, 1 / 3, 999999.5, 0.99999951, 12.345, 59.95, 119.5, 7199.0, 7200.0, 90000.0, 0.00005, 0.09996]
     values += [1.00005, 2.00015, 1234567.891, -0.5, -1e-9, 8, 64, 4096000000]
-    python = {"number": number, "loss": loss, "money": money, "duration": span}
+    python = {"number": number, "loss": loss, "difference": difference, "money": money, "duration": span}
     for name, write in python.items():
         shown = browser.run(f"return arguments[0].map({name})", values)
         assert dict(zip(values, shown, strict=True)) == {one: write(one) for one in values}, name

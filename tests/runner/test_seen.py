@@ -28,7 +28,9 @@ def test_a_sweep_that_has_ended_is_not_old_and_one_that_goes_on_says_how_old_it_
     assert stale(mirror, sweep_in(mirror, seen={"at": time.time() - 600, "over": True})) == ""
     sweep = sweep_in(mirror, seen={"at": time.time() - 600, "over": False})
     assert "as of 10 min ago" in stale(mirror, sweep)
-    assert f"axosweep status {sweep} --refresh" in stale(mirror, sweep)
+    assert f"axosweep status {sweep} --refresh, or axosweep attach {sweep}" in stale(mirror, sweep)
+    command = f"axosweep status {sweep} --refresh --store 'a b', or axosweep attach {sweep} --store 'a b'"
+    assert command in stale(mirror, sweep, "a b"), "the commands find the sweep where it was found"
 
 
 def test_a_sweep_whose_launch_was_killed_before_it_was_submitted_says_so(store: Store) -> None:

@@ -12,6 +12,13 @@ function number(value) {
 
 const loss = (value) => (value === null || value === undefined ? "" : fixed(value, 4));
 
+// Of two losses.
+const NO_DIFFERENCE = 1e-9;
+function difference(value) {
+  if (!value || Number(loss(value)) || Math.abs(value) < NO_DIFFERENCE) return loss(value);
+  return fixed(value, 1 - Number(scientific(value, 1).split("e")[1]));
+}
+
 function money(dollars) {
   if (dollars === null || dollars === undefined) return "";
   if (dollars > 0 && dollars < 0.0001) return "under $0.0001";

@@ -1,8 +1,12 @@
 // Quality against cost, with the runs that no other run beats in both.
 "use strict";
 
+const EVEN_NOTE =
+  "Each run counts with an even share of the containers' starts (boot, idle, import), since what it paid for them " +
+  "depends on its place in a container. The table of runs has what was paid.";
+
 function drawPrice() {
-  const { keys, costs, front, cost } = report.analysis;
+  const { keys, costs, front, cost, even } = report.analysis;
   const runs = new Map(report.runs.map((run) => [run.key, run]));
   byId("price").hidden = keys.length < 2 || front.length === 0;
   if (byId("price").hidden) return;
@@ -12,7 +16,8 @@ function drawPrice() {
     cost === "dollars" ? "" : " in seconds of all its attempts, since nothing was rented or there is no price";
   byId("price-note").textContent =
     `Each finished run and its cost${unpriced}. The line connects the runs that no other run beats in both: ` +
-    "the Pareto front, with large dots.";
+    "the Pareto front, with large dots." +
+    (even ? ` ${EVEN_NOTE}` : "");
   const costOf = new Map(keys.map((key, index) => [key, costs[index]]));
   const colours = runColours(report);
   drawLegend(byId("price-legend"), colours.legend);

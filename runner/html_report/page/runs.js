@@ -41,7 +41,7 @@ function runColumns(report) {
   const first = wide() ? [status, ...params, metric] : [metric, ...params, status];
   const seconds = (digits, read) => ({ read, show: (run) => (isEmpty(read(run)) ? "" : fixed(read(run), digits)) });
   const rest = [
-    { name: "difference", read: (run) => run.difference, show: (run) => loss(run.difference) },
+    { name: "difference", read: (run) => run.difference, show: (run) => difference(run.difference) },
     ...measured.map((name) => ({ name, read: (run) => run.measured[name], show: (run) => loss(run.measured[name]) })),
     ...(report.search ? report.search.rungs : []).map(({ rung }) => ({
       name: `rung.${rung}`,

@@ -18,7 +18,7 @@ const QUEUE_NOTE =
   "It is not paid for. ";
 
 function drawTime() {
-  const { parts, datasets, paid, training_share: share } = report.receipt;
+  const { parts, datasets, paid, training_share: share, containers } = report.receipt;
   byId("time").hidden = !paid;
   if (!paid) return;
   const rented = report.runs.some((run) => run.gpu);
@@ -27,7 +27,7 @@ function drawTime() {
     share === null
       ? ""
       : `${percent(share)} of the ${word} was training (including its first steps, which compile): ` +
-        `${duration(share * paid)} of ${duration(paid)}.`;
+        `${duration(share * paid)} of ${duration(paid)}. ${containers}`.trim();
   const ended = report.runs.filter((run) => run.paid);
   const bars = [...ended].sort((a, b) => b.paid - a.paid).slice(0, MOST_BARS);
   drawTimeBars(
@@ -45,16 +45,14 @@ function drawTime() {
     (parts.copy ? "copy: files that were still copied to a Volume when the worker had ended. " : "") +
     "other: the start of the trainer, and time that killed attempts did not report. All attempts count.";
   const row = (name, seconds) => [name, duration(seconds), `${fixed((seconds / paid) * 100, 1)}%`];
-  const known = [
-    ...report.parts.filter((name) => name !== QUEUE && parts[name]).map((name) => [name, parts[name]]),
-    ["preparing the datasets", datasets],
-  ];
+  const known = report.parts.filter((name) => name !== QUEUE && parts[name]).map((name) => [name, parts[name]]);
   fillTable(
     "time-table",
     ["all runs together", "seconds", "share"],
     [
       ...known.sort((a, b) => b[1] - a[1]).map(([name, seconds]) => row(name, seconds)),
       [word, duration(paid), "100%"],
+      ...(datasets ? [["preparing the datasets", duration(datasets), "besides"]] : []),
       ...(parts[QUEUE] > 0 ? [["waiting in the queue", duration(parts[QUEUE]), "not paid"]] : []),
     ],
   );

@@ -42,7 +42,7 @@ function forestRow(one, scale, priced) {
     { class: one.is_best ? "best" : "" },
     el("th", { scope: "row", class: "text" }, `${one.is_best ? "★ " : ""}${one.name}`),
     el("td", { class: "plot" }, forestBar(one, scale)),
-    el("td", {}, loss(one.difference)),
+    el("td", {}, difference(one.difference)),
     el("td", {}, one.interval),
     el("td", {}, loss(one.loss)),
     el("td", {}, String(one.runs)),
@@ -64,7 +64,7 @@ function forestScale(settings) {
 function forestBar(one, { place, high }) {
   const [zero, low, high_, at] = [0, one.low, one.high, one.difference].map((value) => `${place(value)}%`);
   const words = one.interval
-    ? `${one.name}: worse than the best by ${loss(one.difference)}, interval ${one.interval}`
+    ? `${one.name}: worse than the best by ${difference(one.difference)}, interval ${one.interval}`
     : `${one.name}: the best`;
   const plot = svg("svg", { class: `forest-bar${one.is_best ? " good" : ""}`, role: "img" });
   plot.append(

@@ -102,4 +102,4 @@ function movedRow(row, { answered, named }) {
   );
 }
 
-const signed = (value) => `${value > 0 ? "+" : ""}${loss(value)}`;
+const signed = (value) => `${value > 0 ? "+" : ""}${difference(value)}`;
