@@ -45,6 +45,7 @@ def fail(share: Share, attempt: Attempt, outcome: Outcome) -> None:
     if is_over or outcome.status is OutcomeStatus.SUCCEEDED:
         return
     message = f"stopped: its share of the budget, {_money(share.dollars)}, is spent ({outcome.message})"
+    message += "; the same command with a higher budget continues it"
     failed = replace(outcome, status=OutcomeStatus.FAILED, reason=FailureReason.BUDGET, message=message)
     write_atomically(attempt.result, failed.to_json())
 

@@ -152,8 +152,8 @@ def _do(
         killed = functools.partial(stop_notes.note_kill, attempt)
         ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed), copier)
         attempts.note_exit(attempt, ended.pid, ended.code)
-        if ended.code < 0 or ended.out_of_time:
-            reuse.doubt(f"its worker did not end by itself (code {ended.code})")
+        if why := ended.why_stopped(for_budget=too_expensive):
+            reuse.doubt(why)
         with meter.copying():
             _publish(job, claims, folder, written)
         cut_off = ended.out_of_time and not attempts.is_at_rung(attempt)

@@ -77,6 +77,13 @@ class WorkerExit:
     out_of_time: bool
     """It came to its limits."""
 
+    def why_stopped(self, *, for_budget: bool) -> str:
+        """Why it did not end by itself; empty if it did. `for_budget`: the limit is that of its share of a budget."""
+        if self.out_of_time:
+            limit = "its share of the budget was spent" if for_budget else "its time limit had come"
+            return f"its worker was {'killed' if self.code < 0 else 'stopped'}, since {limit}"
+        return f"its worker was killed by signal {-self.code}" if self.code < 0 else ""
+
 
 def time_limits(limit_s: float) -> Limits:
     """Those of a call that has just started: before Modal's own timeout, after which nothing can be saved."""

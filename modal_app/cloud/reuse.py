@@ -86,7 +86,7 @@ def note_stale_cache(refusal: str) -> None:
 
 def _doubt_about(status: str) -> str:
     """Why this container has to end; empty if it is as clean as before its first call."""
-    if status not in CLEAN:
+    if status not in CLEAN and not _doubts:  # otherwise these say more
         doubt(f"its call ended as {status}")
     if _doubts:
         return "; ".join(_doubts)

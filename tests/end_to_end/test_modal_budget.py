@@ -67,6 +67,7 @@ def test_a_plan_above_its_budget_is_refused_and_forced_it_is_stopped_when_its_sh
         assert share.seconds == pytest.approx(first, abs=0.1)
         assert (row["status"], row["reason"]) == ("failed", "budget")
         assert "its share of the budget, $" in row["message"]
+        assert "the same command with a higher budget continues it" in stopped.stdout
         assert row["attempts"] == 1
         assert 0.8 * share.seconds < paid_seconds(server, row["key"]) < share.seconds + 5
         (reached,) = checkpoints(server, row["key"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.cloud import attempts, budget
+from modal_app.cloud.container import WorkerExit
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind
 
@@ -46,6 +47,14 @@ def test_a_step_is_not_tried_again_when_too_little_is_left(folder: StepFolder) -
     assert not budget.is_spent(SHARE, folder), "what was never tried has nothing to report"
 
 
+def test_a_container_ends_for_the_budget_or_the_time_limit_whichever_has_stopped_its_worker() -> None:
+    stopped, killed = WorkerExit(1, 3, out_of_time=True), WorkerExit(1, -9, out_of_time=True)
+    assert stopped.why_stopped(for_budget=True) == "its worker was stopped, since its share of the budget was spent"
+    assert killed.why_stopped(for_budget=False) == "its worker was killed, since its time limit had come"
+    assert WorkerExit(1, -9, out_of_time=False).why_stopped(for_budget=True) == "its worker was killed by signal 9"
+    assert not WorkerExit(1, 1, out_of_time=False).why_stopped(for_budget=True)
+
+
 def test_a_dead_rank_is_the_end_too_when_the_share_is_spent(folder: StepFolder) -> None:
     """Else Modal would start the call again, for as long as it counts, and each time nothing could be tried."""
     attempt = folder.attempt(1)
@@ -74,4 +83,5 @@ def test_what_was_stopped_has_failed_for_the_budget_and_other_ends_stay(
     after = Outcome.from_json(attempt.result.read_text())
     assert (after.status, after.reason) == (becomes, reason)
     if reason is FailureReason.BUDGET:
-        assert after.message == "stopped: its share of the budget, $1.50, is spent (at step 3)"
+        spent = "stopped: its share of the budget, $1.50, is spent (at step 3)"
+        assert after.message == f"{spent}; the same command with a higher budget continues it"
