@@ -44,6 +44,7 @@ def test_less_disk_than_the_checkpoints_need_is_a_gate(store: Store) -> None:
         return disk_findings(plan([asked], store), asked_gib).get(asked.key)
 
     assert found(None) is None
+    assert disk_of(plan([one], store), None).gib == 2828, "1.25 times the need"
     assert found(2263) is None
     small = found(1000)
     assert small is not None

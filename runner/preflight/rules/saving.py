@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runner.config.gpus import GPUS
+from runner.memory.disk import saved_bytes
+from runner.memory.sharding import with_files
 from runner.preflight.findings import Finding, warning
 from runner.preflight.rules.run_facts import RunFacts
 
@@ -27,8 +30,7 @@ def full_model_saved_every_few_steps(run: RunFacts) -> Iterator[Finding]:
         return
     if run.total_steps is not None and run.total_steps <= TRIAL:
         return
-    weights = run.parameters * 2
-    each = weights if run.axolotl.get("save_only_model") else weights + _state(run)
+    each = _bytes(run)
     often = "after each step" if every <= 1 else f"every {every:.2g} steps"
     kept = run.number("save_total_limit") or 0
     yield warning(
@@ -51,8 +53,20 @@ def _steps_between_saves(run: RunFacts) -> float | None:
     return every if every >= 1 else None
 
 
+def _bytes(run: RunFacts) -> float:
+    """Of a checkpoint, as the plan's price and disk have it; otherwise as far as the optimizer's name tells."""
+    experiment = run.experiment
+    card = GPUS.get(experiment.gpu.type)
+    if run.model is not None and card is not None:
+        saved = saved_bytes(with_files(run.axolotl), run.model, card, experiment.gpu.count)
+        if saved is not None:
+            return saved.checkpoint
+    weights = (run.parameters or 0) * 2
+    return weights if run.axolotl.get("save_only_model") else weights + _state(run)
+
+
 def _state(run: RunFacts) -> float:
-    """Bytes of the optimizer's state, as far as its name tells."""
+    """Bytes of the optimizer's state."""
     name = str(run.axolotl.get("optimizer") or "adamw_torch_fused")
     if "lomo" in name or name in ("sgd", "flash_sgd"):
         return 0
