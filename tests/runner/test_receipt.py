@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.process.tracking import TrackingRecord
 from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.step import OutcomeStatus, StepKind, write_atomically
 from runner.cli import main
+from runner.compare.comparison import SweepSelection, comparison
 from runner.compare.ranking import compare_sweep
+from runner.compare.show_receipt import show_receipt
 from runner.cost.receipt import InContainer, Receipt, receipt_of, replaced_note
 from runner.cost.spent import containers
 from runner.html_report.gather import gather
@@ -132,12 +135,12 @@ def test_the_tables_are_by_run_and_by_container_and_a_sentence_is_about_all(
     assert "| ta-1 | 3 |" in marked
 
 
-def test_on_a_narrow_terminal_dollars_and_why_a_container_ended_stay(
-    reused: Reused, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    text = said(capsys, "--receipt", "--store", str(reused.store.root))
-    heads = [line for line in text.splitlines() if line.startswith(("run ", "container "))]
+def test_on_a_narrow_terminal_dollars_and_why_a_container_ended_stay(reused: Reused) -> None:
+    result = comparison(compare_sweep(reused.store, reused.sweep), [SweepSelection(reused.store, reused.sweep)])
+    console = Console(width=72, file=io.StringIO())
+    with console.capture() as captured:
+        show_receipt(result, console)
+    heads = [line for line in captured.get().splitlines() if line.startswith(("run ", "container "))]
     assert all("boot" in head and "train" in head and "dollars" in head for head in heads), heads
     assert "ended because" in heads[1]
 
