@@ -115,7 +115,7 @@ def test_the_line_of_a_client_killed_while_it_calls_submits_what_is_missing(
     assert attempts(shared, on_modal) == [1] * 4
     called = calls_since(shared, started)
     assert called["train"] == 2, "no GPU is rented for nothing"
-    assert called["preprocess"] <= 2 + (moment.name == "FunctionMap" and moment.after)
+    assert called["preprocess"] <= 2 + moment.after, "on a busy machine it may make one more call before it is killed"
     assert recorded(on_modal, Event.SUBMITTED) >= called["preprocess"], "an intent before each call"
     assert recorded(on_modal, Event.STARTED) >= called["preprocess"] - 1, "an id after each call, but for the last one"
 
