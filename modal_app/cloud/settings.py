@@ -204,17 +204,17 @@ def settings_problems(node: Mapping[str, Any]) -> list[Problem]:
             problems.append(_wrong(name, node[name], f"a list. Write executor.modal.{name}=[{node[name]}]."))
     hours = node.get("timeout_hours", LONGEST_HOURS)
     if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= LONGEST_HOURS:
-        problems.append(_wrong("timeout_hours", hours, f"more than 0, at most {LONGEST_HOURS} (Modal's limit)."))
+        problems.append(_wrong_value("timeout_hours", hours, f"more than 0, at most {LONGEST_HOURS} (Modal's limit)."))
     for name, default in (("cpu", CPU), ("memory_gib", MEMORY_GIB)):
         value = node.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.125 <= value < math.inf:
-            problems.append(_wrong(name, value, "for each GPU, at least 0.125 (Modal's minimum)."))
+            problems.append(_wrong_value(name, value, "for each GPU, at least 0.125 (Modal's minimum)."))
     disk = node.get("disk_gib")
     if disk is not None and (type(disk) is not int or not DISK_GIB <= disk <= MOST_DISK_GIB):
         expected = f"a whole number from {DISK_GIB} to {MOST_DISK_GIB} (Modal's limits), or null for what a plan needs."
-        problems.append(_wrong("disk_gib", disk, expected))
+        problems.append(_wrong_value("disk_gib", disk, expected))
     if not isinstance(node.get("reuse", True), bool):
-        problems.append(_wrong("reuse", node["reuse"], "true or false."))
+        problems.append(_wrong_value("reuse", node["reuse"], "true or false."))
     return problems or _pinning_problems(node)
 
 
@@ -241,7 +241,7 @@ def _pinning_problems(node: Mapping[str, Any]) -> list[Problem]:
         if not _KERNEL.match(str(kernel))
     ]
     if trainer not in TRAINERS:
-        problems.append(_wrong("trainer", trainer, "lock or image."))
+        problems.append(_wrong_value("trainer", trainer, "lock or image."))
     if trainer == "image" and not _DIGEST.search(image):
         sentence = (
             f"executor.modal.trainer=image takes Axolotl from {image}, and a tag can be another image tomorrow, but "
@@ -253,5 +253,10 @@ def _pinning_problems(node: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
+def _wrong_value(name: str, value: object, expected: str) -> Problem:
+    return _wrong(name, "null" if value is None else str(value) or "''", expected)
+
+
 def _wrong(name: str, seen: object, expected: str) -> Problem:
-    return Problem(f"executor.modal.{name}", "null" if seen is None else str(seen) or "''", expected)
+    """Without `seen`, `expected` is the whole sentence."""
+    return Problem(f"executor.modal.{name}", str(seen), expected)

@@ -103,7 +103,8 @@ def test_a_loss_that_could_not_be_restored_later_is_missed_when_training_begins(
 def run_without(gone: str, trainer: Path, store: Store, step: Step) -> str:
     """Run a step in a process of its own with another version of a library; returns its log."""
     other = {"PYTHONPATH": str(OTHER_VERSION), "OTHER_VERSION": gone}
-    command: list[str | Path] = [trainer, RUN, "worker", "--store", store.root]
+    # With an option before the program, it is no fork of a process that has imported another version.
+    command: list[str | Path] = [trainer, "-u", RUN, "worker", "--store", store.root]
     subprocess.run(command, input=step.to_json(), text=True, env={**ENVIRONMENT, **other}, check=False)
     return store.folder(StepKind.TRAIN, step.key).attempts()[-1].log.read_text()
 
