@@ -129,14 +129,14 @@ def undisturbed(steps: int = LAST) -> dict[int, float]:
     return losses
 
 
-def submit(client: modal.Client, *, reused: bool = False) -> Job:
+def submit(client: modal.Client, *, reused: bool = False, step: Step = STEP) -> Job:
     """Put the plan of one run on the Volume, as the launcher does; its job."""
     deployment = shipped(reused=reused)
     train = Job(
         name="train/run", sweep="sweep", app=deployment.app_name, function="train", claims=deployment.claims,
         cache_volume=deployment.cache_volume, runs_volume=deployment.runs_volume, reused=reused,
     )  # fmt: skip
-    steps = {train.name: STEP, "preprocess/data": DATA, "fetch/owner/model@c0ffee": DATA}
+    steps = {train.name: step, "preprocess/data": DATA, "fetch/owner/model@c0ffee": DATA}
     file = io.BytesIO(steps_file(steps, {"preprocess/data": [train]}).encode())
     with modal.Volume.from_name(deployment.runs_volume, client=client).batch_upload() as batch:
         batch.put_file(file, f"/sweeps/{train.sweep}/{STEPS}")
@@ -158,6 +158,7 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
             bytes_saved: int = 0,
             secret: Mapping[str, str] = MappingProxyType({}),
             reused: bool = False,
+            step: Step = STEP,
             **settings: Any,
         ) -> Cloud:
             told = {
@@ -176,6 +177,6 @@ def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
             server.set_secret(shipped().secret, {"HUGGINGFACE_TOKEN": "hf_test", **secret})
             client = stack.enter_context(client_of(server, patch))
             build_app(shipped(reused=reused)).deploy(client=client)
-            return Cloud(server, client, submit(client, reused=reused))
+            return Cloud(server, client, submit(client, reused=reused, step=step))
 
         yield start

@@ -17,7 +17,7 @@ all):
     asked       its container dies of SIGKILL when the run has asked at a rung
     told        the same when it has its answer, and has stopped
     killed      the worker dies of SIGKILL
-    memory      it says that it was out of memory
+    memory      it says that its GPU was out of memory
     harmless    what it changes of its own process goes with it
 
 and what it leaves in its container, though it succeeds:
@@ -48,11 +48,12 @@ from typing import Any
 from modal_app.halving.asking import ByFile
 from modal_app.halving.standing import Reading
 from modal_app.process import attempt as attempts
-from modal_app.process import stop
+from modal_app.process import healing, stop
 from modal_app.process.failures import StepFailed
 from modal_app.store import checkpoints
 from modal_app.store.claim import claim
 from modal_app.store.layout import Attempt, StepFolder, Store
+from modal_app.store.out_of_memory import Memory
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, write_atomically
 
 MODULUS = 2_147_483_647
@@ -68,7 +69,8 @@ def main() -> int:
     doom = _Doom(folder)
     doom.strike(None)
     with claim(folder, step.sweep):
-        attempt, began_at = attempts.begin(step, store, folder), time.time()
+        asked, step = step, healing.with_smaller_batch(step, folder)
+        attempt, began_at = attempts.begin(step, store, folder, asked.config), time.time()
         stop.set_stop_handler(None)
         status, reason, message = OutcomeStatus.SUCCEEDED, None, ""
         steps = int(os.environ["WORKER_STEPS"])
@@ -83,7 +85,9 @@ def main() -> int:
             facts |= {"rung": stop_there.rung, "search": step.rungs and step.rungs.search}
         except StepFailed as failure:
             status, reason, message = OutcomeStatus.FAILED, failure.reason, str(failure)
+            facts |= {"out_of_memory_on": Memory.GPU} if reason is FailureReason.OOM else {}
         outcome = Outcome(status, attempt.number, began_at, time.time(), reason, message, facts)
+        outcome = healing.judged(outcome, asked, step, folder)
         if status is OutcomeStatus.SUCCEEDED:
             folder.done.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.done, outcome.to_json())

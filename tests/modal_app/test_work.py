@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import modal
 import pytest
@@ -12,6 +13,8 @@ from grpclib import Status
 
 from modal_app.store import stop_notes
 from modal_app.store.layout import Store
+from modal_app.store.smaller_batch import MOST_TIMES
+from modal_app.store.step import FailureReason, OutcomeStatus, Share
 from runner.cost.spent import containers
 from tests.modal_app.cloud import DATA, STEP, Cloud, clouds, outcome_of, undisturbed
 from tests.modal_server.fixture import needs_mounts
@@ -52,6 +55,19 @@ def test_what_dies_every_time_is_given_up_after_its_attempts(cloud: Callable[...
     assert outcome is not None
     assert outcome.message.startswith("given up after 3 attempts in a row: ")
     assert len(here.server.tasks("train")) == (4 if doom == "container" else 3)
+
+
+def test_a_run_that_heals_is_not_tried_again_when_its_share_of_the_budget_is_spent(cloud: Callable[..., Cloud]) -> None:
+    share = Share(dollars=1.0, seconds=2.5)
+    step = replace(STEP, config={"micro_batch_size": 64}, heals=True, share=share)
+    here = cloud({"*": "memory@3"}, step_s=0.5, step=step)
+    assert here.run() == "failed"
+    first, last = outcome_of(here.attempts[0]), outcome_of(here.attempts[-1])
+    assert first is not None
+    assert last is not None
+    assert "out of memory; it is tried again with micro_batch_size=32" in first.message
+    assert (last.status, last.reason) == (OutcomeStatus.FAILED, FailureReason.BUDGET)
+    assert len(here.attempts) <= MOST_TIMES, "once more would have been possible"
 
 
 def test_what_was_given_up_may_be_tried_again_when_it_is_asked_for_again(cloud: Callable[..., Cloud]) -> None:
