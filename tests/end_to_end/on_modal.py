@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.environment import trainer_environment
 from runner.store.ledger import Event, Ledger, sweep_ids
 from tests.end_to_end.axosweep import Axosweep
@@ -62,10 +63,11 @@ def statuses(on_modal: Axosweep) -> Counter[str]:
     return Counter(row["status"] for row in on_modal.json("compare")["runs"])
 
 
-def recorded(on_modal: Axosweep, event: Event) -> int:
-    """How often that is in the ledgers of its sweeps."""
+def recorded(on_modal: Axosweep, event: Event, *kinds: StepKind) -> int:
+    """How often that is in the ledgers of its sweeps, of steps of these kinds, or of any."""
     mirror = Store(on_modal.store.root / "modal")
-    return sum(record.event is event for sweep in sweep_ids(mirror) for record in Ledger(mirror, sweep).records())
+    records = (record for sweep in sweep_ids(mirror) for record in Ledger(mirror, sweep).records())
+    return sum(record.event is event and (not kinds or record.kind in kinds) for record in records)
 
 
 def attempts(server: ModalServer, on_modal: Axosweep) -> list[int]:

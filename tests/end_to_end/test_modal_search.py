@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.store.step import StepKind
+from runner.store.ledger import Event
 from tests.end_to_end.axosweep import kill
-from tests.end_to_end.on_modal import attempts, local_modal, machine
+from tests.end_to_end.on_modal import attempts, local_modal, machine, recorded
 from tests.modal_server.fixture import SECRET, needs_mounts, noop_settings
 from tests.webhook_server import serve_webhook
 
@@ -26,7 +28,9 @@ def test_a_search_on_modal_goes_on_after_a_kill_within_its_budget(tmp_path: Path
         assert not server.function_calls("train")
 
         client = here.start(*words, "budget=5")
-        server.wait_until(lambda: len(server.function_calls("train")) == 3, 60)
+        # The first round is started by the dataset's call, the run of the second one by the client, which records it.
+        server.wait_until(lambda: recorded(here, Event.STARTED, StepKind.TRAIN) == 1, 60)
+        assert len(server.function_calls("train")) == 3
         kill(client.pid)
         client.communicate()
         (sweep,) = [path.parent.name for path in (here.store.root / "modal").glob("sweeps/*/plan.json")]
