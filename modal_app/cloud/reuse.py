@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import modal
-import modal.exception
 from grpclib.exceptions import GRPCError
 
 from modal_app.cloud import meter, scratch, traces, volumes
@@ -109,7 +107,7 @@ def _end(job: Job, why: str, *, record: bool = True) -> None:
     print(f"This container takes no further call: {why}.", flush=True)
     meter.end_container(why)
     if record:
-        volumes.commit_what_can_be([modal.Volume.from_name(job.runs_volume)])
+        volumes.commit_what_can_be([volumes.named(job.runs_volume)])
 
 
 def _stop_fetching() -> None:
