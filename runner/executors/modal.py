@@ -108,13 +108,14 @@ class ModalExecutor:
             cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
             upload_inputs(cache, self.store, self.inputs)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
-            done, entries = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
+            entries, at_work, done = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
             done -= self._damaged(cache, plan, done)
             if searches.members:
                 mirror.copy_searches(steps, entries)
                 searches.put()
                 entries = mirror.claims_of(steps, submitted_calls(self.ledger), copy=False)
-            self._submit(plan, make_work(plan, self._job, done), mirror.claims, entries, searches.stay(entries))
+            work = make_work(plan, self._job, done)
+            self._submit(plan, work, mirror.claims, entries, at_work, searches.stay(entries))
             try:
                 follow(mirror, steps, self.ledger, watch, lambda: searches.start(plan.sweep, self.ledger))
             except KeyboardInterrupt:
@@ -170,10 +171,18 @@ class ModalExecutor:
         return rates.as_json()
 
     def _submit(
-        self, plan: Plan, work: Work, claims: modal.Dict, entries: Mapping[str, Any], at_rungs: Set[str]
+        self,
+        plan: Plan,
+        work: Work,
+        claims: modal.Dict,
+        entries: Mapping[str, Any],
+        at_work: Set[str],
+        at_rungs: Set[str],
     ) -> None:
         """Call the jobs that no call works on. A job that another call works on is followed, and that call also starts
-        the jobs that wait for it. `at_rungs`: the jobs of runs that stay where they have stopped."""
+        the jobs that wait for it. `at_work`: the jobs on which calls worked before the finished ones were listed; one
+        of them that has ended since is not called again. `at_rungs`: the jobs of runs that stay where they have
+        stopped."""
         for name in work.names:
             for old in (f"cancelled/{name}", f"refused/{name}"):
                 if old in entries:
@@ -195,7 +204,7 @@ class ModalExecutor:
             key, call = last_claim(entries.get, job.name)
             if step.kind is StepKind.TRAIN and step.rungs is None:
                 ask_in_full(claims, step.key, halved.get(step.key, ()), self.store)
-            if call is None or not is_at_work(entries.get, job.name, call):
+            if call is None or not (job.name in at_work or is_at_work(entries.get, job.name, call)):
                 self._call(caller, job, key, step)
             elif (ended := enqueue_behind(claims, call, job.name, waiting)) is None:
                 facts = {"call": call}
@@ -263,16 +272,22 @@ def _verbs(plan: Plan) -> str:
 
 def _wait_until_settled(
     mirror: ModalMirror, steps: Sequence[MirroredStep], submitted: Submitted
-) -> tuple[set[str], Mapping[str, Any]]:
-    """The marks of what is done, and the claims, at a moment when no finished call is still starting the jobs that wait
-    for it. Those are not claimed yet, and calling them here, too, would rent a GPU for nothing. Waits at most a minute.
+) -> tuple[Mapping[str, Any], set[str], set[str]]:
+    """The claims, the jobs on which calls work, and after these the marks of what is done, so that a job which ends
+    between the two is in both. At a moment when no finished call is still starting the jobs that wait for it: those are
+    not claimed yet, and calling them here, too, would rent a GPU for nothing. Waits at most a minute.
     """
     awaited = {name for step in steps for name in before(step, steps)}
     deadline = time.monotonic() + STARTING_S
     while True:
-        done, entries = mirror.done(), mirror.claims_of(steps, submitted, copy=False)
-        if time.monotonic() > deadline or not any(is_starting(entries.get, name) for name in awaited):
-            return done, entries
+        entries = mirror.claims_of(steps, submitted, copy=False)
+        calls = {step.name: call for step in steps if (call := last_claim(entries.get, step.name)[1])}
+        at_work = {name for name, call in calls.items() if is_at_work(entries.get, name, call)}
+        done = mirror.done()
+        ended = {name for name in awaited & at_work if mark_name(name) in done}
+        starting = ended or any(is_starting(entries.get, name) for name in awaited)
+        if not starting or time.monotonic() > deadline:
+            return entries, at_work, done
         time.sleep(STARTING_POLL_S)
 
 

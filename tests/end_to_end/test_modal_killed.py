@@ -16,7 +16,7 @@ from grpclib import GRPCError, Status
 from modal_app.store.layout import Store
 from runner.store.ledger import Event
 from tests.end_to_end.axosweep import Axosweep, kill
-from tests.end_to_end.on_modal import ON_GPUS, attempts, beside, calls_since, finish, local_modal, recorded
+from tests.end_to_end.on_modal import ON_GPUS, attempts, beside, calls_since, finish, local_modal, recorded, statuses
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import needs_mounts, noop_settings
 from tests.modal_server.record import CLIENT
@@ -172,3 +172,29 @@ def test_two_clients_at_the_same_moment_prepare_and_train_everything_once(
     assert [client.returncode for client in clients] == [0, 0], said
     assert attempts(server, on_modal) == [1] * 5
     assert attempts(server, other) == [1] * 3
+
+
+@pytest.mark.parametrize("moment", [Moment("DictContents"), Moment("FunctionGetOutputs", after=True)], ids=str)
+def test_a_run_that_ends_while_its_line_is_given_once_more_is_not_called_again(
+    alone: Axosweep, tmp_path: Path, moment: Moment
+) -> None:
+    """The run ends before the second client has read the claims, or when it has asked whether the run's call lives."""
+    over = tmp_path / "until" / "over"
+    over.parent.mkdir()
+    with local_modal(noop_settings(until={"train": over})) as server:
+        on_modal = beside(alone, server, alone.store)
+        first = on_modal.start("lora=r8", *ON_GPUS)
+        server.wait_until(lambda: recorded(on_modal, Event.STARTED) and server.function_calls("train"), 60)
+        kill(first.pid)
+        first.communicate()
+        release = server.hold(moment.name, after=moment.after)
+        seen = server.counts()[moment.name]
+        second = on_modal.start("lora=r8", *ON_GPUS)
+        server.wait_until(lambda: server.counts()[moment.name] > seen, 60)
+        over.touch()
+        server.wait_until(lambda: all(call.status == "success" for call in server.function_calls()), 60)
+        release()
+        said, _ = second.communicate(timeout=60)
+        assert second.returncode == 0, said
+        assert calls_since(server, 0.0) == {"preprocess": 1, "train": 1}
+        assert statuses(on_modal) == {"succeeded": 1}
