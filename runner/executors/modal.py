@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_starting, last_claim
+from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_live, last_claim
 from modal_app.cloud.deployment import build_app
 from modal_app.cloud.job import Job, mark_name, steps_file
 from modal_app.cloud.meter import CPU_STEP, Reservation
@@ -34,11 +33,12 @@ from runner.executors.modal_deploy import deploy
 from runner.executors.modal_errors import explained
 from runner.executors.modal_gpus import Placement, one_gpu
 from runner.executors.modal_inputs import upload_inputs
-from runner.executors.modal_mirror import ModalMirror, Submitted, follow, submitted_calls
+from runner.executors.modal_mirror import ModalMirror, follow, submitted_calls
 from runner.executors.modal_notices import watched
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_searches import ModalSearches, with_earlier_steps
-from runner.executors.modal_submission import MirroredStep, Names, before, with_earlier
+from runner.executors.modal_settled import wait_until_settled
+from runner.executors.modal_submission import MirroredStep, Names, with_earlier
 from runner.executors.modal_work import Work, job_name, make_work
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
@@ -49,8 +49,6 @@ NO_KEYS: Mapping[str, str] = {}
 WANDB_KEY = "WANDB_API_KEY"
 SCALEDOWN_S = 2
 """How long a container that takes several runs waits for the next one. Modal's shortest: an idle GPU is paid for."""
-STARTING_S = 60.0
-STARTING_POLL_S = 0.5
 
 
 @dataclass(slots=True)
@@ -108,14 +106,14 @@ class ModalExecutor:
             cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
             upload_inputs(cache, self.store, self.inputs)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
-            entries, at_work, done = _wait_until_settled(mirror, steps, submitted_calls(self.ledger))
-            done -= self._damaged(cache, plan, done)
+            found = wait_until_settled(mirror, steps, submitted_calls(self.ledger))
+            entries, done = found.entries, found.done - self._damaged(cache, plan, found.done)
             if searches.members:
                 mirror.copy_searches(steps, entries)
                 searches.put()
                 entries = mirror.claims_of(steps, submitted_calls(self.ledger), copy=False)
             work = make_work(plan, self._job, done)
-            self._submit(plan, work, mirror.claims, entries, at_work, searches.stay(entries))
+            self._submit(plan, work, mirror.claims, entries, found.at_work, searches.stay(entries))
             try:
                 follow(mirror, steps, self.ledger, watch, lambda: searches.start(plan.sweep, self.ledger))
             except KeyboardInterrupt:
@@ -206,13 +204,16 @@ class ModalExecutor:
                 ask_in_full(claims, step.key, halved.get(step.key, ()), self.store)
             if call is None or not (job.name in at_work or is_at_work(entries.get, job.name, call)):
                 self._call(caller, job, key, step)
-            elif (ended := enqueue_behind(claims, call, job.name, waiting)) is None:
+                continue
+            live = is_live(call)  # before the next line: a call first says how its job has ended
+            ended = enqueue_behind(claims, call, job.name, waiting)
+            if ended is None and live:
                 facts = {"call": call}
                 self.ledger.append(Record(Event.FOLLOWED, step.kind, step.key, message=job.name, facts=facts))
-            elif ended["status"] == OutcomeStatus.SUCCEEDED:
+            elif ended is not None and ended["status"] == OutcomeStatus.SUCCEEDED:
                 entries = dict(claims.items())
                 jobs += waiting
-            elif step.rungs is None or ended["status"] != OutcomeStatus.AT_RUNG:
+            elif ended is None or step.rungs is None or ended["status"] != OutcomeStatus.AT_RUNG:
                 self._call(caller, job, key, step)
 
     def _call(self, caller: Caller, job: Job, key: str, step: Step) -> None:
@@ -268,27 +269,6 @@ def _verbs(plan: Plan) -> str:
     sweep = plan.sweep.partition("/")[0]
     attach = f"axosweep attach {sweep}" if plan.runs else "the same command"
     return f"{attach} follows it, axosweep cancel {sweep} ends it."
-
-
-def _wait_until_settled(
-    mirror: ModalMirror, steps: Sequence[MirroredStep], submitted: Submitted
-) -> tuple[Mapping[str, Any], set[str], set[str]]:
-    """The claims, the jobs on which calls work, and after these the marks of what is done, so that a job which ends
-    between the two is in both. At a moment when no finished call is still starting the jobs that wait for it: those are
-    not claimed yet, and calling them here, too, would rent a GPU for nothing. Waits at most a minute.
-    """
-    awaited = {name for step in steps for name in before(step, steps)}
-    deadline = time.monotonic() + STARTING_S
-    while True:
-        entries = mirror.claims_of(steps, submitted, copy=False)
-        calls = {step.name: call for step in steps if (call := last_claim(entries.get, step.name)[1])}
-        at_work = {name for name, call in calls.items() if is_at_work(entries.get, name, call)}
-        done = mirror.done()
-        ended = {name for name in awaited & at_work if mark_name(name) in done}
-        starting = ended or any(is_starting(entries.get, name) for name in awaited)
-        if not starting or time.monotonic() > deadline:
-            return entries, at_work, done
-        time.sleep(STARTING_POLL_S)
 
 
 def mirrored_steps(plan: Plan) -> list[MirroredStep]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from modal_app.cloud.job import Job, mark_name
@@ -28,7 +28,7 @@ class Work:
         return {job.name for jobs in (self.first, *self.waiting.values()) for job in jobs}
 
 
-def make_work(plan: Plan, job_of: Callable[[Step], Job], done: set[str]) -> Work:
+def make_work(plan: Plan, job_of: Callable[[Step], Job], done: Set[str]) -> Work:
     """The order: first downloads from the hub, then the datasets that need them, then their runs, then the runs'
     follow-up steps. A run that reads its own data waits for downloads only. `done`: the marks of finished jobs."""
     building = _JobBuilder(job_of, done, {job_name(*needs) for one in plan.after if (needs := one.needs)})
@@ -63,7 +63,7 @@ class _JobBuilder:
     """Work under construction."""
 
     job_of: Callable[[Step], Job]
-    done: set[str]
+    done: Set[str]
     awaited: set[str]
     """The jobs that a follow-up step needs."""
     steps: dict[str, Step] = field(default_factory=dict)

@@ -174,14 +174,21 @@ def test_two_clients_at_the_same_moment_prepare_and_train_everything_once(
     assert attempts(server, other) == [1] * 3
 
 
-@pytest.mark.parametrize("moment", [Moment("DictContents"), Moment("FunctionGetOutputs", after=True)], ids=str)
-def test_a_run_that_ends_while_its_line_is_given_once_more_is_not_called_again(
-    alone: Axosweep, tmp_path: Path, moment: Moment
+@pytest.mark.parametrize(
+    ("moment", "dies"),
+    [
+        pytest.param(Moment("DictContents"), False, id="before it has read the claims"),
+        pytest.param(Moment("FunctionGetOutputs", after=True), False, id="when it knows that the call is live"),
+        pytest.param(Moment("FunctionGetOutputs", after=True), True, id="without having finished"),
+    ],
+)
+def test_a_run_that_ends_while_its_line_is_given_once_more_is_called_again_only_if_it_has_not_finished(
+    alone: Axosweep, tmp_path: Path, moment: Moment, dies: bool
 ) -> None:
-    """The run ends before the second client has read the claims, or when it has asked whether the run's call lives."""
+    """It ends at that moment of the second client."""
     over = tmp_path / "until" / "over"
     over.parent.mkdir()
-    with local_modal(noop_settings(until={"train": over})) as server:
+    with local_modal(noop_settings(until={"train": over}, max_crashes=0)) as server:
         on_modal = beside(alone, server, alone.store)
         first = on_modal.start("lora=r8", *ON_GPUS)
         server.wait_until(lambda: recorded(on_modal, Event.STARTED) and server.function_calls("train"), 60)
@@ -191,10 +198,14 @@ def test_a_run_that_ends_while_its_line_is_given_once_more_is_not_called_again(
         seen = server.counts()[moment.name]
         second = on_modal.start("lora=r8", *ON_GPUS)
         server.wait_until(lambda: server.counts()[moment.name] > seen, 60)
+        if dies:
+            server.kill(server.wait_until(lambda: server.function_calls("train")[0].tasks)[0])
+        else:
+            over.touch()
+        server.wait_until(lambda: server.function_calls("train")[0].status not in ("pending", "running"), 60)
         over.touch()
-        server.wait_until(lambda: all(call.status == "success" for call in server.function_calls()), 60)
         release()
         said, _ = second.communicate(timeout=60)
         assert second.returncode == 0, said
-        assert calls_since(server, 0.0) == {"preprocess": 1, "train": 1}
+        assert calls_since(server, 0.0) == {"preprocess": 1, "train": 1 + dies}
         assert statuses(on_modal) == {"succeeded": 1}
