@@ -34,8 +34,8 @@ class StoppedRuns:
 
 
 def stopped_runs(known: Sequence[Store], names: Sequence[str]) -> list[StoppedRuns]:
-    """By their keys or the beginnings of these, with the sweep that each is resumed in. Raises SweepError for one that
-    cannot be resumed."""
+    """The runs with these keys or beginnings of keys, each with the sweep that it is resumed in. Raises SweepError for
+    one that cannot be resumed."""
     found: dict[tuple[str, str], StoppedRuns] = {}
     for name in dict.fromkeys(names):
         store, run = _run_named(known, name)

@@ -62,7 +62,7 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     steps |= {(step.kind, step.key) for name in after for step in steps_after(store, name) if not step.run}
     launchers = [one for name in ([sweep, *after] if sweep else ()) for one in live_launchers(store, name)]
     owners = {step: owner for step in steps if (owner := holder(store.folder(*step))) and owner.pgid}
-    signals = {step: _next_signal(store.folder(*step)) for step in owners}  # before a launcher asks them, too
+    signals = {step: _next_signal(store.folder(*step)) for step in owners}  # before a launcher also requests it
     for launcher in launchers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(launcher.pid, signal.SIGTERM)  # like Ctrl-C: it also stops workers that are starting

@@ -222,7 +222,7 @@ def _steps_saved(row: Row) -> int:
 
 
 def _steps_done(row: Row) -> int:
-    """What it has logged last may be from before the rung."""
+    """Its last log line may be from before the rung."""
     return max([row.step or 0, *(one.step for one in row.rungs[-1:])])
 
 

@@ -1,4 +1,4 @@
-"""How runs are told apart: the parameters that differ, and how they are written. Pure."""
+"""What distinguishes runs: the parameters that differ, and how they are written. Pure."""
 
 from __future__ import annotations
 

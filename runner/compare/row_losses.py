@@ -64,8 +64,8 @@ def judgeable(rows: Sequence[Row]) -> list[Row]:
 
 
 def losses_files(row: Row) -> list[Path]:
-    """Of its last evaluation while it trained, then of each `axosweep eval`, the newest first. The first that is not
-    damaged counts."""
+    """The file of the run's last evaluation while it trained, then that of each `axosweep eval`, the newest first. The
+    first that is not damaged counts."""
     if row.store is None:
         return []
     trained = [_left_by_training(row)] if has_losses_of_training(row) else []

@@ -67,7 +67,7 @@ def _of_store(store: Store) -> Iterator[tuple[float, str, RunMemory]]:
 
 
 def _entry(store: Store, key: str, ended_at: float) -> dict[str, Any]:
-    """Of the cache. Empty for a run that has shown nothing, such as one on CPUs."""
+    """The cache's entry for a run. Empty for a run that has shown nothing, such as one on CPUs."""
     model, memory = _read(store, key) or ("", ())
     return {"ended_at": ended_at, "model": model, "memory": [asdict(one) for one in memory]}
 
@@ -131,7 +131,7 @@ def _ended(attempt: Attempt) -> Outcome | None:
 
 
 def _as_tried(asked: RunMemory, outcome: Outcome) -> RunMemory:
-    """With the batch of an attempt, which on_oom=halve may have changed."""
+    """The config with the batch of an attempt, which on_oom=halve may have changed."""
     return replace(asked, config={**asked.config, **TrainFacts.of(outcome.facts).smaller_batch})
 
 

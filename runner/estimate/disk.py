@@ -38,7 +38,7 @@ MANY_STEPS = 10**9
 
 @dataclass(frozen=True, slots=True)
 class DiskNeed:
-    """Of one container. Bytes."""
+    """What one container needs, in bytes."""
 
     run: str
     """The key of the run that needs the most."""

@@ -222,7 +222,7 @@ def _total(cost: PlanCost) -> list[str]:
 
 
 def _boots(cost: PlanCost) -> str:
-    """Of the containers that do several runs."""
+    """The boots of the containers that do several runs, for people."""
     each = max((one.prediction.boot.likely for one in cost.runs if one.prediction), default=0.0)
     return f"{cost.boots} boot{'' if cost.boots == 1 else 's'} of {span(each)}"
 

@@ -52,5 +52,5 @@ def base_evaluations(chosen: Sequence[Subject], options: Mapping[str, Any]) -> l
 
 
 def _eval_batch_size(config: Mapping[str, Any]) -> Any:
-    """In rows, with Axolotl's own default."""
+    """The batch size of an evaluation in rows, with Axolotl's own default."""
     return config.get("eval_batch_size") or config.get("micro_batch_size")

@@ -162,7 +162,7 @@ def _question_of(command: str) -> str | None:
 
 
 def _totals(found: _Sweep) -> dict[str, Any]:
-    """Of all runs and datasets."""
+    """The totals of all runs and datasets."""
     data_keys = dict.fromkeys(run.data_key for run in found.plan.runs)
     of_data = [receipt_of(found.store.folder(StepKind.PREPROCESS, key)) for key in data_keys]
     receipts = {row.key: row.receipt for row in found.rows if row.receipt}

@@ -92,7 +92,7 @@ def schema_findings(
 
 def _findings(experiment: Experiment, answer: SchemaVerdict, own: Sequence[Finding]) -> Iterator[Finding]:
     known = {one.key for one in own}
-    stops = [one for one in own if one.severity is not Severity.WARNING]  # a warning does not stand for a refusal
+    stops = [one for one in own if one.severity is not Severity.WARNING]  # a warning does not replace a refusal
     for problem in answer["problems"]:
         keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]
         if not _is_reported(keys, stops):

@@ -183,7 +183,7 @@ class Preflight:
         return [*reasons, *memory_lines(self._memory(), self._names())]
 
     def tries_that_fail(self) -> list[int]:
-        """Of each run: how many tries on_oom=halve is expected to make in vain. Empty without `prepared`."""
+        """For each run, how many tries of on_oom=halve are expected to fail. Empty without `prepared`."""
         known = enumerate(zip(self.experiments, self.prepared, strict=True)) if self.prepared else ()
         return [
             0 if number in self.finished else tries_that_fail(one, manifest.longest_row, self._known(number))
@@ -191,7 +191,7 @@ class Preflight:
         ]
 
     def host_bytes(self) -> list[int]:
-        """Of each run: what it needs of the machine's memory for offloading. Empty without `prepared`."""
+        """For each run, how much of the machine's memory it needs for offloading. Empty without `prepared`."""
         return [max((one.host for one in estimates), default=0) for estimates in self._memory()]
 
     def _memory(self) -> list[tuple[Estimate, ...]]:

@@ -46,18 +46,18 @@ class Round:
 
 class Method(Protocol):
     def next_round(self) -> Round | None:
-        """None if the search is over. The same one again, until its results are told."""
+        """None if the search is over. Returns the same round until `tell` was called with its results."""
         ...
 
     def tell(self, losses: Losses) -> None: ...
 
     def leave_out(self, setting: Setting) -> None:
-        """Not to run a point of a round after all."""
+        """Leave out a point of a round."""
         ...
 
     @property
     def losses(self) -> Losses:
-        """All results so far, but for the points that may not be run."""
+        """All results so far, except those of points that may not be run."""
         ...
 
     @property
@@ -111,7 +111,7 @@ class Coordinate:
 
 
 class Tpe:
-    """Its points, and what it was told, are in a file in the sweep's folder."""
+    """Its points and their results are in a file in the sweep's folder."""
 
     def __init__(self, points: Points, file: Path, runs: int, at_a_time: int, *, write: bool) -> None:
         """`runs`: how many there are in all; `at_a_time`: how many of them. Without `write`, the file stays as it is.

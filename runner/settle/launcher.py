@@ -24,7 +24,7 @@ class SweepLauncher:
     """Launch without asking."""
 
     def affordable(self, now: Sweep, settling: Settling, runs: Sequence[SeedRun]) -> list[SeedRun]:
-        """By the upper estimate. All if the price of one is unknown."""
+        """The runs that the budget covers by the upper estimate; all if the price of one is unknown."""
         if self.budget is None:
             return list(runs)
         left = self.budget - spent(now, settling)

@@ -43,7 +43,7 @@ class Terms:
 
     @property
     def level(self) -> float:
-        """Of the intervals of one look."""
+        """The confidence level of the intervals at one look."""
         return 1 - ERROR / self.looks
 
 
@@ -67,13 +67,13 @@ class Standing:
 
     @property
     def degrees(self) -> int:
-        """Of freedom, for the noise of seeds."""
+        """Degrees of freedom of the noise of seeds."""
         return sum(len(runs) - 1 for runs in self.judged.runs)
 
     @property
     def contenders(self) -> tuple[int, ...]:
-        """Who gets further seeds. While the noise of seeds is unknown, the intervals are too narrow, so the second
-        best setting is one, too."""
+        """The settings that get further seeds. While the noise of seeds is unknown, the intervals are too narrow, so
+        the second best setting is one of them, too."""
         second = np.argsort(self.intervals.means, kind="stable")[:2]
         more = () if self.intervals.seeds else (int(one) for one in second)
         return tuple(dict.fromkeys([*self.group, *more]))
@@ -120,7 +120,7 @@ def next_seeds(standing: Standing, terms: Terms, looks_left: int) -> list[int]:
 
 
 def _pair(standing: Standing, seeds: Floats, open_to: Sequence[int]) -> list[int]:
-    """Who of the leader and its strongest challenger gets a seed, if they had as many `seeds`."""
+    """Which of the leader and its strongest challenger gets a seed, given these numbers of `seeds`."""
     leader, half = standing.leader, _half_widths(standing, seeds)
     challengers = [one for one in standing.group if one != leader and (leader in open_to or one in open_to)]
     challenger = min(challengers, key=lambda one: standing.intervals.difference[one, leader] - half[one])
@@ -130,7 +130,7 @@ def _pair(standing: Standing, seeds: Floats, open_to: Sequence[int]) -> list[int
 
 
 def _would_settle(standing: Standing, terms: Terms, seeds: Floats) -> bool:
-    """Whether it would be settled with as many `seeds` and the differences of now."""
+    """Whether the sweep would be settled with these numbers of `seeds` and the present differences."""
     others = [one for one in standing.group if one != standing.leader]
     half, difference = _half_widths(standing, seeds), standing.intervals.difference[:, standing.leader]
     margin = terms.worth * float(standing.intervals.means[standing.leader])
@@ -139,7 +139,7 @@ def _would_settle(standing: Standing, terms: Terms, seeds: Floats) -> bool:
 
 
 def _half_widths(standing: Standing, seeds: Floats) -> Floats:
-    """Of the differences to the leader, if the settings had as many `seeds`."""
+    """The intervals of the differences to the leader, if the settings had these numbers of `seeds`."""
     against, leader = standing.intervals, standing.leader
     noise = against.seeds.sd**2 if against.seeds else 0.0
     half: Floats = against.q * np.sqrt(against.se[:, leader] ** 2 + noise * (1 / seeds + 1 / seeds[leader]))

@@ -1,4 +1,4 @@
-"""A sweep's runs -> its settings, as their held-out rows tell them apart."""
+"""A sweep's runs -> its settings, compared by their losses on the held-out rows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Sweep:
         return sum(self.facts[key].dollars or 0.0 for key in keys if key in self.facts)
 
     def cost_of(self, setting: int) -> float | None:
-        """Of one run on average: dollars with an even share of the containers' starts, or seconds of training if a
+        """The mean cost of a run: dollars with an even share of the containers' starts, or seconds of training if a
         contender has a run without a price. None if unknown."""
         facts, even = [self.facts[key] for key in self.runs_of(setting)], even_dollars(self.rows)
         costs = [(even.get(one.key) or one.dollars) if self.is_priced else one.train_seconds for one in facts]
@@ -81,14 +81,15 @@ class Sweep:
 
     @property
     def cheapest(self) -> int:
-        """Of the contenders; the leader if the cost of one is unknown."""
+        """The cheapest of the contenders; the leader if the cost of one is unknown."""
         costs = {one: self.cost_of(one) for one in self.standing.group}
         known = {one: cost for one, cost in costs.items() if cost is not None}
         return min(known, key=known.__getitem__) if len(known) == len(costs) else self.standing.leader
 
 
 def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
-    """By run. One that ended far above its first loss is judged as it is if it is its setting's only run."""
+    """The settings with a diverged seed, by run. A run that ended far above its first loss is judged normally if it is
+    its setting's only run."""
     broken = [row for row in rows if row.reason is FailureReason.NAN]
     far_off = [row for row in rows if DIVERGED in row.flags and row.final is not None and math.isfinite(row.final)]
     out = {row.setting for row in (*broken, *far_off) if not row.can_win}
@@ -96,7 +97,8 @@ def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
-    """With intervals at the level of one look. Raises SweepError if the rows cannot tell its settings apart."""
+    """Read the settings of a sweep, with intervals at the level of one look. Raises SweepError if the settings cannot
+    be compared by these rows."""
     look_again(store, sweep, Ledger(store, sweep).plan().runs)
     facts = facts_of_sweep(store, sweep)
     rows = rows_from(facts)

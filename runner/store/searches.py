@@ -74,8 +74,8 @@ def searches_of(store: Store, sweep: str) -> list[Search]:
 
 
 def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, ...]]:
-    """By key, for the runs that have come to a rung: of the newest search to whose rungs a run has come, and of the
-    others what was reached at the steps of these."""
+    """What the runs that have come to a rung have reached, by key: at the rungs of the newest search whose rungs a run
+    has reached, and of other searches what was reached at the same steps."""
     newest = next((one for one in searches if one.reached), None)
     if newest is None:
         return {}
@@ -98,7 +98,7 @@ def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, .
 
 
 def _told_before(one: RungReached, before: RungReached | None) -> RungReached:
-    """With why a run has gone on from there, if an earlier search has said that."""
+    """With the reason why a run went on from there, if an earlier search recorded one."""
     if before is None or one.why is not Why.BEFORE or before.why is None:
         return one
     return replace(one, why=before.why, was_stopped=before.was_stopped)
