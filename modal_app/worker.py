@@ -76,8 +76,8 @@ def run_step(
     """Run a step to its end, in this process, and record its outcome.
 
     `warm`: this is a fork of a process that has imported everything, so ranks are forked, too. `drafted_by`: the
-    attempt into whose draft it writes; 0: a new attempt, which writes the step's own files. `scratch`: where the large
-    files of that draft lie, if not in it.
+    attempt whose draft it writes; 0: a new attempt, which writes the step's own files. `scratch`: where the large files
+    of that draft are, if not in it.
 
     Raises AlreadyClaimed when another live worker has claimed the step.
     """
@@ -183,7 +183,7 @@ def follow_up(kind: StepKind) -> Work:
 
 
 def _give_up(step: Step, folder: StepFolder, attempt: Attempt, started_at: float, name: str) -> NoReturn:
-    """Stop before anything worth keeping has begun: record that, and end this process and its process pools."""
+    """Stop before there is anything worth saving: record that, and end this process and its process pools."""
     message = f"stopped by {name} before training began" if step.kind is StepKind.TRAIN else f"stopped by {name}"
     outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message=message)
     _record(outcome, step, folder, attempt)

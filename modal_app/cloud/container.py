@@ -60,10 +60,10 @@ class Watch:
     tick: Callable[[], None]
     """About every ten seconds. Raises a BaseException to stop the worker, and nothing else."""
     asked: Callable[[BaseException], None]
-    """The call was asked to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
+    """The call was requested to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
     limits: Limits = Limits()
     killed: Callable[[str], None] = lambda by: None
-    """The worker is about to be killed, by whom the text says."""
+    """The worker is about to be killed; the text says by whom."""
     answer: Callable[[], None] | None = None
     """About twice a second, where the worker may ask something."""
 

@@ -49,12 +49,12 @@ def _who_goes_on(standing: Standing, rung: int) -> dict[str, Why]:
 
 
 def all_are_in(standing: Standing, rung: int) -> bool:
-    """Whether no further run can come to a rung, as things stand."""
+    """Whether no further run can come to a rung at present."""
     return all(_is_in(standing, run, rung) for run in standing.terms.rates)
 
 
 def audited_of(members: Collection[str]) -> frozenset[str]:
-    """The members of a search that never stop: by their keys, so that everybody agrees."""
+    """The members of a search that never stop: by their keys, so that all processes agree."""
     chosen = frozenset(run for run in members if is_audited(run))
     if not chosen and len(members) >= AUDITED:
         return frozenset([min(members, key=_drawn)])
@@ -102,7 +102,7 @@ def _is_in(standing: Standing, run: str, rung: int) -> bool:
 
 
 def _comparable(standing: Standing, rung: int) -> dict[str, Reading]:
-    """Those with the rows and the number of steps that most have, without runs that are here for the audit alone."""
+    """Those with the rows and the number of steps that most have, without runs that are there for the audit alone."""
     there = {run: one for run, one in standing.at(rung).items() if not _is_audit_alone(standing, run, rung)}
     kinds = Counter((one.eval_fingerprint, one.max_steps) for one in there.values())
     if not kinds:

@@ -1,6 +1,6 @@
 """The entries that the end of a run's job leaves for the other runs of its search. Any process that sees a job end
-notes it, and noting it again changes nothing. A job that is lost, preempted or stopped on request leaves no entry, as
-its run may be continued."""
+records it, and recording it again changes nothing. A job that is lost, preempted or stopped on request leaves no entry,
+as its run may be continued."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def note_end(entries: Entries, step: Step, outcome: Outcome, folder: StepFolder,
 
 
 def rung_of_stop(rungs: Rungs, outcome: Outcome | None, known: Known) -> int:
-    """The rung of a search at which a run has stopped; 0 if it has not. If another search has stopped it, it is the one
-    at the same step, and what it has reached there must be known: otherwise it has to say so first."""
+    """The rung of a search at which a run has stopped; 0 if it has not. If another search has stopped it, it is the
+    rung at the same step, and what the run reached there must be known: otherwise, the run has to record that first."""
     if outcome is None or outcome.status is not OutcomeStatus.AT_RUNG:
         return 0
     facts = outcome.facts
@@ -69,7 +69,7 @@ def note_trained(
     folder: StepFolder,
     known: Known = NOTHING,
 ) -> None:
-    """Of a run that was trained so many steps, and perhaps not asked at each rung before that."""
+    """Record a run that was trained so many steps, and perhaps was not compared at each rung before that."""
     assert step.rungs is not None
     rungs = enumerate(step.rungs.steps(max_steps), start=1)
     passed = {rung: at for rung, at in rungs if 0 < at < trained}
@@ -92,7 +92,7 @@ def _note_stop_elsewhere(entries: Entries, step: Step, outcome: Outcome, known: 
 
 
 def _note_success(entries: Entries, step: Step, outcome: Outcome, folder: StepFolder, known: Known) -> None:
-    """A run that has stopped early has its last loss at the rungs after that."""
+    """Record a success. A run that has stopped early has its last loss at the rungs after that."""
     assert step.rungs is not None
     facts = outcome.facts
     max_steps, trained = int(facts.get("max_steps") or 0), int(facts.get("step") or 0)
@@ -104,8 +104,9 @@ def _note_success(entries: Entries, step: Step, outcome: Outcome, folder: StepFo
 def _note_recorded(
     entries: Entries, step: Step, passed: Mapping[int, int], reading: Reading, folder: StepFolder, known: Known
 ) -> None:
-    """If a run's held-out loss at all rungs that it has passed unasked is known, it is compared by these, and has gone
-    on; otherwise it is left out there. `passed`: the rungs, and the steps to take the losses of."""
+    """If a run has passed rungs without being compared, and its held-out loss at all of them is known, it is compared
+    by these losses, and has gone on; otherwise it is left out there. `passed`: the rungs, and the steps to take the
+    losses of."""
     unasked = {rung: at for rung, at in passed.items() if not entries.get(loss_of(rung, step.key))}
     if not unasked:
         return
@@ -121,7 +122,7 @@ def _note_recorded(
 
 
 def _known_losses(folder: StepFolder) -> dict[int, float | None]:
-    """With those at which another search has asked, which metrics.jsonl does not have."""
+    """The held-out losses by step, including those for another search, which metrics.jsonl does not have."""
     answers = [one for attempt in folder.attempts() for one in read_json(attempt.train_state).get("rungs") or ()]
     return {int(one["step"]): one["loss"] for one in answers} | recorded_losses(folder.metrics)
 
@@ -139,7 +140,7 @@ def setting_of(config: Mapping[str, Any]) -> str:
 
 
 def _note_nan(entries: Entries, step: Step, outcome: Outcome) -> None:
-    """At the first rung to which the run has not come, unless it has diverged before."""
+    """Record a NaN at the first rung that the run has not reached, unless it has diverged before."""
     assert step.rungs is not None
     facts = outcome.facts
     for rung in range(1, len(step.rungs.fractions) + 1):

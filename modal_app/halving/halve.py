@@ -16,7 +16,7 @@ from modal_app.halving.standing import Reading, Standing, Why
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To a run at its rung."""
+    """The answer to a run at its rung."""
 
     why: Why | None
     """Why it goes on; None if it stops."""
@@ -37,9 +37,9 @@ class Answer:
 
 
 def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
-    """Put what a run has reached, and say whether it goes on. Who has been told to go on is told so again. A loss that
-    is not finite is one of a run that has diverged. While the terms cannot be read, until a launch puts them again,
-    every run goes on."""
+    """Put what a run has reached, and answer whether it goes on. A run that already has the answer to go on gets it
+    again. A run whose loss is not finite has diverged. While the terms cannot be read, every run goes on, until a
+    launch puts them again."""
     if reading.loss is not None and not math.isfinite(reading.loss):
         reading = replace(reading, loss=None)
     entries.put(loss_of(rung, run), reading.to_json())
@@ -55,7 +55,7 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
 
 
 def known_answer(entries: Entries, run: str, rung: int) -> Answer | None:
-    """To a run that has been told to go on from where it is: what it has reached there is known. None for any other."""
+    """The answer to a run that goes on from the rung where it is: its loss there is known. None for any other run."""
     items = entries.items()
     if TERMS not in items:
         return None
@@ -71,26 +71,26 @@ def _answer(standing: Standing, run: str, rung: int, why: Why | None) -> Answer:
 
 
 def note_stop(entries: Entries, run: str, rung: int) -> None:
-    """When a run's checkpoint is saved and its job has ended."""
+    """Record a stop, when the run's checkpoint is saved and its job has ended."""
     entries.put(stop_of(rung, run), {"at": round(time.time(), 3)})  # an empty entry is one that cannot be read
 
 
 def note_out(entries: Entries, run: str) -> None:
-    """When a run has failed."""
+    """Record that a run has failed."""
     items = entries.items()
     after = Standing.of(items).last_rung(run) if TERMS in items else 0
     entries.put(out_of(after, run), {"at": round(time.time(), 3)})
 
 
 def note_divergence(entries: Entries, run: str, rung: int, reading: Reading) -> None:
-    """When a run has diverged before it came to this rung. `reading`: without a loss."""
+    """Record that a run has diverged before it came to this rung. `reading`: without a loss."""
     entries.put(loss_of(rung, run), reading.to_json())
 
 
 def look(entries: Entries) -> dict[str, int]:
-    """Say of each stopped run that is to go on that it does. Returns all runs that somebody has said so of where they
-    stopped last, and the rungs there, but for those that have come further, or failed, since: a process that looks
-    starts those that no process works on and that have not ended."""
+    """Put the entry for each stopped run that now goes on. Returns all runs that have such an entry for the rung where
+    they stopped last, with that rung, except those that have come further, or failed, since. The caller starts those
+    that no process works on and that have not ended."""
     items = entries.items()
     if TERMS not in items:
         return {}

@@ -36,8 +36,8 @@ def with_smaller_batch(asked: Step, folder: StepFolder) -> Step:
 
 
 def _last_config(attempts: Sequence[Attempt]) -> Mapping[str, Any] | None:
-    """Of the newest attempt that has one: a process may have been killed before it had written its own, and then it has
-    saved no checkpoint either."""
+    """The config of the newest attempt that has one: a process may have been killed before it wrote its own, and then
+    it has saved no checkpoint either."""
     read = (read_json(one.step, lenient=True).get("config") for one in reversed(attempts))
     return next((config for config in read if config), None)
 
@@ -64,7 +64,7 @@ def _times(asked: Step, attempts: Iterable[Attempt]) -> int:
 
 
 def _was_too_small(outcome: Outcome, device: Device) -> bool:
-    """Whether the memory that a run trains in was too small. The kernel's kill is no such sign."""
+    """Whether the memory that a run trains in was too small. A kill by the kernel does not count."""
     exceeded = TrainFacts.of(outcome.facts).out_of_memory_on
     known = exceeded is Memory.GPU or (exceeded is Memory.MACHINE and device is Device.CPU)
     return known and outcome.reason is FailureReason.OOM

@@ -37,8 +37,8 @@ def logits_of(outputs: Any, labels: torch.Tensor) -> torch.Tensor | None:
 
 
 def losses_of_another_pass(model: Any, inputs: Mapping[str, Any], *, at_once: bool) -> torch.Tensor | None:
-    """Ask the model for logits: without labels, no loss is fused with them. Only those of trained tokens, if the model
-    can choose, and sequence by sequence, unless `at_once`: so many logits must fit where none were expected."""
+    """Request logits from the model: without labels, it does not fuse them with the loss. Only those of trained tokens,
+    if the model can choose, and sequence by sequence, unless `at_once`: the memory for logits was not planned for."""
     found = [_pass(model, part) for part in _parts(inputs, at_once=at_once)]
     return torch.cat([one for one in found if one is not None]) if None not in found else None
 
@@ -66,7 +66,7 @@ def _pass(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor | None:
 
 
 def _losses_at(logits: torch.Tensor, labels: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Of logits that are there for these places alone."""
+    """The losses from logits that were computed for these places alone."""
     chosen = torch.full((len(labels), len(places) + 1), -100, dtype=labels.dtype, device=labels.device)
     chosen[:, 1:] = labels[:, places + 1]
     losses = torch.zeros(labels.shape, dtype=torch.float32, device=logits.device)

@@ -1,4 +1,4 @@
-"""Who asked a worker to stop, and who killed it: stop.json in the folder of its attempt. Standard library.
+"""What requested a worker to stop, and what killed it: stop.json in the folder of its attempt. Standard library.
 
 The first request lets a worker finish its step and save; the second kills it. A process that kills records it first, so
 that a killed run does not look like one that ran out of memory.
@@ -17,12 +17,12 @@ ASKED, KILLED = "asked_by", "killed_by"
 
 
 def note_asked(attempt: Attempt, by: str) -> None:
-    """`by`: who has asked the worker to stop, as in `asked by {by}`."""
+    """`by`: what has requested the worker to stop, as in `asked by {by}`."""
     _note(attempt, ASKED, by)
 
 
 def note_kill(attempt: Attempt, by: str) -> None:
-    """`by`: who is about to kill the worker, as in `killed by {by}`. The first one counts."""
+    """`by`: what is about to kill the worker, as in `killed by {by}`. The first one counts."""
     _note(attempt, KILLED, by)
 
 
@@ -31,7 +31,7 @@ def is_asked(attempt: Attempt) -> bool:
 
 
 def killed_by(attempt: Attempt) -> str:
-    """Who has killed its worker; empty if unknown."""
+    """What has killed its worker; empty if unknown."""
     return str(read_json(attempt.stop, lenient=True).get(KILLED, ""))
 
 
