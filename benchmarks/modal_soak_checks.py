@@ -54,7 +54,7 @@ def trained_of(log: str) -> dict[str, list[TrainedSteps]]:
 
 
 def needed_steps(store: Store, keys: Sequence[str], steps: int) -> dict[str, int]:
-    """How many each run has to train: those up to the rung where it has stopped, or all."""
+    """How many steps each run has to train: those up to the rung where it has stopped, or all."""
     found = {}
     for key in keys:
         outcome = observe(store, StepKind.TRAIN, key).outcome
@@ -78,7 +78,7 @@ def at_rest(store: Store, needed: Mapping[str, int], steps: int) -> list[str]:
 
 
 def losses(store: Store, needed: Mapping[str, int]) -> list[str]:
-    """Those that are logged are those of an undisturbed run. A step that was trained again may be there twice."""
+    """The logged losses are those of an undisturbed run. A step that was trained again may be logged twice."""
     wrong = []
     for key, steps in needed.items():
         path = _curve(store.folder(StepKind.TRAIN, key))
@@ -94,7 +94,7 @@ def losses(store: Store, needed: Mapping[str, int]) -> list[str]:
 
 
 def _curve(folder: StepFolder) -> Path:
-    """Of a run that has finished, or of the attempt by which it has stopped."""
+    """The curve of a finished run, or of the attempt in which a run has stopped."""
     if folder.done.exists():
         return folder.metrics
     stopped = [one for one in folder.attempts() if read_json(one.result).get("status") == OutcomeStatus.AT_RUNG]
@@ -203,7 +203,7 @@ def receipt(
 
 
 def _may_lose_s(record: ContainerRecord, task: Task, hits: Sequence[Hit]) -> float:
-    """What comes after the last record that was committed."""
+    """The seconds after the last record that was committed."""
     allowed = EDGE_S if record.ended else EDGE_S + TICK_S + LATE_S
     for hit in hits:
         met = hit.task == task.id if hit.task else hit.at <= task.ended_at and hit.until >= task.started_at

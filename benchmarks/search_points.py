@@ -53,7 +53,7 @@ def by_coordinate(grid: Grid) -> DrawnPoints:
 
 
 def by_tpe(grid: Grid, order: Order, number: int, runs: int) -> DrawnPoints:
-    """So many runs; a round has a quarter of them at most, as in a sweep."""
+    """A search with so many runs; a round has at most a quarter of them, as in a sweep."""
     drawn, size = DrawnPoints(grid), max(1, min(order.parallel, math.ceil(runs / 4)))
     study = Study(Path("/nonexistent"), AXES, number, runs, write=False)
     while (left := runs - len(drawn.losses)) > 0:
