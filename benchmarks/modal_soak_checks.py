@@ -15,7 +15,7 @@ from modal_app.cloud.container import TICK_S
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries
-from modal_app.halving.standing import Standing
+from modal_app.halving.snapshot import Snapshot
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import observe
@@ -67,12 +67,12 @@ def at_rest(store: Store, needed: Mapping[str, int], steps: int) -> list[str]:
     """What is wrong with a search at its end: a run that should have gone on from a rung, and did not."""
     wrong = []
     for folder in store.sweeps.glob("*/rungs/*"):
-        standing = Standing.of(FileEntries(folder).items())
-        for rung in range(1, len(standing.terms.fractions) + 1):
-            left = [run for run in who_goes_on(standing, rung) if not standing.has_gone(rung, run)]
+        snapshot = Snapshot.of(FileEntries(folder).items())
+        for rung in range(1, len(snapshot.terms.fractions) + 1):
+            left = [run for run in who_goes_on(snapshot, rung) if not snapshot.has_gone(rung, run)]
             wrong += [f"{run}: it should go on from rung {rung}, but has no entry `go`" for run in left]
         parked = [run for run, number in needed.items() if number < steps]
-        gone = [run for run in parked if standing.has_gone(standing.last_rung(run), run)]
+        gone = [run for run in parked if snapshot.has_gone(snapshot.last_rung(run), run)]
         wrong += [f"{run}: it has an entry `go`, but was not started again" for run in gone]
     return wrong
 

@@ -16,7 +16,7 @@ from benchmarks.search_curves import AT, BY_ROW, STEPS, Curves, Floats
 from modal_app.halving import halve
 from modal_app.halving.entries import TERMS
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading, Terms
+from modal_app.halving.snapshot import Reading, Terms
 from tests.modal_app.halving_entries import MemoryEntries
 
 RUNGS = BY_ROW[:-1]

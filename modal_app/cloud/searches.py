@@ -25,7 +25,7 @@ from modal_app.halving.asking import give_answer, open_questions
 from modal_app.halving.choose import to_be_started
 from modal_app.halving.entries import TERMS, go_of
 from modal_app.halving.halve import ask, known_answer, look
-from modal_app.halving.standing import Standing, Why
+from modal_app.halving.snapshot import Snapshot, Why
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import OutcomeStatus, Step, StepKind
@@ -107,10 +107,10 @@ def waits_for(claims: Mapping[str, Any]) -> set[str]:
         items = values_of(claims, search)
         if TERMS not in items:
             continue
-        standing = Standing.of(items)
-        ended = [run for run in standing.terms.rates if _ended_at_rung(claims, _name(run))]
-        going = to_be_started(standing)
-        found |= {_name(run) for run in ended if run in going or not _stays(standing, run, standing.last_rung(run))}
+        snapshot = Snapshot.of(items)
+        ended = [run for run in snapshot.terms.rates if _ended_at_rung(claims, _name(run))]
+        going = to_be_started(snapshot)
+        found |= {_name(run) for run in ended if run in going or not _stays(snapshot, run, snapshot.last_rung(run))}
     return found
 
 
@@ -120,8 +120,8 @@ def staying(claims: Mapping[str, Any], search: str) -> set[str]:
     items = values_of(claims, search)
     if TERMS not in items:
         return set()
-    standing = Standing.of(items)
-    return {_name(run) for run in standing.terms.rates if _stays(standing, run, standing.last_rung(run))}
+    snapshot = Snapshot.of(items)
+    return {_name(run) for run in snapshot.terms.rates if _stays(snapshot, run, snapshot.last_rung(run))}
 
 
 def rungs_of(claims: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
@@ -141,8 +141,8 @@ def ask_in_full(claims: modal.Dict, run: str, rungs: Iterable[tuple[str, int]], 
             DictEntries(claims, search, store).put(go_of(rung, run), {"why": Why.ASKED})
 
 
-def _stays(standing: Standing, run: str, rung: int) -> bool:
-    return run in standing.stopped.get(rung, ()) and not standing.has_gone(rung, run)
+def _stays(snapshot: Snapshot, run: str, rung: int) -> bool:
+    return run in snapshot.stopped.get(rung, ()) and not snapshot.has_gone(rung, run)
 
 
 def _has_stopped(claims: Mapping[str, Any], name: str, store: Store) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from modal_app.halving.entries import Entries, FileEntries, entries_folder
 from modal_app.halving.halve import Answer, ask, known_answer
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.snapshot import Reading, Why
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.read_json import read_as
 from modal_app.store.step import Step, write_atomically

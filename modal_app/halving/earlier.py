@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from modal_app.halving.entries import TERMS, loss_of
-from modal_app.halving.standing import Reading, Terms
+from modal_app.halving.snapshot import Reading, Terms
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_as
 from modal_app.store.rungs import Rungs

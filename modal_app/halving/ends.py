@@ -16,7 +16,7 @@ from typing import Any
 from modal_app.halving.earlier import Known
 from modal_app.halving.entries import Entries, go_of, loss_of, out_of
 from modal_app.halving.halve import note_divergence, note_out, note_stop
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.snapshot import Reading, Why
 from modal_app.store.layout import StepFolder
 from modal_app.store.lines import read_lines
 from modal_app.store.read_json import read_json

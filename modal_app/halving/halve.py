@@ -11,7 +11,7 @@ from typing import Any
 
 from modal_app.halving.choose import to_be_started, waits, who_goes_on
 from modal_app.halving.entries import TERMS, Entries, go_of, loss_of, out_of, stop_of
-from modal_app.halving.standing import Reading, Standing, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ def ask(entries: Entries, run: str, rung: int, reading: Reading) -> Answer:
     if TERMS not in items:
         entries.put(go_of(rung, run), {"why": Why.UNANSWERED})  # or others would wait for it to stop
         return Answer(Why.UNANSWERED, 1, 1)
-    standing = Standing.of(items)
-    why = standing.gone.get(rung, {}).get(run) or who_goes_on(standing, rung).get(run)
+    snapshot = Snapshot.of(items)
+    why = snapshot.gone.get(rung, {}).get(run) or who_goes_on(snapshot, rung).get(run)
     if why is not None:
         entries.put(go_of(rung, run), {"why": why})
-    return _answer(standing, run, rung, why)
+    return _answer(snapshot, run, rung, why)
 
 
 def known_answer(entries: Entries, run: str, rung: int) -> Answer | None:
@@ -59,13 +59,13 @@ def known_answer(entries: Entries, run: str, rung: int) -> Answer | None:
     items = entries.items()
     if TERMS not in items:
         return None
-    standing = Standing.of(items)
-    why = standing.gone.get(rung, {}).get(run)
-    return _answer(standing, run, rung, why) if why and run in standing.at(rung) else None
+    snapshot = Snapshot.of(items)
+    why = snapshot.gone.get(rung, {}).get(run)
+    return _answer(snapshot, run, rung, why) if why and run in snapshot.at(rung) else None
 
 
-def _answer(standing: Standing, run: str, rung: int, why: Why | None) -> Answer:
-    there = standing.at(rung)
+def _answer(snapshot: Snapshot, run: str, rung: int, why: Why | None) -> Answer:
+    there = snapshot.at(rung)
     better = sum(_loss(one) < _loss(there[run]) for one in there.values())
     return Answer(why, better + 1, len(there))
 
@@ -78,7 +78,7 @@ def note_stop(entries: Entries, run: str, rung: int) -> None:
 def note_out(entries: Entries, run: str) -> None:
     """Record that a run has failed."""
     items = entries.items()
-    after = Standing.of(items).last_rung(run) if TERMS in items else 0
+    after = Snapshot.of(items).last_rung(run) if TERMS in items else 0
     entries.put(out_of(after, run), {"at": round(time.time(), 3)})
 
 
@@ -94,12 +94,12 @@ def look(entries: Entries) -> dict[str, int]:
     items = entries.items()
     if TERMS not in items:
         return {}
-    standing = Standing.of(items)
-    for run, (rung, why) in to_be_started(standing).items():
+    snapshot = Snapshot.of(items)
+    for run, (rung, why) in to_be_started(snapshot).items():
         entries.put(go_of(rung, run), {"why": why})
-    standing = Standing.of(entries.items())
-    last = {run: rung for rung in sorted(standing.stopped) for run in standing.stopped[rung]}
-    return {run: rung for run, rung in sorted(last.items()) if waits(standing, run, rung)}
+    snapshot = Snapshot.of(entries.items())
+    last = {run: rung for rung in sorted(snapshot.stopped) for run in snapshot.stopped[rung]}
+    return {run: rung for run, rung in sorted(last.items()) if waits(snapshot, run, rung)}
 
 
 def _loss(reading: Reading) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from modal_app.halving.standing import Reading
+from modal_app.halving.snapshot import Reading
 
 GROUPS = 64
 """Into which documents are put by their ids. With so many, the standard error itself is known within 9 %."""

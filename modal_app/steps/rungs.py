@@ -23,7 +23,7 @@ from modal_app.halving.asking import Asks, asks_of
 from modal_app.halving.ends import DIVERGED, recorded_losses, setting_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.snapshot import Reading, Why
 from modal_app.held_out.row_losses import RowLosses
 from modal_app.process import stop
 from modal_app.process.rank import Rank

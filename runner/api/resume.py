@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from modal_app.halving.entries import FileEntries, entries_folder, go_of
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from modal_app.store.layout import Store
 from runner.api.again import ComposedAgain, compose_again
 from runner.errors import SweepError

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from modal_app.halving.choose import audited_of
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from runner.compare.ranking import Row
 from runner.console.durations import about
 from runner.console.numbers import loss

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from runner.compare.ranking import Row
 from runner.console.numbers import ordinal
 from runner.store.run_state import RunStatus

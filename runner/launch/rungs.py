@@ -11,7 +11,7 @@ from typing import Any
 from modal_app.halving.earlier import Known, readings_by_step
 from modal_app.halving.ends import note_end, note_trained, rung_of_stop
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder, go_of
-from modal_app.halving.standing import Terms
+from modal_app.halving.snapshot import Terms
 from modal_app.store import checkpoints
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store

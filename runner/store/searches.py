@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modal_app.halving.entries import TERMS, FileEntries
-from modal_app.halving.standing import Reading, Standing, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Why
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
 
@@ -70,7 +70,7 @@ def searches_of(store: Store, sweep: str) -> list[Search]:
     folders = [path.parent for path in (store.sweeps / sweep / "rungs").glob(f"*/{TERMS}.json")]
     newest = sorted(folders, key=_begun, reverse=True)
     found = [(f"{sweep}/{path.name}", FileEntries(path).items()) for path in newest]
-    return [_search(name, Standing.of(items)) for name, items in found if TERMS in items]
+    return [_search(name, Snapshot.of(items)) for name, items in found if TERMS in items]
 
 
 def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, ...]]:
@@ -108,11 +108,11 @@ def _begun(folder: Path) -> float:
     return (folder / f"{TERMS}.json").stat().st_mtime
 
 
-def _search(name: str, standing: Standing) -> Search:
-    terms = standing.terms
+def _search(name: str, snapshot: Snapshot) -> Search:
+    terms = snapshot.terms
     rungs = Rungs("", terms.fractions, terms.eta)
     reached: dict[str, list[RungReached]] = {}
-    for rung, there in sorted(standing.readings.items()):
+    for rung, there in sorted(snapshot.readings.items()):
         losses = sorted(_loss(one) for one in there.values())
         for run, own in there.items():
             one = RungReached(
@@ -121,8 +121,8 @@ def _search(name: str, standing: Standing) -> Search:
                 loss=own.loss,
                 place=bisect.bisect_left(losses, _loss(own)) + 1,
                 of=len(there),
-                why=standing.gone.get(rung, {}).get(run),
-                was_stopped=run in standing.stopped.get(rung, ()),
+                why=snapshot.gone.get(rung, {}).get(run),
+                was_stopped=run in snapshot.stopped.get(rung, ()),
             )
             reached.setdefault(run, []).append(one)
     return Search(

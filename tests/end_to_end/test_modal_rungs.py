@@ -12,7 +12,7 @@ import pytest
 
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries
-from modal_app.halving.standing import Standing
+from modal_app.halving.snapshot import Snapshot
 from modal_app.store.layout import Store
 from tests.end_to_end.axosweep import Axosweep, kill
 from tests.end_to_end.on_modal import ON_GPUS, RUNS, local_modal, machine
@@ -27,12 +27,12 @@ SEARCH = (*GRID, "search.rungs=[0.2,0.6]", "search.eta=3", "search.audit=false")
 CLAIMS = "axosweep-claims"
 
 
-def standing(store: Store) -> Standing:
+def snapshot(store: Store) -> Snapshot:
     (folder,) = store.root.glob("sweeps/*/rungs/*")
-    return Standing.of(FileEntries(folder).items())
+    return Snapshot.of(FileEntries(folder).items())
 
 
-def all_have_gone_that_should(found: Standing) -> bool:
+def all_have_gone_that_should(found: Snapshot) -> bool:
     return all(found.has_gone(rung, run) for rung in (1, 2) for run in who_goes_on(found, rung))
 
 
@@ -68,7 +68,7 @@ def abandoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abandoned]:
 
 
 def test_a_search_whose_client_was_killed_has_come_to_rest_by_itself(abandoned: Abandoned) -> None:
-    there = standing(Store(abandoned.server.volume_tree(RUNS)))
+    there = snapshot(Store(abandoned.server.volume_tree(RUNS)))
     assert all_have_gone_that_should(there)
     ended = [one for name, one in abandoned.server.dict_items(CLAIMS).items() if name.startswith("ended/train/")]
     assert set(counts := Counter(one["status"] for one in ended)) == {"succeeded", "stopped at rung"}
@@ -94,7 +94,7 @@ def test_nothing_is_called_again_by_whoever_comes_later(abandoned: Abandoned, tm
     assert attached.returncode == 0, attached.stderr
     assert abandoned.calls == before
     assert statuses(late, abandoned.sweep) == known
-    assert standing(Store(late.store.root / "modal")) == standing(Store(abandoned.here.store.root / "modal"))
+    assert snapshot(Store(late.store.root / "modal")) == snapshot(Store(abandoned.here.store.root / "modal"))
 
 
 def test_another_search_of_the_same_runs_calls_none_only_to_compare_it(abandoned: Abandoned) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries
-from modal_app.halving.standing import Standing
+from modal_app.halving.snapshot import Snapshot
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import A_SAVE_S, Axosweep, held_by, kill, wait_until
@@ -42,8 +42,8 @@ def folder_of(axosweep: Axosweep) -> Path:
     return found
 
 
-def standing(axosweep: Axosweep) -> Standing:
-    return Standing.of(FileEntries(folder_of(axosweep)).items())
+def snapshot(axosweep: Axosweep) -> Snapshot:
+    return Snapshot.of(FileEntries(folder_of(axosweep)).items())
 
 
 def steps_of(axosweep: Axosweep, key: str) -> list[tuple[int, int]]:
@@ -66,7 +66,7 @@ def losses_of(axosweep: Axosweep) -> Losses:
 def check_at_rest(axosweep: Axosweep, left_alone: LeftAlone, killed: tuple[str, ...] = ()) -> None:
     """All that go on have gone on; each step was trained once, apart from those that a killed run has not saved; and
     whoever comes to a step has the loss there that it has in the search that nobody disturbs."""
-    now = standing(axosweep)
+    now = snapshot(axosweep)
     assert len(now.at(1)) == 6
     for rung in AT:
         assert who_goes_on(now, rung).keys() <= now.gone.get(rung, {}).keys(), f"at rung {rung}"
@@ -164,7 +164,7 @@ def test_a_reading_that_is_lost_is_taken_again_and_a_sweep_without_rungs_trains_
     place: Axosweep, left_alone: LeftAlone
 ) -> None:
     assert place.run(*WORDS).returncode == 0
-    now = standing(place)
+    now = snapshot(place)
     key = next(key for key in now.stopped[1] if now.at(1)[key].loss is not None and not now.has_gone(1, key))
     reading = folder_of(place) / "loss" / "1" / f"{key}.json"
     before = json.loads(reading.read_text())

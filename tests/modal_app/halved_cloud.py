@@ -13,7 +13,7 @@ import modal
 from modal_app.cloud.job import Job, steps_file
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries, entries_folder
-from modal_app.halving.standing import Standing, Terms
+from modal_app.halving.snapshot import Snapshot, Terms
 from modal_app.store.layout import STEPS
 from modal_app.store.rungs import Rungs
 from modal_app.store.state import observe
@@ -89,9 +89,9 @@ class HalvedCloud:
 
     def all_have_gone_that_should(self) -> bool:
         """The invariant at rest."""
-        standing = Standing.of(self.entries)
+        snapshot = Snapshot.of(self.entries)
         every = range(1, len(self.rungs.fractions) + 1)
-        return all(standing.has_gone(rung, run) for rung in every for run in who_goes_on(standing, rung))
+        return all(snapshot.has_gone(rung, run) for rung in every for run in who_goes_on(snapshot, rung))
 
     def _step(self, run: str) -> Step:
         return Step(

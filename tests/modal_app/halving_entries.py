@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modal_app.halving.entries import TERMS, Entries
-from modal_app.halving.standing import Reading, Terms
+from modal_app.halving.snapshot import Reading, Terms
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from modal_app.halving import halve
 from modal_app.halving.entries import Entries, go_of
-from modal_app.halving.standing import Reading
+from modal_app.halving.snapshot import Reading
 from tests.modal_app.halving_entries import MemoryEntries, Paused, Stepwise
 
 

@@ -13,7 +13,7 @@ from modal_app.halving.asking import AtOnce, ByFile, asks_of, give_answer, open_
 from modal_app.halving.ends import DIVERGED, note_end, note_trained, rung_of_stop, setting_of
 from modal_app.halving.entries import TERMS, FileEntries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.halve import Answer, ask
-from modal_app.halving.standing import Reading, Standing, Terms, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Terms, Why
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.rungs import Rungs
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, StepKind
@@ -154,4 +154,4 @@ def test_a_run_that_asks_while_the_terms_cannot_be_read_is_known_to_have_gone_on
     entries = FileEntries(tmp_path)
     assert ask(entries, "run", 1, Reading(1.0, 20, "rows")) == Answer(Why.UNANSWERED, 1, 1)
     entries.put(TERMS, Terms({"run": 1e-3, "other": 1e-3}, (0.2,), 2).to_json())
-    assert Standing.of(entries.items()).has_gone(1, "run")
+    assert Snapshot.of(entries.items()).has_gone(1, "run")

@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder, go_of, loss_of
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading, Terms, Why
+from modal_app.halving.snapshot import Reading, Terms, Why
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs

@@ -1,4 +1,4 @@
-"""The entries of a search, as values."""
+"""The entries of a search, as values: what a run has reached, and a snapshot of the search."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Snapshot:
     """All that is known of a search at one moment. Rungs count from 1."""
 
     terms: Terms
@@ -92,7 +92,7 @@ class Standing:
     """The runs that go on, for each rung that `choose` has computed. A later rung needs each one before it."""
 
     @classmethod
-    def of(cls, items: Mapping[str, Mapping[str, Any]]) -> Standing:
+    def of(cls, items: Mapping[str, Mapping[str, Any]]) -> Snapshot:
         """`items`: those of Entries. Raises KeyError if there are no terms."""
         readings: dict[int, dict[str, Reading]] = {}
         gone: dict[int, dict[str, Why]] = {}

@@ -20,7 +20,7 @@ from runner.compare.source import RunFacts, facts_of_sweep
 from runner.compare.verdicts import judged_of
 from runner.errors import SweepError
 from runner.executors.refresh import look_again
-from runner.settle.policy import Standing, Terms
+from runner.settle.policy import Estimate, Terms
 from runner.store.ledger import Ledger
 from runner.verdict.intervals import intervals
 
@@ -34,14 +34,14 @@ class Sweep:
     facts: Mapping[str, RunFacts]
     """By run key."""
     rows: Sequence[Row]
-    standing: Standing
+    estimate: Estimate
 
     def runs_of(self, setting: int) -> tuple[str, ...]:
-        return self.standing.judged.runs[setting]
+        return self.estimate.judged.runs[setting]
 
     def setting_of(self, run: str) -> int | None:
         """The setting of a run; None if it is not judged."""
-        return next((at for at, runs in enumerate(self.standing.judged.runs) if run in runs), None)
+        return next((at for at, runs in enumerate(self.estimate.judged.runs) if run in runs), None)
 
     @property
     def diverged(self) -> Mapping[str, str]:
@@ -77,14 +77,14 @@ class Sweep:
     @property
     def is_priced(self) -> bool:
         """Whether the costs of contenders are dollars."""
-        return all(self.facts[key].dollars is not None for one in self.standing.group for key in self.runs_of(one))
+        return all(self.facts[key].dollars is not None for one in self.estimate.group for key in self.runs_of(one))
 
     @property
     def cheapest(self) -> int:
         """The cheapest of the contenders; the leader if the cost of one is unknown."""
-        costs = {one: self.cost_of(one) for one in self.standing.group}
+        costs = {one: self.cost_of(one) for one in self.estimate.group}
         known = {one: cost for one, cost in costs.items() if cost is not None}
-        return min(known, key=known.__getitem__) if len(known) == len(costs) else self.standing.leader
+        return min(known, key=known.__getitem__) if len(known) == len(costs) else self.estimate.leader
 
 
 def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
@@ -110,8 +110,8 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
             f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle.{but} "
             f"`axosweep status {sweep}` shows its runs."
         )
-    standing = Standing(found[0], intervals(found[0], level=terms.level))
-    return Sweep(store, sweep, {one.key: one for one in facts}, rows, standing)
+    estimate = Estimate(found[0], intervals(found[0], level=terms.level))
+    return Sweep(store, sweep, {one.key: one for one in facts}, rows, estimate)
 
 
 def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -> None:
