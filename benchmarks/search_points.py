@@ -57,9 +57,9 @@ def by_tpe(grid: Grid, order: Order, number: int, runs: int) -> DrawnPoints:
     drawn, size = DrawnPoints(grid), max(1, min(order.parallel, math.ceil(runs / 4)))
     study = Study(Path("/nonexistent"), AXES, number, runs, write=False)
     while (left := runs - len(drawn.losses)) > 0:
-        asked = _new_points(study, set(drawn.losses), min(size, left))
-        drawn.run([one.point for one in asked])
-        for one in asked:
+        drawn_now = _new_points(study, set(drawn.losses), min(size, left))
+        drawn.run([one.point for one in drawn_now])
+        for one in drawn_now:
             study.tell(one, drawn.losses[one.point])
     return drawn
 

@@ -89,8 +89,8 @@ def run_step(
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
-        asked, step = step, healing.with_smaller_batch(step, folder)
-        attempt = attempts.begin(step, store, folder, asked.config)
+        original, step = step, healing.with_smaller_batch(step, folder)
+        attempt = attempts.begin(step, store, folder, original.config)
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         user_code.make_importable(step.config, store.root)
@@ -98,7 +98,7 @@ def run_step(
         if damage:
             print(f"The prepared dataset is damaged, so it is prepared again: {damage}.")
         outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
-        outcome = healing.judged(outcome, asked, step, folder)
+        outcome = healing.judged(outcome, original, step, folder)
         _record(outcome, step, folder, attempt)
         return outcome
 

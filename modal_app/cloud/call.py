@@ -138,7 +138,7 @@ def _do(
         if folder.done.exists():
             _end(job, call, folder, attempt, written)
 
-    with _counted(job, call, folder, number, written, limits, publish) as (attempt, meter, copier, asked):
+    with _counted(job, call, folder, number, written, limits, publish) as (attempt, meter, copier, stop_requested):
 
         def tick() -> None:
             meter.tick()
@@ -150,7 +150,7 @@ def _do(
         paid = budget.limits(share, folder) if share else Limits()
         too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
         killed = functools.partial(stop_notes.note_kill, attempt)
-        ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed), copier)
+        ended = run(attempt, Watch(tick, stop_requested, paid if too_expensive else limits, killed), copier)
         attempts.note_exit(attempt, ended.pid, ended.code)
         if why := ended.why_stopped(for_budget=too_expensive):
             reuse.doubt(why)
@@ -186,19 +186,19 @@ def _counted(
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
     copier = Copier(lambda: volumes.commit_what_can_be(written), until=limits.copy_until, waiting=meter.copying)
 
-    def asked(request: BaseException) -> None:
+    def stop_requested(request: BaseException) -> None:
         if not isinstance(request, Exception):
-            attempts.note_asked(attempt, type(request).__name__)
+            attempts.note_stop_request(attempt, type(request).__name__)
             meter.note()
             copier.commit_soon()
             copier.leave()
 
     try:
         volumes.commit(written)  # whatever happens to this container, the attempt is counted
-        yield attempt, meter, copier, asked
+        yield attempt, meter, copier, stop_requested
     except BaseException as request:
         if not isinstance(request, Exception):
-            attempts.note_asked(attempt, type(request).__name__)
+            attempts.note_stop_request(attempt, type(request).__name__)
             if not isinstance(request, executions.Superseded):  # otherwise another container does it
                 with meter.copying():
                     _try_to_publish(publish, attempt)

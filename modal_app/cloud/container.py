@@ -59,7 +59,7 @@ class Watch:
 
     tick: Callable[[], None]
     """About every ten seconds. Raises a BaseException to stop the worker, and nothing else."""
-    asked: Callable[[BaseException], None]
+    stop_requested: Callable[[BaseException], None]
     """The call was requested to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
     limits: Limits = Limits()
     killed: Callable[[str], None] = lambda by: None
@@ -135,7 +135,7 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
         except BaseException as error:
             signal_group(process.pid, signal.SIGTERM)
             try:
-                watch.asked(error)
+                watch.stop_requested(error)
             finally:
                 _end(process, watch)
             raise

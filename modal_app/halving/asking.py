@@ -103,8 +103,8 @@ class ByFile:
 
 def open_questions(attempt: Attempt, rungs: int) -> list[Question]:
     """The questions of an attempt that have no answer yet. `rungs`: how many rungs its search has."""
-    asked = [rung for rung in range(1, rungs + 1) if not attempt.rung_answer(rung).exists()]
-    found = [read_as(attempt.rung_question(rung), Question.of) for rung in asked]
+    unanswered = [rung for rung in range(1, rungs + 1) if not attempt.rung_answer(rung).exists()]
+    found = [read_as(attempt.rung_question(rung), Question.of) for rung in unanswered]
     return [one for one in found if one is not None]
 
 

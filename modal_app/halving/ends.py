@@ -107,16 +107,16 @@ def _note_recorded(
     """If a run has passed rungs without being compared, and its held-out loss at all of them is known, it is compared
     by these losses, and has gone on; otherwise it is left out there. `passed`: the rungs, and the steps to take the
     losses of."""
-    unasked = {rung: at for rung, at in passed.items() if not entries.get(loss_of(rung, step.key))}
-    if not unasked:
+    missing = {rung: at for rung, at in passed.items() if not entries.get(loss_of(rung, step.key))}
+    if not missing:
         return
     setting = setting_of(step.config)
     recorded = {at: replace(reading, loss=loss, setting=setting) for at, loss in _known_losses(folder).items()}
     found = {**recorded, **known}  # the latter have the losses of documents, too
-    if not set(unasked.values()) <= found.keys():
-        entries.put(out_of(min(unasked) - 1, step.key), {"at": round(time.time(), 3)})  # it may be at later ones
+    if not set(missing.values()) <= found.keys():
+        entries.put(out_of(min(missing) - 1, step.key), {"at": round(time.time(), 3)})  # it may be at later ones
         return
-    for rung, at in unasked.items():
+    for rung, at in missing.items():
         entries.put(loss_of(rung, step.key), found[at].to_json())
         entries.put(go_of(rung, step.key), {"why": Why.BEFORE})
 

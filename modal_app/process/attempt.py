@@ -42,9 +42,9 @@ MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "l
 """Keys that name another model to read from, on the hub or not."""
 
 
-def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any] | None = None) -> Attempt:
+def begin(step: Step, store: Store, folder: StepFolder, requested: Mapping[str, Any] | None = None) -> Attempt:
     """Create the next attempt's folder, or take the one whose draft `folder` is, and record which process works there.
-    The caller has the step's lock. `asked`: the requested config, if this attempt has a different one."""
+    The caller has the step's lock. `requested`: the requested config, if this attempt has a different one."""
     attempt = folder.attempt(folder.drafted_by) if folder.drafted_by else _next_attempt(folder)
     folder.files.mkdir(parents=True, exist_ok=True)
     if not store.is_mounted:  # a cache Volume may hold no inputs
@@ -58,7 +58,7 @@ def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any]
         _point_to(attempt, folder.latest)
     if step.kind is StepKind.TRAIN:
         # The request, next to the resulting model: so a run's folder explains itself.
-        write_yaml(folder.config, step.config if asked is None else asked)
+        write_yaml(folder.config, step.config if requested is None else requested)
     return attempt
 
 

@@ -37,10 +37,10 @@ def kernel_of(config: Mapping[str, Any]) -> str:
     >>> kernel_of({"attn_implementation": "flash_attention_2"})
     'kernels-community/flash-attn2@v3'
     """
-    asked = config.get("attn_implementation")
-    if not asked and (config.get("flash_attention") or config.get("gemma4_hybrid_attn_impl")):
-        asked = "flash_attention_2"  # what Axolotl makes of them
-    named = REPOSITORIES.get(str(asked), str(asked or "")).partition(":")[0]
+    implementation = config.get("attn_implementation")
+    if not implementation and (config.get("flash_attention") or config.get("gemma4_hybrid_attn_impl")):
+        implementation = "flash_attention_2"  # what Axolotl makes of them
+    named = REPOSITORIES.get(str(implementation), str(implementation or "")).partition(":")[0]
     if "/" not in named:
         return ""
     return named if "@" in named else in_branch(named)

@@ -122,15 +122,15 @@ def _wait(pids: list[int]) -> list[tuple[int, int]]:
     A request to stop is passed on to them. After a failure, the others have some seconds to end by themselves.
     """
     ended: list[tuple[int, int]] = []
-    alive, told, deadline = set(pids), False, float("inf")
+    alive, forwarded, deadline = set(pids), False, float("inf")
     while alive:
         news = [(pid, os.waitstatus_to_exitcode(status)) for pid, status in map(_poll, alive) if pid]
         ended += sorted(news, key=lambda one: one[1])  # a signal is the cause of what ended at the same moment
         alive -= {pid for pid, _ in news}
         if any(code for _, code in news):
             deadline = min(deadline, time.monotonic() + GRACE_S)
-        if stop.requested() and not told:
-            told = True
+        if stop.requested() and not forwarded:
+            forwarded = True
             _signal(alive, signal.SIGTERM)
         if time.monotonic() > deadline:
             _signal(alive, signal.SIGKILL)

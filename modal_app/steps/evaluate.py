@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modal_app.inference.config import asked_of
+from modal_app.inference.config import config_to_load
 from modal_app.oneshot.tasks import catalogue, said_of, unknown_of
 from modal_app.patches.apply import be_offline_as, hub_cache_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
@@ -66,9 +66,9 @@ def _on_held_out_rows(step: Step, store: Store, attempt: Attempt, rank: Rank) ->
     from axolotl.utils.trainer import setup_trainer
 
     link_prepared(step, store, attempt)
-    asked = rated_by(step.config, **weights_of(step, store, attempt))
+    rated = rated_by(step.config, **weights_of(step, store, attempt))
     addresses = {"output_dir": BUILD, "dataset_prepared_path": PREPARED}
-    write_yaml(attempt.config, stamp(replace(step, config=asked), **addresses))
+    write_yaml(attempt.config, stamp(replace(step, config=rated), **addresses))
     sys.argv = ["axolotl"]  # Axolotl parses it
     cfg = load_cfg(attempt.config.name)
     load = load_preference_datasets if cfg.rl else load_datasets
@@ -115,7 +115,7 @@ def rated_by(config: Mapping[str, Any], *, adapter: Path | None = None, weights:
 
     Without the adapter's folder, Axolotl would evaluate a new adapter, which equals the base model, without a message.
     """
-    kept = asked_of(config, adapter=adapter, weights=weights)
+    kept = config_to_load(config, adapter=adapter, weights=weights)
     own = {name: config[name] for name in ROWS if name in config}
     if weights is not None:  # Axolotl's name for the prepared rows contains the tokenizer's
         own |= {"tokenizer_config": config["base_model"]}
@@ -164,7 +164,7 @@ def _on_tasks(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[st
 def of_tasks(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The results of the harness, as facts: for the requested tasks and groups; the members of a group are under
     `parts`. Raises StepFailed when there is nothing."""
-    how = asked_how(options)
+    how = settings_text(options)
     parts = {name for below in said["group_subtasks"].values() for name in below}
     metrics: dict[str, float] = {}
     of_parts: dict[str, float] = {}
@@ -206,11 +206,11 @@ def _dataset(config: Mapping[str, Any]) -> dict[str, str]:
 
 def judged_by(include: str | None) -> str:
     """Names the harness and the user's task files: evaluations with equal values have the same questions."""
-    asked = [importlib.metadata.version("lm_eval"), include]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    versions = [importlib.metadata.version("lm_eval"), include]
+    return hashlib.sha256(json.dumps(versions).encode()).hexdigest()
 
 
-def asked_how(options: Mapping[str, Any]) -> str:
+def settings_text(options: Mapping[str, Any]) -> str:
     """The options that distinguish a task from the same task without options: their metrics must not share a name."""
     words = [f"limit={options['limit']}"] if options.get("limit") is not None else []
     words += [f"fewshot={options['num_fewshot']}"] if options.get("num_fewshot") is not None else []

@@ -110,8 +110,8 @@ class RungStops:
         """The rung at this step, unless the run has already asked there; 0 if there is none."""
         rungs = self._rank.step.rungs
         rung = rungs.at(state.global_step, state.max_steps) if rungs else 0
-        is_asked = rung <= self._passed or self.stop is not None or not self._trainer.eval_dataset
-        return 0 if is_asked else rung
+        has_asked = rung <= self._passed or self.stop is not None or not self._trainer.eval_dataset
+        return 0 if has_asked else rung
 
     def _next_rung(self, state: Any) -> int:
         """The first rung that is still to come; 0 if there is none."""

@@ -55,13 +55,13 @@ def _parts(inputs: Mapping[str, Any], *, at_once: bool) -> Iterator[Mapping[str,
 
 def _pass(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor | None:
     labels = inputs["labels"]
-    asked = {name: value for name, value in inputs.items() if name not in FROM_LABELS}
+    without_labels = {name: value for name, value in inputs.items() if name not in FROM_LABELS}
     places = torch.nonzero((labels[:, 1:] != -100).any(dim=0), as_tuple=True)[0]
     if _can_choose(model) and len(places):
-        logits = model(**asked, **{KEEP: places}).logits
+        logits = model(**without_labels, **{KEEP: places}).logits
         if logits.shape[:2] == (len(labels), len(places)):
             return _losses_at(logits, labels, places)
-    logits = logits_of(model(**asked), labels)
+    logits = logits_of(model(**without_labels), labels)
     return None if logits is None else token_losses(logits, labels)
 
 

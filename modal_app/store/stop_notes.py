@@ -13,26 +13,26 @@ from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
 from modal_app.store.step import write_atomically
 
-ASKED, KILLED = "asked_by", "killed_by"
+REQUESTED_BY, KILLED_BY = "asked_by", "killed_by"
 
 
-def note_asked(attempt: Attempt, by: str) -> None:
+def note_stop_request(attempt: Attempt, by: str) -> None:
     """`by`: what has requested the worker to stop, as in `asked by {by}`."""
-    _note(attempt, ASKED, by)
+    _note(attempt, REQUESTED_BY, by)
 
 
 def note_kill(attempt: Attempt, by: str) -> None:
     """`by`: what is about to kill the worker, as in `killed by {by}`. The first one counts."""
-    _note(attempt, KILLED, by)
+    _note(attempt, KILLED_BY, by)
 
 
-def is_asked(attempt: Attempt) -> bool:
-    return ASKED in read_json(attempt.stop, lenient=True)
+def has_stop_request(attempt: Attempt) -> bool:
+    return REQUESTED_BY in read_json(attempt.stop, lenient=True)
 
 
 def killed_by(attempt: Attempt) -> str:
     """What has killed its worker; empty if unknown."""
-    return str(read_json(attempt.stop, lenient=True).get(KILLED, ""))
+    return str(read_json(attempt.stop, lenient=True).get(KILLED_BY, ""))
 
 
 def running(folder: StepFolder) -> Attempt | None:

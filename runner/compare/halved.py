@@ -193,11 +193,11 @@ def _audit(rows: Sequence[Row], audited: Collection[str]) -> Audit:
 
 
 def _resumed(rows: Sequence[Row]) -> ResumedRuns | None:
-    asked = _finished(rows, Why.ASKED)
-    if not asked:
+    resumed_runs = _finished(rows, Why.ASKED)
+    if not resumed_runs:
         return None
-    key, best = min(asked.items(), key=lambda one: one[1])
-    return ResumedRuns(len(asked), key, best, _regret(_winner(rows), best))
+    key, best = min(resumed_runs.items(), key=lambda one: one[1])
+    return ResumedRuns(len(resumed_runs), key, best, _regret(_winner(rows), best))
 
 
 def _finished(rows: Sequence[Row], why: Why | None = None) -> dict[str, float]:

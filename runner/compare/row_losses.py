@@ -92,8 +92,8 @@ def _has_losses(row: Row) -> bool:
 
 def _has_a_loss_by_token(row: Row) -> bool:
     """A preference loss or a reward is one number for a pair of answers."""
-    asked = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
-    return not any(asked.get(name) for name in ("rl", "reward_model", "process_reward_model"))
+    config = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
+    return not any(config.get(name) for name in ("rl", "reward_model", "process_reward_model"))
 
 
 def _measured_later(store: Store, run: str) -> list[Path]:

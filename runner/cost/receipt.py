@@ -212,10 +212,10 @@ def _adding_up(own: Mapping[str, float], worked: Mapping[str, float], paid: floa
     The record of a killed container ends with its last tick, while its worker may have recorded later seconds. These
     are not in `paid`, so all of the worker's parts are scaled down to fit.
     """
-    left, told = max(0.0, paid - sum(own.values())), sum(worked.values())
-    scale = left / told if told > left else 1.0
+    left, recorded = max(0.0, paid - sum(own.values())), sum(worked.values())
+    scale = left / recorded if recorded > left else 1.0
     parts = added([own, {name: seconds * scale for name, seconds in worked.items()}])
-    return parts | {OTHER: parts.get(OTHER, 0.0) + max(0.0, left - told)}
+    return parts | {OTHER: parts.get(OTHER, 0.0) + max(0.0, left - recorded)}
 
 
 def _shown(parts: Mapping[str, float]) -> dict[str, float]:

@@ -219,7 +219,7 @@ def _chosen_version() -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _asked(command: tuple[str, ...], changed: float) -> str | None:
+def _output(command: tuple[str, ...], changed: float) -> str | None:
     environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
@@ -228,7 +228,7 @@ def _asked(command: tuple[str, ...], changed: float) -> str | None:
 def _answer(command: list[str]) -> str | None:
     """What a program prints; None if it fails. The same program is run only once."""
     try:
-        return _asked(tuple(command), Path(command[0]).stat().st_mtime)
+        return _output(tuple(command), Path(command[0]).stat().st_mtime)
     except OSError:
         return None
 

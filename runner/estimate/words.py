@@ -213,7 +213,7 @@ def _total(cost: PlanCost) -> list[str]:
         included = [f"{money(cost.preparing.likely)} for preparing"] if cost.preparing.likely else []
         included += [_boots(cost)] if cost.boots else []
         including = f", including {' and '.join(included)}" if included else ""
-        lines.append(f"total   {spread(cost.dollars, money)}{including}; rates: {cost.rates.told(items)}")
+        lines.append(f"total   {spread(cost.dollars, money)}{including}; rates: {cost.rates.sources(items)}")
     elif cost.rates is not None:
         lines.append("total   unknown, since the cost of a run is unknown")
     if cost.wall is not None:

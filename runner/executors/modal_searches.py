@@ -67,7 +67,7 @@ class ModalSearches:
             return True
 
     def _start(self, search: str, sweep: str, ledger: Ledger) -> bool:
-        found = [*self._look(search), *self._unasked(search)]
+        found = [*self._look(search), *self._without_entries(search)]
         entries = dict(self.claims.items())
         due = [name for run in found if self._is_due(name := f"{StepKind.TRAIN}/{run}", entries)]
         if not due:
@@ -83,7 +83,7 @@ class ModalSearches:
             ledger.append(Record(Event.STARTED, StepKind.TRAIN, _run(name), message=name, facts=facts))
         return True
 
-    def _unasked(self, search: str) -> list[str]:
+    def _without_entries(self, search: str) -> list[str]:
         """The members that another search has stopped, such as a narrower one that had begun them before. No call of
         this search sees that, and this search has no entries of them yet."""
         names = DictEntries(self.claims, search, self.store).items()

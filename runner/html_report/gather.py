@@ -158,7 +158,7 @@ def _question_of(command: str) -> str | None:
     """The question in the comments of the sweep file, if that file still exists."""
     name = words.sweep_file_of(command)
     file = find_project().sweep_files().get(name) if name else None
-    return words.asked_in(file.read_text(encoding="utf-8")) if file else None
+    return words.question_in(file.read_text(encoding="utf-8")) if file else None
 
 
 def _totals(found: _Sweep) -> dict[str, Any]:

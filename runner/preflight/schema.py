@@ -54,7 +54,7 @@ def questions_of(experiment: Experiment) -> list[SchemaQuestion]:
     return [SchemaQuestion(config, one, files, identity) for one in capabilities(experiment.gpu)]
 
 
-def unasked(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[SchemaQuestion]:
+def unanswered(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[SchemaQuestion]:
     """The questions without a remembered answer, once each."""
     open_questions: dict[str, SchemaQuestion] = {}
     for question in questions:

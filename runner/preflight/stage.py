@@ -33,7 +33,7 @@ from runner.preflight.memory import (
     tries_that_fail,
 )
 from runner.preflight.rules.run_facts import RunFacts
-from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
+from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unanswered
 from runner.types import Experiment
 
 
@@ -112,13 +112,13 @@ class Preflight:
             known = self._by_rules[number] = run.prepared, tuple(run_findings(run, wrong))
         return known[1]
 
-    def unasked(self, wanted: Sequence[Experiment]) -> bool:
+    def unanswered(self, wanted: Sequence[Experiment]) -> bool:
         """Whether Axolotl's verdict on any of these is missing."""
-        return bool(unasked(self._questions_of_all(wanted), self.verdicts))
+        return bool(unanswered(self._questions_of_all(wanted), self.verdicts))
 
     def ask(self, validator: Validator, wanted: Sequence[Experiment]) -> None:
         """Ask Axolotl for the missing verdicts."""
-        if questions := unasked(self._questions_of_all(wanted), self.verdicts):
+        if questions := unanswered(self._questions_of_all(wanted), self.verdicts):
             ask(questions, self.verdicts, validator)
             self._answers += 1
 
@@ -136,7 +136,7 @@ class Preflight:
         `validator` is called only if a verdict is missing. The error has no text if Axolotl adds nothing.
         """
         first = blocking(self.findings(), force=self.force)
-        if not self.unasked(self.experiments) or (process := validator()) is None:
+        if not self.unanswered(self.experiments) or (process := validator()) is None:
             self.show_rest(console)
             raise SweepError(self._refusal(first))
         terminal.say(console, f"axosweep: {self._refusal(first)}")

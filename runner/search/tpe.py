@@ -70,7 +70,7 @@ class Study:
         """The points that were drawn, and whose results are not known yet."""
         return [DrawnPoint(one.number, self._point(one.params)) for one in self._trials(TrialState.RUNNING)]
 
-    def told(self) -> dict[Point, float | None]:
+    def results(self) -> dict[Point, float | None]:
         """What the points whose runs have ended reached, the smaller, the better: infinite for one that has diverged,
         None for one that failed."""
         found: dict[Point, float | None] = {}

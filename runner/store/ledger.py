@@ -214,7 +214,7 @@ def find_sweep(store: Store, name: str | None) -> str:
     )
 
 
-def last_asked(store: Store, sweep: str) -> int:
+def last_activity(store: Store, sweep: str) -> int:
     """The time of a sweep's last launch or record, in nanoseconds, for comparison only."""
     return _last_touched(store.sweeps / sweep / "plan.json")
 

@@ -89,7 +89,7 @@ def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, .
         if one.step in rung_at
     }
     found = {
-        run: [_told_before(one, others.get((run, one.step))) for one in own] for run, own in newest.reached.items()
+        run: [_with_reason(one, others.get((run, one.step))) for one in own] for run, own in newest.reached.items()
     }
     for (run, _), one in others.items():
         if run not in newest.reached:
@@ -97,7 +97,7 @@ def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, .
     return {run: tuple(sorted(ones, key=lambda one: one.rung)) for run, ones in found.items()}
 
 
-def _told_before(one: RungReached, before: RungReached | None) -> RungReached:
+def _with_reason(one: RungReached, before: RungReached | None) -> RungReached:
     """With the reason why a run went on from there, if an earlier search recorded one."""
     if before is None or one.why is not Why.BEFORE or before.why is None:
         return one

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.inference.config import asked_of
+from modal_app.inference.config import config_to_load
 from runner.config.fields import axolotl_fields, unknown_keys
 from runner.environment import trainer_environment
 from tests.good_configs.files import FILES, HERE, NAMES, as_axolotl_reads, lay_out
@@ -69,11 +69,11 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def _answering(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The configs that load what is asked after a training."""
     made = {
-        "base": asked_of(config, adapter=None, weights=None),
-        "weights": asked_of(config, adapter=None, weights=Path(config["base_model"])),
+        "base": config_to_load(config, adapter=None, weights=None),
+        "weights": config_to_load(config, adapter=None, weights=Path(config["base_model"])),
     }
     if config.get("adapter"):
-        made["adapter"] = asked_of(config, adapter=Path("model"), weights=None)
+        made["adapter"] = config_to_load(config, adapter=Path("model"), weights=None)
     return made
 
 

@@ -10,7 +10,7 @@ import pytest
 from modal_app.oneshot.tasks import said_of
 from modal_app.process.attempt import environment
 from modal_app.process.failures import StepFailed
-from modal_app.steps.evaluate import asked_how, named, of_tasks, rated_by
+from modal_app.steps.evaluate import named, of_tasks, rated_by, settings_text
 from modal_app.store.layout import Store
 from modal_app.store.step import Step, StepKind
 from tests.modal_app.steps import CONFIG
@@ -87,8 +87,8 @@ def test_a_task_asked_otherwise_has_another_name() -> None:
     facts = of_tasks(said(quiz={"ppl,none": 7.5}), {"limit": 5, "num_fewshot": None, "chat_template": False})
     assert facts["metrics"] == {"tasks/quiz@limit=5,plain/ppl": 7.5}
     assert facts["higher_is_better"] == {"tasks/quiz@limit=5,plain/ppl": False}
-    assert asked_how({"limit": None, "num_fewshot": 0}) == "@fewshot=0"
-    assert asked_how({"limit": None, "num_fewshot": None, "chat_template": True}) == ""
+    assert settings_text({"limit": None, "num_fewshot": 0}) == "@fewshot=0"
+    assert settings_text({"limit": None, "num_fewshot": None, "chat_template": True}) == ""
 
 
 def test_a_filter_is_named_unless_it_is_none() -> None:

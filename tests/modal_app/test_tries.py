@@ -43,7 +43,7 @@ def test_an_attempt_that_modal_asked_to_stop_neither_counts_nor_clears_the_count
 ) -> None:
     reserve(folder, "fc-1")
     preempted = reserve(folder, "fc-1")
-    attempts.note_asked(preempted, "KeyboardInterrupt")
+    attempts.note_stop_request(preempted, "KeyboardInterrupt")
     if saved:
         say(preempted, OutcomeStatus.STOPPED)
     assert attempts.lost_in_a_row(folder) == 1
