@@ -1,4 +1,4 @@
-"""The report in a browser: what a person sees, sorts and brushes, of a sweep that ran and of a large made one."""
+"""The report in a browser: what a person sees, sorts and brushes, for a real sweep and for a large synthetic one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a made sweep of 200 runs of 1,000 steps."""
+    """The report of a synthetic sweep of 200 runs of 1,000 steps."""
     store = Store(tmp_path_factory.mktemp("large") / "store")
     return write_report(store, synthetic_sweep(store, 200, points=1000).sweep)
 
@@ -293,7 +293,7 @@ def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browse
         except BaseException:
             os.kill(watching.pid, signal.SIGKILL)
             raise
-    # The claim is let go without a result: the run is lost, and nobody sees to the sweep any more but this process.
+    # The claim is released without a result: the run is lost, and only this process still looks at the sweep.
     forget_launcher(store, planned.sweep)
     browser.wait(f"return ({word.removeprefix('return ')}) === 'lost'", timeout_s=20)
     assert browser.run("return byId('headway').hidden"), "it is over"
@@ -304,7 +304,7 @@ def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browse
 
 
 def refused(address: str, name: str) -> bool:
-    """Whether a page of somebody else's, under a name that leads to this machine, is sent away."""
+    """Whether a foreign page, under a name that resolves to this machine, is refused."""
     try:
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=10)
     except urllib.error.HTTPError as error:
@@ -313,7 +313,7 @@ def refused(address: str, name: str) -> bool:
 
 
 def forget_launcher(store: Store, sweep: str) -> None:
-    """As if the launcher, which is this very process, had ended."""
+    """As if the launcher, which is this process, had ended."""
     path = store.sweeps / sweep / "records.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row | {"facts": {}}) + "\n" for row in rows))
