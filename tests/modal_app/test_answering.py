@@ -1,5 +1,5 @@
-"""The config that loads a model which answers: a training's config without the training. That Axolotl's schema accepts
-them is tested with the good configs."""
+"""The config that loads a model for answers: the config of the training, without what concerns training. The tests of
+the good configs check that Axolotl's schema accepts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What an evaluate step gives Axolotl and calls what it measures; what Axolotl makes of it is tested end to end."""
+"""The config that an evaluate step gives to Axolotl, and the names of what it measures. The evaluation itself is tested
+end to end."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def test_a_run_is_rated_with_its_adapter_and_its_base_model_without_any() -> Non
 
 @pytest.mark.parametrize("packing", [{}, {"sample_packing": True, "eval_sample_packing": False}])
 def test_the_rows_are_laid_out_as_they_were_prepared(packing: dict[str, bool]) -> None:
-    """What is not in the config must not be there either: Axolotl's name for the rows has it."""
+    """What the config lacks must stay absent, since it would change Axolotl's name for the rows."""
     kept = rated_by(CONFIG | packing, adapter=Path("../model"))
     assert {name: value for name, value in kept.items() if "packing" in name} == packing
 

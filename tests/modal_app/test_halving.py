@@ -193,7 +193,7 @@ def test_an_audited_run_takes_nobodys_place_at_a_later_rung_and_goes_on_from_eac
 
 
 def test_each_rung_is_decided_once_for_all_audited_runs() -> None:
-    """With a thousand runs, each at the last of three rungs waited twelve seconds for its answer."""
+    """With a thousand runs, each run at the last of three rungs once waited twelve seconds for its answer."""
     losses = {run: number / 10 for number, run in enumerate([*OTHERS[:3], *AUDITED])}
     entries = of_terms(losses, audit=True)
     for rung in (1, 2, 3):
@@ -232,7 +232,7 @@ def test_the_best_run_with_the_largest_rate_that_has_not_diverged_goes_on_from_t
     losses = _runs([0.1, 0.2, 0.9, 0.8, None])
     entries = of_terms(rates, keep_rate=True)
 
-    assert set(_ask(entries, dict(list(losses.items())[:4])).values()) <= {None, Why.TOP}  # 1e-2 is still to come
+    assert set(_ask(entries, dict(list(losses.items())[:4])).values()) <= {None, Why.TOP}  # 1e-2 has not come yet
     _ask(entries, losses)
     assert who_goes_on(_snapshot(entries), 1) == {OTHERS[0]: Why.TOP, OTHERS[3]: Why.RATE}
     halve.note_divergence(entries, OTHERS[3], 2, reading(None))
@@ -250,7 +250,7 @@ def test_no_rate_is_kept_where_all_are_equal_or_unknown() -> None:
 
 
 def _of_documents(losses: np.ndarray, tokens: np.ndarray, **others: str) -> Reading:
-    """`losses`: the mean of each group."""
+    """`losses`: the mean loss of each group."""
     nll = losses * tokens
     return reading(float(nll.sum() / tokens.sum()), tokens=tuple(tokens.tolist()), nll=tuple(nll.tolist()), **others)
 

@@ -1,4 +1,4 @@
-"""Whatever the order in which runs come and launchers look, and whatever is killed, the same runs have gone on."""
+"""In whatever order runs come and launchers look, and whatever is killed, the same runs have gone on."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_at_rest_every_run_among_the_best_has_gone_on_and_nothing_was_trained_tw
     world = _world(seed, RUNS[:number], eta, rungs, extras=extras)
 
     world.play(kills=kills, relaunches=relaunches)
-    world.play(kills=0.0, relaunches=0.0)  # the same line, once more
+    world.play(kills=0.0, relaunches=0.0)  # the same command line, once more
 
     _check_at_rest(world)
 

@@ -14,7 +14,7 @@ RUN = Step(StepKind.TRAIN, "run", {}, "data")
 
 
 def reserve(folder: StepFolder, call: str) -> Attempt:
-    """The next attempt, as a container of that call begins it."""
+    """Begin the next attempt as a container of that call would."""
     return attempts.reserve_attempt(folder, len(folder.attempts()) + 1, call)
 
 
