@@ -1,4 +1,4 @@
-"""axosweep for Python programs: plan a sweep, launch it, and read what came of it.
+"""axosweep for Python programs: plan a sweep, launch it, and read its results.
 
     >>> import axosweep
     >>> planned = axosweep.plan("learning_rate=1e-3,3e-3", "max_steps=20")  # doctest: +SKIP

@@ -64,7 +64,7 @@ def make_sweep(store: Store, number: int, steps: int, *, seeds: int = 5) -> list
 
 
 def cpu_seconds(store: Store, words: list[str]) -> float:
-    """Of the complete command, user and system; the least of several repeats."""
+    """Processor seconds of the complete command, user and system; the least of several repeats."""
     command = [sys.executable, "-m", "runner", "compare", *words, "--store", str(store.root)]
     taken = []
     for _ in range(REPEATS):

@@ -97,7 +97,7 @@ def _median(command: Sequence[str], size: int) -> dict[str, Any]:
 
 
 def _run(command: Sequence[str]) -> dict[str, float]:
-    """With processor seconds of composing, if it prints them."""
+    """Run a command; the result has the processor seconds of composing, if the command prints them."""
     taken, text = measured(command)
     composing = re.search(r"^composing_cpu_seconds ([\d.]+)$", text, re.M)
     return {**taken, **({"composing_cpu_seconds": float(composing[1])} if composing else {})}

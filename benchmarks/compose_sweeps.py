@@ -13,7 +13,7 @@ SWEEPS = ("values", "groups")
 
 
 def axes(sweep: str, runs: int) -> list[str]:
-    """In Hydra's grammar."""
+    """The axes of a sweep in Hydra's grammar."""
     return [f"{name}={','.join(values)}" for name, values in _axes(sweep, runs).items()]
 
 

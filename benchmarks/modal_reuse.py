@@ -1,5 +1,5 @@
-"""What a run costs besides its work on Modal: in a container that takes one run after the other, in one of its own, and
-with hydra-modal-launcher.
+"""What a run on Modal costs besides its work: in a container that takes one run after the other, in a container of its
+own, and with hydra-modal-launcher.
 
     .venv/bin/python benchmarks/modal_reuse.py [--before COMMIT]
 

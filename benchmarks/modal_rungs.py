@@ -32,7 +32,7 @@ RUNGS = ("search.rungs=[0.2,0.6]", "search.eta=3", "search.audit=false")
 
 @dataclass(frozen=True)
 class Paid:
-    """By one sweep."""
+    """What one sweep has paid."""
 
     containers: int
     """With a run."""

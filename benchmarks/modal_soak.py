@@ -72,7 +72,7 @@ class Client:
         self.start()
 
     def has_succeeded(self) -> bool:
-        """Whether it has ended well; if it has ended otherwise, it is started again."""
+        """Whether it has succeeded; if it has ended in another way, it is started again."""
         assert self.process is not None
         if (code := self.process.poll()) is None:
             return False
@@ -111,7 +111,7 @@ def soak(
         files={f"{HOME}/modal_app/worker.py": HERE / "modal_soak_worker.py"},
         grace_s=STOP_GRACE_S / 2,
         max_containers=8,
-        start_attempts=1000,  # Modal starts a container again whose entrypoint could not reach it
+        start_attempts=1000,  # Modal starts a container again if its entrypoint could not reach Modal
     )
     with tempfile.TemporaryDirectory(prefix="axosweep-soak-") as name, local_modal(settings) as server:
         axosweep = machine(server, Path(name))

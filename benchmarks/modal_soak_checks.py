@@ -15,7 +15,7 @@ from modal_app.cloud.container import TICK_S
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries
-from modal_app.halving.standing import Standing
+from modal_app.halving.snapshot import Snapshot
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import observe
@@ -54,7 +54,7 @@ def trained_of(log: str) -> dict[str, list[TrainedSteps]]:
 
 
 def needed_steps(store: Store, keys: Sequence[str], steps: int) -> dict[str, int]:
-    """How many each run has to train: those up to the rung where it has stopped, or all."""
+    """How many steps each run has to train: those up to the rung where it has stopped, or all."""
     found = {}
     for key in keys:
         outcome = observe(store, StepKind.TRAIN, key).outcome
@@ -67,18 +67,18 @@ def at_rest(store: Store, needed: Mapping[str, int], steps: int) -> list[str]:
     """What is wrong with a search at its end: a run that should have gone on from a rung, and did not."""
     wrong = []
     for folder in store.sweeps.glob("*/rungs/*"):
-        standing = Standing.of(FileEntries(folder).items())
-        for rung in range(1, len(standing.terms.fractions) + 1):
-            left = [run for run in who_goes_on(standing, rung) if not standing.has_gone(rung, run)]
+        snapshot = Snapshot.of(FileEntries(folder).items())
+        for rung in range(1, len(snapshot.terms.fractions) + 1):
+            left = [run for run in who_goes_on(snapshot, rung) if not snapshot.has_gone(rung, run)]
             wrong += [f"{run}: it should go on from rung {rung}, but has no entry `go`" for run in left]
         parked = [run for run, number in needed.items() if number < steps]
-        gone = [run for run in parked if standing.has_gone(standing.last_rung(run), run)]
+        gone = [run for run in parked if snapshot.has_gone(snapshot.last_rung(run), run)]
         wrong += [f"{run}: it has an entry `go`, but was not started again" for run in gone]
     return wrong
 
 
 def losses(store: Store, needed: Mapping[str, int]) -> list[str]:
-    """Those that are logged are those of an undisturbed run. A step that was trained again may be there twice."""
+    """The logged losses are those of an undisturbed run. A step that was trained again may be logged twice."""
     wrong = []
     for key, steps in needed.items():
         path = _curve(store.folder(StepKind.TRAIN, key))
@@ -94,7 +94,7 @@ def losses(store: Store, needed: Mapping[str, int]) -> list[str]:
 
 
 def _curve(folder: StepFolder) -> Path:
-    """Of a run that has finished, or of the attempt by which it has stopped."""
+    """The curve of a finished run, or of the attempt in which a run has stopped."""
     if folder.done.exists():
         return folder.metrics
     stopped = [one for one in folder.attempts() if read_json(one.result).get("status") == OutcomeStatus.AT_RUNG]
@@ -203,7 +203,7 @@ def receipt(
 
 
 def _may_lose_s(record: ContainerRecord, task: Task, hits: Sequence[Hit]) -> float:
-    """What comes after the last record that was committed."""
+    """The seconds after the last record that was committed."""
     allowed = EDGE_S if record.ended else EDGE_S + TICK_S + LATE_S
     for hit in hits:
         met = hit.task == task.id if hit.task else hit.at <= task.ended_at and hit.until >= task.started_at

@@ -128,7 +128,7 @@ class Faults:
         return _hit("delivered twice", target)
 
     def _preempt(self) -> Hit | None:
-        """Not in an outage: a request to stop that cannot be committed is not known of, and the attempt counts."""
+        """Not during an outage: a request to stop that cannot be committed stays unknown, and the attempt counts."""
         targets = [one for one in self.targets() if one.task not in self._preempted]
         if self._end or not targets:
             return None
@@ -176,7 +176,7 @@ class Faults:
         return Hit(kind, now, now + seconds, detail=f"{seconds:.1f} s")
 
     def _calm(self) -> bool:
-        """No outage, and no preempted container that has yet to commit."""
+        """Whether there is no outage, and no preempted container that still has to commit."""
         live = {task.id for task in self.server.tasks("train") if not task.ended_at}
         return self._end is None and not self._preempted & live
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.halving.asking import ByFile
-from modal_app.halving.standing import Reading
+from modal_app.halving.snapshot import Reading
 from modal_app.process import attempt as attempts
 from modal_app.process import stop
 from modal_app.store import checkpoints

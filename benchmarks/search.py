@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/search.py [--orders 1200]
 
-Nothing is trained: the searches are played from the recorded losses of benchmarks/search_curves.py, each time with one
-of its three seeds, the runs in another order, 1 to 24 at a time, and each with its own pace. What a run and a launcher
-do at a rung is done by the functions of modal_app/halving that do it in a sweep. About fifteen minutes of a core.
-Writes benchmarks/results/search.json; docs/benchmarks.md has the figures.
+Nothing is trained: the searches are simulated with the recorded losses of benchmarks/search_curves.py, each time with
+one of its three seeds, the runs in another order, 1 to 24 at a time, and each with its own pace. What a run and a
+launcher do at a rung is done by the functions of modal_app/halving that do it in a sweep. About fifteen minutes of a
+core. Writes benchmarks/results/search.json; docs/benchmarks.md has the figures.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _seconds_of_all(grid: Grid, order: Order) -> float:
 
 
 def _seconds(runs: Sequence[int], order: Order) -> float:
-    """Of runs to their ends, so many at a time."""
+    """Seconds of training runs to their ends, so many at a time."""
     free = [0.0] * order.parallel
     for run in runs:
         free.sort()

@@ -45,7 +45,7 @@ RECIPE = (f"max_steps={STEPS}", "evals_per_epoch=null", f"eval_steps={BETWEEN}",
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Of runs; the first element of each array is a run, in the order of seeds, then rates, then ranks."""
+    """The losses of runs. The first index of each array is the run, in the order of seeds, then rates, then ranks."""
 
     rate: Floats
     rank: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Optuna's pruners as rules of a search, asked at the same rungs. They decide once: a pruned trial never goes on."""
+"""Optuna's pruners as rules of a search, used at the same rungs. They decide once: a pruned trial never goes on."""
 
 from __future__ import annotations
 

@@ -53,13 +53,13 @@ def by_coordinate(grid: Grid) -> DrawnPoints:
 
 
 def by_tpe(grid: Grid, order: Order, number: int, runs: int) -> DrawnPoints:
-    """So many runs; a round has a quarter of them at most, as in a sweep."""
+    """A search with so many runs; a round has at most a quarter of them, as in a sweep."""
     drawn, size = DrawnPoints(grid), max(1, min(order.parallel, math.ceil(runs / 4)))
     study = Study(Path("/nonexistent"), AXES, number, runs, write=False)
     while (left := runs - len(drawn.losses)) > 0:
-        asked = _new_points(study, set(drawn.losses), min(size, left))
-        drawn.run([one.point for one in asked])
-        for one in asked:
+        drawn_now = _new_points(study, set(drawn.losses), min(size, left))
+        drawn.run([one.point for one in drawn_now])
+        for one in drawn_now:
             study.tell(one, drawn.losses[one.point])
     return drawn
 

@@ -1,4 +1,4 @@
-"""Plays searches from recorded losses, in any order of arrival, for benchmarks/search.py."""
+"""Simulates searches with recorded losses, in any order of arrival, for benchmarks/search.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.search_curves import AT, BY_ROW, STEPS, Curves, Floats
 from modal_app.halving import halve
 from modal_app.halving.entries import TERMS
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading, Terms
+from modal_app.halving.snapshot import Reading, Terms
 from tests.modal_app.halving_entries import MemoryEntries
 
 RUNGS = BY_ROW[:-1]
@@ -61,7 +61,7 @@ class Grid:
 
     @property
     def steps(self) -> int:
-        """Of a search without rungs."""
+        """The steps of a search without rungs."""
         return self.size * STEPS
 
     def part(self, members: Sequence[int]) -> Grid:
@@ -98,7 +98,7 @@ def _readings(curves: Curves, run: int, group: np.ndarray) -> list[Reading]:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """In which the runs of a grid come."""
+    """The order in which the runs of a grid come."""
 
     queue: tuple[int, ...]
     pace: tuple[float, ...]
@@ -117,7 +117,7 @@ class Order:
 
 
 class Rule(Protocol):
-    """Says who goes on. A run is a place in the grid; rungs count from 1."""
+    """Decides which runs go on. A run is an index into the grid; rungs count from 1."""
 
     def goes_on(self, run: int, rung: int) -> bool:
         """A run has come to a rung."""

@@ -1,4 +1,4 @@
-"""How often `axosweep settle` tells settings apart that do not differ.
+"""How often `axosweep settle` finds a difference between settings that do not differ.
 
     .venv/bin/python benchmarks/settle_null.py
 

@@ -124,7 +124,7 @@ def trained_by_axolotl(output: Path, log: Path) -> Trained:
 
 
 def train_runtimes(log: Path) -> list[float]:
-    """Of every run that printed into a log, in the order of the log."""
+    """The train_runtime of every run that printed into a log, in the order of the log."""
     return [float(one) for one in TRAIN_RUNTIME.findall(log.read_text(encoding="utf-8", errors="replace"))]
 
 
@@ -151,7 +151,7 @@ def store_with_dataset(base: Path, store: Path) -> None:
 
 
 def versions(store: Path) -> dict[str, str]:
-    """Of the trainer's libraries, from the manifest of the store's dataset."""
+    """The versions of the trainer's libraries, from the manifest of the store's dataset."""
     manifest = next((store / "prepared").glob("*/manifest.json"))
     found: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["versions"]
     return found

@@ -1,4 +1,4 @@
-"""How often verdicts are wrong: settings that are equal in truth, and one setting under many seeds.
+"""How often verdicts are wrong: for settings that are truly equal, and for one setting with many seeds.
 
     .venv/bin/python benchmarks/verdict_calibration.py
     .venv/bin/python benchmarks/verdict_calibration.py --seeds-of STORE
@@ -41,7 +41,7 @@ TEN = (0.0,) * 10
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Settings that are equal in truth."""
+    """Settings that are truly equal."""
 
     name: str
     truth: Truth
@@ -64,7 +64,7 @@ CASES = (
 
 
 def share_separated(case: Case, times: int, draws: int = DRAWS) -> float:
-    """Of sets of equal settings, those in which any setting is shown worse than another."""
+    """The share of sets of equal settings in which any setting is shown to be worse than another."""
     random = np.random.default_rng(1)
     wrong = 0
     for at in range(times):

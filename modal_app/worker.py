@@ -76,8 +76,8 @@ def run_step(
     """Run a step to its end, in this process, and record its outcome.
 
     `warm`: this is a fork of a process that has imported everything, so ranks are forked, too. `drafted_by`: the
-    attempt into whose draft it writes; 0: a new attempt, which writes the step's own files. `scratch`: where the large
-    files of that draft lie, if not in it.
+    attempt whose draft it writes; 0: a new attempt, which writes the step's own files. `scratch`: where the large files
+    of that draft are, if not in it.
 
     Raises AlreadyClaimed when another live worker has claimed the step.
     """
@@ -89,8 +89,8 @@ def run_step(
             done = state.observe(store, step.kind, step.key).outcome
             assert done is not None
             return done
-        asked, step = step, healing.with_smaller_batch(step, folder)
-        attempt = attempts.begin(step, store, folder, asked.config)
+        original, step = step, healing.with_smaller_batch(step, folder)
+        attempt = attempts.begin(step, store, folder, original.config)
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
         os.environ |= attempts.environment(step, folder, attempt)
         user_code.make_importable(step.config, store.root)
@@ -98,7 +98,7 @@ def run_step(
         if damage:
             print(f"The prepared dataset is damaged, so it is prepared again: {damage}.")
         outcome = _attempt(rank.become(Rank(step, folder, attempt)), store, descriptor, warm=warm)
-        outcome = healing.judged(outcome, asked, step, folder)
+        outcome = healing.judged(outcome, original, step, folder)
         _record(outcome, step, folder, attempt)
         return outcome
 
@@ -183,7 +183,7 @@ def follow_up(kind: StepKind) -> Work:
 
 
 def _give_up(step: Step, folder: StepFolder, attempt: Attempt, started_at: float, name: str) -> NoReturn:
-    """Stop before anything worth keeping has begun: record that, and end this process and its process pools."""
+    """Stop before there is anything worth saving: record that, and end this process and its process pools."""
     message = f"stopped by {name} before training began" if step.kind is StepKind.TRAIN else f"stopped by {name}"
     outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message=message)
     _record(outcome, step, folder, attempt)

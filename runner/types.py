@@ -292,8 +292,9 @@ class Plan:
 
     @property
     def pending(self) -> tuple[PlannedRun, ...]:
-        """In the order in which they start. Runs that stop at rungs start in a random one, that of their keys: a grid
-        that is written from its worst to its best would send every run on, since each is better than all before it."""
+        """The runs to be trained, in the order in which they start. Runs that stop at rungs start in a random one, that
+        of their keys: in a grid that is written from its worst run to its best, every run would go on, since each is
+        better than all before it."""
         pending = tuple(planned for planned in self.runs if not planned.done)
         halved = any(planned.step.rungs for planned in pending)
         return tuple(sorted(pending, key=lambda planned: planned.run.key)) if halved else pending

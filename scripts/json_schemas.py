@@ -86,7 +86,7 @@ def schema_of(verb: str) -> dict[str, Any]:
         properties = objects[printed.__name__]["properties"]
         if "version" not in properties:
             properties["version"] = {"const": VERSION, "title": "Version", "type": "integer"}
-        for one in printed.__mro__[:-1]:  # pydantic reads no docstrings of a class above
+        for one in printed.__mro__[:-1]:  # pydantic does not read the docstrings of base classes
             if one.__name__ in objects:
                 _describe_inherited(objects[one.__name__]["properties"], one)
     return schema

@@ -1,4 +1,4 @@
-"""Headless Chromium, driven by its own chromedriver at the W3C WebDriver protocol: what a person would do and see.
+"""Headless Chromium, driven by its own chromedriver over the W3C WebDriver protocol: what a person would do and see.
 
 Both come with the operating system (Debian: chromium, chromium-driver). Where they are missing, `needs_chromium` skips.
 """
@@ -44,11 +44,11 @@ class Browser:
         self._post("url", {"url": address})
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What `return ...` in the script gives."""
+        """The value that the script returns."""
         return self._post("execute/sync", {"script": script, "args": list(arguments)})
 
     def look(self, width: int, *, dark: bool = False, height: int = 900) -> None:
-        """Be a screen of this width, in pixels."""
+        """Set the width of the screen, in pixels."""
         self.devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -71,7 +71,7 @@ class Browser:
         self._post("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": taps}]})
 
     def wait(self, script: str, timeout_s: float = 10.0) -> Any:
-        """Until the script returns something true; what that is."""
+        """Wait until the script returns something true, and return that."""
         deadline = time.monotonic() + timeout_s
         while not (found := self.run(script)):
             assert time.monotonic() < deadline, f"never came: {script}"
@@ -79,7 +79,7 @@ class Browser:
         return found
 
     def screenshot(self, path: Path) -> None:
-        """The whole page, as high as it is."""
+        """A picture of the complete page."""
         height = self.run("return document.documentElement.scrollHeight")
         width = self.run("return document.documentElement.clientWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
@@ -90,11 +90,11 @@ class Browser:
         path.write_bytes(base64.b64decode(self._post("print", {"background": True})))
 
     def console(self) -> list[str]:
-        """What the page has written to the console since the last time, errors of loading among it."""
+        """What the page has written to the console since the last time, including errors of loading."""
         return [f"{one['level']} {one['message']}" for one in self._post("se/log", {"type": "browser"})]
 
     def requests(self) -> list[str]:
-        """The addresses that were asked for since the last time, the page's own among them."""
+        """The addresses that were requested since the last time, including the page's own."""
         events = [json.loads(one["message"])["message"] for one in self._post("se/log", {"type": "performance"})]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
@@ -130,7 +130,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
         try:
             browser = Browser(session)
             browser.open("about:blank")
-            browser.requests()  # those of the browser's own first page
+            browser.requests()  # from the browser's own first page
             yield browser
         finally:
             _ask("DELETE", session)

@@ -1,4 +1,4 @@
-"""What commands import that takes long, and whose import reads no variable of a command's environment."""
+"""Slow imports of commands that read no variable of a command's environment."""
 # ruff: noqa: F401
 
 import hydra._internal.hydra

@@ -16,13 +16,13 @@ from runner.types import Experiment, RunResult
 
 
 def refuse(experiments: Sequence[Experiment]) -> None:
-    """SweepError for what is wrong with composed jobs, as far as it is known without Axolotl."""
+    """Raises SweepError for the problems of composed jobs that are known without Axolotl."""
     Preflight(experiments, Verdicts(None, "")).refuse_blocked()
 
 
 @dataclass
 class RecordingLaunch:
-    """Stands in for the launch: keeps what it is given and reports what it is told to."""
+    """Stands in for the launch: records what it gets, and returns the given results."""
 
     experiments: list[Experiment] = field(default_factory=list)
     request: Request | None = None

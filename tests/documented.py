@@ -21,5 +21,5 @@ def command_lines(text: str) -> list[str]:
 
 
 def words_of(line: str) -> tuple[str, ...]:
-    """Without `axosweep`, the comment, and the brackets around what may be left out."""
+    """The words of a command without `axosweep`, the comment, and the brackets around optional words."""
     return tuple(re.sub(r"^\[(\w+)\]$", r"\1", word) for word in shlex.split(line, comments=True)[1:])

@@ -1,4 +1,5 @@
-"""Programs as forks of a process that has their imports: what a process of its own does, without the time to import.
+"""Programs as forks of a process that has their imports: they do the same as separate processes, without the time to
+import.
 
 For programs that print something and end. A module that the server has imported is there in each fork, so the forks of
 a server without a library show who imports that.
@@ -57,7 +58,7 @@ class ForkServer:
             return subprocess.CompletedProcess([program, *words], code, output.read_text(), errors.read_text())
 
     def _line(self) -> bytes:
-        """Of what the server prints. It has printed its own error if it has ended."""
+        """A line that the server prints. If the server has ended, it has printed its own error."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the process that forks has ended"

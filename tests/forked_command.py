@@ -1,4 +1,4 @@
-"""Run axosweep in forks of a process that has its imports: the same code as in a process of its own, a second sooner.
+"""Run axosweep in forks of a process that has its imports: the same code as in a process of its own, a second faster.
 
 A command that is to be killed, signalled or watched on a terminal is started as users start it, by
 `axosweep.Axosweep.start` and `shown`.
@@ -95,7 +95,7 @@ def _main(lines: list[list[str]], folder: Path, variables: dict[str, str], place
 
 
 def _exit_code(main: Callable[[], int]) -> int:
-    """As the interpreter would make it of SystemExit, and of an error, which it prints."""
+    """The exit code as the interpreter derives it from SystemExit, or from an error, which it prints."""
     try:
         return main()
     except SystemExit as ended:

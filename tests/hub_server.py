@@ -1,7 +1,7 @@
-"""A stand-in for the Hugging Face hub: folders under names, at its own protocol. A test tool.
+"""A stand-in for the Hugging Face hub: named folders, served with the hub's own protocol. A test tool.
 
-A repository is a folder, as it is at one commit; a branch is another name for that. Kernels are repositories as models
-are, and their publisher is one that the hub trusts unless a test says otherwise.
+A repository is a folder, as it is at one commit; a branch is another name for that. Kernels are repositories like
+models, and the hub trusts their publisher unless a test says otherwise.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Hub:
 
 @contextmanager
 def serve_hub(name: str | None = None, folder: Path | None = None) -> Iterator[Hub]:
-    """With one model in it, or empty."""
+    """A hub with one model in it, or an empty one."""
     hub = Hub()
     if name is not None and folder is not None:
         hub.add(name, folder)
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._take()
 
     def _take(self) -> None:
-        """What is sent here. The bytes of large files come without a token, as they do to the real hub's store."""
+        """Receives what is sent. The bytes of large files come without a token, as with the real hub's store."""
         path, writes = unquote(self.path.split("?")[0]), self.hub.writes
         body = self._read_body()
         try:
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _answer_pushable(self, path: str, with_body: bool) -> bool:
-        """Whether it was about one's account, or a repository that can be pushed to."""
+        """Whether the request was about the user's account, or a repository that can be pushed to."""
         writes = self.hub.writes
         if writes is None:
             return False

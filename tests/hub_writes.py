@@ -1,7 +1,7 @@
 """The writing half of the stand-in for the hub: accounts, new repositories, uploads, commits.
 
-Ours, not Hugging Face's. It speaks what huggingface_hub speaks with HF_HUB_DISABLE_XET: large files by Git LFS's batch
-protocol. Xet, which the library prefers, it does not know.
+Ours, not Hugging Face's. It supports what huggingface_hub sends with HF_HUB_DISABLE_XET: large files over Git LFS's
+batch protocol. It does not support Xet, which the library prefers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Pushable:
     branches: dict[str, list[Commit]] = field(default_factory=dict)
 
     def commits(self, branch: str = MAIN) -> list[Commit]:
-        """Oldest first. The first is the hub's own, with .gitattributes."""
+        """Commits, oldest first. The first is the hub's own, with .gitattributes."""
         return self.branches[branch]
 
     def files(self, branch: str = MAIN) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""The texts that the code can print, with `...` for what it fills in."""
+"""The texts that the code can print, with `...` for the values in them."""
 
 from __future__ import annotations
 

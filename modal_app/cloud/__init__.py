@@ -1,1 +1,1 @@
-"""Modal's side. The only room here that imports modal."""
+"""Modal's side. The only package here that imports modal."""

@@ -19,7 +19,7 @@ from modal_app.store.read_json import read_json
 from modal_app.store.state import lost, read_outcome
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, write_atomically
 
-ASKED, OUT_OF_TIME, GIVEN_UP = "asked", "out_of_time", "given_up"
+STOP_REQUEST, OUT_OF_TIME, GIVEN_UP = "asked", "out_of_time", "given_up"
 
 
 def reserve_attempt(folder: StepFolder, number: int, call: str) -> Attempt:
@@ -31,10 +31,10 @@ def reserve_attempt(folder: StepFolder, number: int, call: str) -> Attempt:
     return attempt
 
 
-def note_asked(attempt: Attempt, request: str) -> None:
+def note_stop_request(attempt: Attempt, request: str) -> None:
     """Record that the call was asked to stop: by a preemption, a cancellation or its timeout, or because another
     container does the job."""
-    _note(attempt, **{ASKED: request})
+    _note(attempt, **{STOP_REQUEST: request})
 
 
 def note_out_of_time(attempt: Attempt) -> None:
@@ -112,7 +112,7 @@ def fail_for_time(attempt: Attempt, stopped: Outcome, limit_s: float) -> None:
 
 def _lost(folder: StepFolder) -> Iterator[Attempt]:
     for attempt in reversed(folder.attempts()):
-        if read_json(attempt.container).get(ASKED):
+        if read_json(attempt.container).get(STOP_REQUEST):
             continue
         if not has_died(attempt):
             return

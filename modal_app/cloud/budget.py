@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 
 
 def limits(share: Share, folder: StepFolder) -> Limits:
-    """For a container whose own record is up to date."""
+    """The limits of a container whose own record is up to date."""
     spent_at = time.monotonic() + share.seconds - seconds(folder)
     return Limits(spent_at - min(share.seconds / 10, LONGEST_MARGIN_S), spent_at + PATIENCE_S)
 
@@ -32,7 +32,7 @@ def is_spent(share: Share, folder: StepFolder) -> bool:
 
 
 def seconds(folder: StepFolder) -> float:
-    """Of all containers that have worked on the step so far."""
+    """The seconds of all containers that have worked on the step so far."""
     return sum(_seconds(path.read_text(encoding="utf-8")) for path in folder.containers.glob("*.json"))
 
 

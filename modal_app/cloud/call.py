@@ -41,7 +41,7 @@ CONTINUED = "continued"
 
 
 class WorkerDied(Exception):
-    """The worker died, its container did not. The next container may be a better one."""
+    """The worker died, but its container did not. The next container may work better."""
 
 
 def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
@@ -70,7 +70,7 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     item = item_of(job.name, job.read_step().config)
     folder = _folder(job)
     if not (CACHE_MOUNT / "hub" / item.snapshot).exists():
-        folder.done.unlink(missing_ok=True)  # it was removed since, to make room
+        folder.done.unlink(missing_ok=True)  # it has been removed since, to make room
 
     def run(attempt: Attempt, watch: Watch, copier: Copier) -> WorkerExit:
         with copier.copying(None):
@@ -138,7 +138,7 @@ def _do(
         if folder.done.exists():
             _end(job, call, folder, attempt, written)
 
-    with _counted(job, call, folder, number, written, limits, publish) as (attempt, meter, copier, asked):
+    with _counted(job, call, folder, number, written, limits, publish) as (attempt, meter, copier, stop_requested):
 
         def tick() -> None:
             meter.tick()
@@ -150,7 +150,7 @@ def _do(
         paid = budget.limits(share, folder) if share else Limits()
         too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
         killed = functools.partial(stop_notes.note_kill, attempt)
-        ended = run(attempt, Watch(tick, asked, paid if too_expensive else limits, killed), copier)
+        ended = run(attempt, Watch(tick, stop_requested, paid if too_expensive else limits, killed), copier)
         attempts.note_exit(attempt, ended.pid, ended.code)
         if why := ended.why_stopped(for_budget=too_expensive):
             reuse.doubt(why)
@@ -179,37 +179,37 @@ def _counted(
     publish: Callable[[Attempt], None],
 ) -> Iterator[tuple[Attempt, Meter, Copier, Callable[[BaseException], None]]]:
     """Commit an attempt to the Volume before the block begins, and record a request to stop during the block. `publish`
-    is called then, too, if the run has finished: there is time for it, and nobody may start this call again.
+    is called then, too, if the run has finished: there is time for it, and perhaps this call is never started again.
     """
     attempt = attempts.reserve_attempt(folder, number, call)
     reserved = Reservation(job.cores, job.memory_gib)
     meter = Meter(folder.containers, step=job.name, call=call, attempt=attempt.number, reserved=reserved)
     copier = Copier(lambda: volumes.commit_what_can_be(written), until=limits.copy_until, waiting=meter.copying)
 
-    def asked(request: BaseException) -> None:
+    def stop_requested(request: BaseException) -> None:
         if not isinstance(request, Exception):
-            attempts.note_asked(attempt, type(request).__name__)
+            attempts.note_stop_request(attempt, type(request).__name__)
             meter.note()
             copier.commit_soon()
             copier.leave()
 
     try:
         volumes.commit(written)  # whatever happens to this container, the attempt is counted
-        yield attempt, meter, copier, asked
+        yield attempt, meter, copier, stop_requested
     except BaseException as request:
         if not isinstance(request, Exception):
-            attempts.note_asked(attempt, type(request).__name__)
-            if not isinstance(request, executions.Superseded):  # otherwise another container sees to it
+            attempts.note_stop_request(attempt, type(request).__name__)
+            if not isinstance(request, executions.Superseded):  # otherwise another container does it
                 with meter.copying():
                     _try_to_publish(publish, attempt)
-        meter.end()  # after everything else: whoever reads it expects no more of this container
+        meter.end()  # last: a reader of this record expects nothing more from this container
         if not isinstance(request, Exception):
             volumes.commit_what_can_be(written, volumes.PAUSES_S)
         raise
 
 
 def _try_to_publish(publish: Callable[[Attempt], None], attempt: Attempt) -> None:
-    """What fails here is left to the next call, and does not replace the request to stop."""
+    """An error here does not replace the request to stop: the next call does what is missing."""
     try:
         publish(attempt)
     except (OSError, volumes.VolumeError, modal.exception.Error) as error:
@@ -219,7 +219,7 @@ def _try_to_publish(publish: Callable[[Attempt], None], attempt: Attempt) -> Non
 def _publish(job: Job, claims: modal.Dict, folder: StepFolder, written: Sequence[modal.Volume]) -> None:
     """Make the first complete draft the step's result, unless it has one.
 
-    The draft is on the Volume before it is chosen, so another container can finish this if it is cut off.
+    The draft is on the Volume before it is chosen, so another container can finish this if this one is cut off.
     """
     complete = drafts.complete(folder)
     if folder.done.exists() or not complete:
@@ -238,7 +238,8 @@ def _publish(job: Job, claims: modal.Dict, folder: StepFolder, written: Sequence
 
 
 def _end(job: Job, call: str, folder: StepFolder, attempt: Attempt, written: Sequence[modal.Volume]) -> Ending:
-    """Commit how it has ended, then return that. `attempt`: the one that says it, if the step has not succeeded."""
+    """Commit how the step has ended, then return that. `attempt`: the attempt that has the outcome, if the step has not
+    succeeded."""
     outcome = _outcome(folder, attempt)
     if outcome.status is OutcomeStatus.SUCCEEDED:
         _mark_done(job)

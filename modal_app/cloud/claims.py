@@ -6,7 +6,7 @@ Volumes have no locks; putting an entry into a Dict only if it is absent is atom
     train/<key>/after/<call>    the claim of the call that follows that one, which has ended
     ended/train/<key>           how it ended, and by which call
     waiting/<call>/train/<key>  a job to start when the job of <call> has ended
-    awaited/train/<key>         others want to know when it has ended: jobs of other sweeps that wait for it, or notices
+    awaited/train/<key>         something waits for its end: jobs of other sweeps, or notices
     cancelled/train/<key>       it was cancelled: not started until it is requested again
     refused/train/<key>         why Modal has not started it
 
@@ -64,7 +64,7 @@ def claim(claims: modal.Dict, job: Job, me: str) -> str:
         key, last = last_claim(claims.get, job.name)
         if last is not None and (last == me or claims.contains(f"{job.name}/after/{me}")):
             return last
-        # A call that hands a job on may still live when the call that it has made for that comes here.
+        # A call that hands a job to another call may still be running when that one comes here.
         if last is not None and last != job.continues and is_at_work(claims.get, job.name, last):
             return last
         if claims.put(key, _claim_of(job, me), skip_if_exists=True):
@@ -150,7 +150,7 @@ def is_live(call_id: str, wait_s: float = 0.0) -> bool:
 
 
 def restore_claim(claims: modal.Dict, name: str, sweep: str, call: str) -> None:
-    """Put back the claim of a call that does the job. Modal forgets entries, and somebody may clear the Dict."""
+    """Put back the claim of a call that does the job. Modal deletes entries, and a user may clear the Dict."""
     claims.put(name, {"call": call, "sweep": sweep}, skip_if_exists=True)
 
 
@@ -198,7 +198,7 @@ def enqueue_behind(claims: modal.Dict, call: str, name: str, waiting: Iterable[J
 
 
 def awaited(names: Iterable[str]) -> dict[str, bool]:
-    """The entries by which the calls of these jobs know that others want to know how they end."""
+    """The entries that tell the calls of these jobs that something waits for their end."""
     return {f"awaited/{name}": True for name in names}
 
 
@@ -209,8 +209,8 @@ def end(claims: modal.Dict, job: Job, me: str, status: str, message: str) -> Non
 
 def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], status: str) -> Mapping[str, Any]:
     """Start what waits for a job, in its own sweep and in others, if that job has succeeded. Returns a copy of the
-    entries from before; an empty one if nobody wants to know how the job ends, since the Dict may have thousands of
-    entries, and a GPU waits for them.
+    entries from before; an empty one if no other job or notice waits for the job's end, since the Dict may have
+    thousands of entries, and a GPU waits for them.
 
     Other calls may have added jobs to an earlier call of this job. Each is started before its entry is removed: after a
     kill in between, the same call starts the missing ones. If Modal refuses a job, that is recorded; raises the refusal

@@ -59,11 +59,11 @@ class Watch:
 
     tick: Callable[[], None]
     """About every ten seconds. Raises a BaseException to stop the worker, and nothing else."""
-    asked: Callable[[BaseException], None]
-    """The call was asked to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
+    stop_requested: Callable[[BaseException], None]
+    """The call was requested to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
     limits: Limits = Limits()
     killed: Callable[[str], None] = lambda by: None
-    """The worker is about to be killed, by whom the text says."""
+    """The worker is about to be killed; the text says by whom."""
     answer: Callable[[], None] | None = None
     """About twice a second, where the worker may ask something."""
 
@@ -135,7 +135,7 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
         except BaseException as error:
             signal_group(process.pid, signal.SIGTERM)
             try:
-                watch.asked(error)
+                watch.stop_requested(error)
             finally:
                 _end(process, watch)
             raise

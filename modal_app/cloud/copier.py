@@ -1,9 +1,9 @@
-"""The thread of a container's process that copies what a worker makes to the Volume, and commits it there. So neither a
-step of the training nor the watch over the worker waits for a Volume.
+"""The thread of a container's process that copies what a worker makes to the Volume, and commits it there. So neither
+the training nor the loop that watches the worker waits for a Volume.
 
-A checkpoint is copied when it is complete, the newest first. When the worker has ended, the rest follows, and what says
-how it ended comes last. When the container is asked to stop, only the newest checkpoint is copied, and only if it fits
-into the time that is left, as measured by the copies before.
+A checkpoint is copied when it is complete, the newest first. When the worker has ended, the rest follows, and the file
+that says how it ended comes last. When the container is asked to stop, only the newest checkpoint is copied, and only
+if it fits into the time that is left, as measured by the copies before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NoTime(Exception):
 
 @dataclass(slots=True)
 class _Rate:
-    """Of the copies so far, each with its commit."""
+    """The rate of the copies so far, each with its commit."""
 
     bytes: int = 0
     seconds: float = 0.0
@@ -45,7 +45,7 @@ class _Rate:
         self.seconds += seconds
 
     def seconds_for(self, size: int) -> float:
-        """0 where nothing was measured: then it is tried, until the time is over."""
+        """0 if nothing was measured: then copying is tried until the time is over."""
         return size * self.seconds / self.bytes if self.bytes else 0.0
 
 
@@ -85,7 +85,8 @@ class Copier:
         """Copy while the block runs, in which the worker writes this draft, and then what is left of it. Without a
         draft, only commit.
 
-        Raises an OSError if the Volume does not take what a worker has left that ended by itself, unless it is full.
+        Raises an OSError if a worker has ended by itself and the Volume does not take its files, unless the Volume is
+        full.
         """
         pool = ThreadPoolExecutor(1, "copier")
         work = pool.submit(self._work, Copies(written) if written else None)
@@ -113,7 +114,7 @@ class Copier:
             raise
 
     def _end(self, work: Future[None]) -> None:
-        """After a request to stop, which is raised again: an error of the Volume does not replace it."""
+        """Copy after a request to stop, which is raised again: an error of the Volume does not replace it."""
         self._worker_ended = True
         self._woken.set()
         left_s = max(0.0, self._until - time.monotonic()) if self._leaving else None
@@ -152,7 +153,7 @@ class Copier:
             copies.remove_gone()
 
     def _next(self, copies: Copies) -> Path | None:
-        """The checkpoint to copy now. None that is older than what is on the Volume, if there is little time."""
+        """The checkpoint to copy now. If there is little time, none that is older than what is on the Volume."""
         if self._leaving and not copies.newest_waits():
             return None
         return next((one for one in copies.waiting() if self._fits(size_of(one))), None)
@@ -167,7 +168,7 @@ class Copier:
                 raise NoTime
 
     def _finish(self, copies: Copies) -> None:
-        """Copy what is left; then, how the attempt has ended."""
+        """Copy what is left, and then the file that says how the attempt has ended."""
         written = copies.written
         # Its worker may have been killed between the two, and has succeeded.
         outcome = read_outcome(written.result_of(copies.attempt)) or read_outcome(written.done)
@@ -179,7 +180,7 @@ class Copier:
             write_atomically(copies.attempt.result, outcome.to_json())
 
     def _copy_rest(self, outcome: Outcome | None, copies: Copies) -> Outcome | None:
-        """Returns how the attempt has ended by what is on the Volume."""
+        """Returns how the attempt has ended, according to what is on the Volume."""
         if outcome is not None and outcome.status is OutcomeStatus.SUCCEEDED:
             try:
                 self._copy_result(copies)
@@ -211,7 +212,7 @@ class Copier:
 
 
 def _cut_off(outcome: Outcome, copies: Copies) -> Outcome:
-    """There was no time to copy what the worker has left: an earlier checkpoint counts."""
+    """There was no time to copy the worker's last files: an earlier checkpoint counts."""
     step = checkpoints.newest_to_resume(copies.draft.model)
     where = f"it goes on from step {step}" if step else "it starts over"
     message = f"{outcome.message or 'asked to stop'}, but there was no time to copy what was saved last: {where}"
@@ -219,8 +220,8 @@ def _cut_off(outcome: Outcome, copies: Copies) -> Outcome:
 
 
 def _not_taken(outcome: Outcome | None, error: OSError, copies: Copies) -> Outcome | None:
-    """The Volume has not taken what the worker has left. A full one is the end of a run, as a full disk is. Raises any
-    other error, unless the attempt is lost anyway: another container may get past it."""
+    """The Volume has not taken the worker's last files. A full Volume ends a run, like a full disk. Raises any other
+    error, unless the attempt is lost anyway: another container may get past it."""
     if outcome is None or outcome.status is OutcomeStatus.FAILED:
         print(f"A checkpoint could not be copied to the Volume: {error}", flush=True)
         return outcome

@@ -1,7 +1,8 @@
 """What a worker has written to its container's disk, copied into the attempt's draft on the Volume. Standard library.
 
-A checkpoint is copied to a folder that is not in the draft, and renamed when it is complete. So there is never half of
-one in a draft. While it is copied, hard links keep its files, which the trainer may remove to make room for newer ones.
+A checkpoint is copied to a folder that is not in the draft, and renamed when it is complete. So a draft never has half
+of a checkpoint. While it is copied, hard links keep its files, which the trainer may remove to make room for newer
+ones.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Copies:
 
     @property
     def draft(self) -> StepFolder:
-        """On the Volume."""
+        """The draft on the Volume."""
         return self.written.draft_of(self.written.drafted_by)
 
     def waiting(self) -> list[Path]:
@@ -49,7 +50,7 @@ class Copies:
         return bool(own) and self._copied.get(own[0].name) != _completed_at(own[0])
 
     def copy_checkpoint(self, checkpoint: Path, progress: Progress) -> bool:
-        """Copy one to the Volume; False if the trainer removed it before it could be held."""
+        """Copy one to the Volume; False if the trainer removed it before its files could be linked."""
         completed_at = _completed_at(checkpoint)
         assert self.written.scratch is not None
         with _held(checkpoint, self.written.scratch / "held") as held:
@@ -68,7 +69,7 @@ class Copies:
 
     def remove_gone(self, *, finished: bool = False) -> None:
         """Remove the checkpoints from the Volume that the worker has removed. Unless it has finished, the newest one
-        that the run could go on from stays: the Trainer makes room before the one that follows is complete."""
+        that the run could go on from stays: the Trainer removes it before the next one is complete."""
         model = self.written.model
         damaged = [one.name.removeprefix(checkpoints.ASIDE) for one in model.glob(f"{checkpoints.ASIDE}*")]
         kept = 0 if finished else checkpoints.newest_to_resume(self.draft.model, without=damaged)
@@ -98,7 +99,7 @@ class Copies:
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of all files below a folder; those that vanish meanwhile do not count."""
+    """The bytes of all files below a folder; files that vanish meanwhile do not count."""
     total = 0
     for path in _files_below(folder):
         with contextlib.suppress(FileNotFoundError):
@@ -116,7 +117,7 @@ def _completed_at(checkpoint: Path) -> int:
 
 @contextlib.contextmanager
 def _held(folder: Path, place: Path) -> Iterator[Path]:
-    """The files of a folder, as they are now, whatever becomes of the folder."""
+    """The files of a folder, as they are now, even if the folder is removed later."""
     try:
         for path in _files_below(folder):
             (place / path).parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,8 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _copy_files(source: Path, target: Path, names: Sequence[Path], progress: Progress) -> None:
-    """Leaves none of the files if not all can be copied: on a full Volume, how the attempt has ended needs room."""
+    """Leaves none of the files if not all can be copied: on a full Volume, the file that says how the attempt has ended
+    needs room."""
     left = sum((source / name).stat().st_size for name in names)
     try:
         for name in names:

@@ -1,8 +1,8 @@
 """The drafts of a step's files: what an attempt starts from, and how a complete one becomes the step's result.
 
 Modal may deliver one input to two containers, and commits what each of them has written when it ends. So an attempt
-writes into its own draft only, and only the draft that `executions.chosen` names is published. What is large comes into
-a draft by `copies`. Standard library.
+writes into its own draft only, and only the draft that `executions.chosen` names is published. `copies` puts large
+files into a draft. Standard library.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def newest_step(folder: StepFolder) -> int:
 
 
 def begin(folder: StepFolder, number: int, scratch: Path) -> StepFolder:
-    """Create the draft of an attempt; returns it as the worker writes it, with what is large in `scratch`. It continues
-    the draft that has come furthest, if there is one.
+    """Create the draft of an attempt; returns the draft as the worker writes it, with its large files in `scratch`. It
+    continues the draft that has come furthest, if any.
 
-    That may belong to a container that is still running. So its files are copied, and its checkpoints, which are large,
-    are linked: nothing writes into a complete checkpoint. In `scratch` each of their files is linked, for the worker,
-    which removes a folder to make room, and no link to one.
+    That draft may belong to a container that is still running. So its files are copied, and its checkpoints, which are
+    large, are linked: nothing writes into a complete checkpoint. In `scratch`, each of their files is linked: the
+    worker makes room by removing folders, and does not remove links to them.
     """
     source = max(_versions(folder), key=lambda one: (checkpoints.newest_step(one.model), one.drafted_by))
     draft, written = folder.draft_of(number), folder.draft_of(number, scratch)
@@ -55,7 +55,7 @@ def _link_files(checkpoint: Path, place: Path) -> None:
 
 
 def _small_files(folder: StepFolder) -> tuple[Path, ...]:
-    """That an attempt goes on with."""
+    """The small files that the next attempt continues."""
     return folder.metrics, folder.tracking, folder.losses, folder.losses_before, folder.losses_best
 
 
@@ -86,7 +86,7 @@ def declare_done(folder: StepFolder, number: int) -> None:
 
 
 def remove_all(folder: StepFolder) -> int:
-    """Remove what attempts have left behind. Returns how many have left anything."""
+    """Remove what attempts have left behind. Returns how many had left anything."""
     left = [one for one in folder.attempts() if one.draft.exists()]
     for attempt in left:
         clean(attempt)

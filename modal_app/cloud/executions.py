@@ -64,5 +64,5 @@ def choose_again(claims: modal.Dict, job: Job, number: int) -> None:
 
 
 def put_if_absent(claims: modal.Dict, key: str, entry: dict[str, Any]) -> bool:
-    """Modal's client repeats a question whose answer was lost, so the entry may already be there, and be ours."""
+    """Modal's client repeats a request whose answer was lost, so the entry may already exist and be ours."""
     return claims.put(key, entry, skip_if_exists=True) or claims.get(key) == entry

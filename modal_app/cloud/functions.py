@@ -72,7 +72,8 @@ def _with_own_errors(function: Callable[[str], dict[str, Any]], text: str) -> di
         with lost_connections():
             return function(text)
     except modal.exception.Error as error:
-        # Unchanged, it would look to a process that queries this call as if Modal had not answered: claims.UNANSWERED.
+        # If it were raised unchanged, a process that queries this call would take it for Modal not answering:
+        # claims.UNANSWERED.
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
 
 
@@ -97,9 +98,9 @@ def _claim_and_do(text: str, work: Work) -> dict[str, Any]:
     except Superseded:
         reuse.doubt("another container works on its job")
         if not is_open(claims, job, me):
-            return _claim_and_do(text, work)  # another container has ended the job or handed it on: this finds out how
-        # Modal delivered this call twice. The answer of one container ends the call for Modal, and nobody would know of
-        # the other one. So a new call continues, and both containers end.
+            return _claim_and_do(text, work)  # the job has ended, or another call does it: this finds out
+        # Modal delivered this call twice. The answer of one container ends the call for Modal, and the other container
+        # would be forgotten. So a new call continues, and both containers end.
         status, message = CONTINUED, "another container works on the same call"
     if status == CONTINUED:
         _continue(claims, job, me)
@@ -132,14 +133,14 @@ def _continue(claims: modal.Dict, job: Job, me: str) -> None:
 
 
 def _note_ending(claims: modal.Dict, job: Job, me: str) -> None:
-    """Say to its search, if it has one, how this call has ended a run."""
+    """Record in the run's search, if it has one, how this call has ended."""
     step = job.read_step()
     if (entries := entries_of(claims, step)) and (ending := read_ending(job, me)):
         note_end(entries, step, *ending)
 
 
 def _see_what_others_wrote(job: Job) -> None:
-    """Bring in what the client, or another call of this job, has written since this container started. Raises
+    """Reload what the client, or another call of this job, has written since this container started. Raises
     VolumeError, and ContainerOver.
 
     Whether Modal reloads a Volume that is mounted read-only has not been tried. A trainer that is refused continues

@@ -1,4 +1,4 @@
-"""A call on Modal as its argument, and where its step lies: two mounted Volumes, which together are a store.
+"""A call on Modal as its argument, and where its step is: on two mounted Volumes, which together are a store.
 
 Standard library.
 """
@@ -93,8 +93,8 @@ class Job:
 
 @functools.lru_cache(maxsize=1)
 def _read_once(path: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
-    """A sweep's file, not to be changed. It has the configs of all runs, and a call asks for it half a dozen times.
-    `stamp`: another one for another content."""
+    """A sweep's file, not to be changed. It has the configs of all runs, and a call reads it half a dozen times.
+    `stamp`: differs if the content differs."""
     raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return raw
 

@@ -77,7 +77,8 @@ class ContainerRecord:
     memory_gib_used: float | None
     """The mean of the ticks."""
     boot: float | None = None
-    """Of its seconds, those before the container's first call; None in older records, which do not tell them apart."""
+    """Of its seconds, those before the container's first call; None in older records, which do not have it
+    separately."""
     idle: float = 0.0
     """Of its seconds, those between the container's last record, of an earlier call, and this call."""
     copying: float = 0.0
@@ -90,7 +91,7 @@ class ContainerRecord:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError for what is no record."""
+        """Raises KeyError or TypeError for anything that is not a record."""
         cards = tuple(Card(**card) for card in raw["cards"])
         return cls(**{**raw, "cards": cards, "attempts": tuple(raw["attempts"])})
 
@@ -165,7 +166,7 @@ class Meter:
         self.note()
 
     def note(self) -> None:
-        """Without measuring: there may be little time."""
+        """Update the record without measuring: there may be little time."""
         self._write()
 
     def end(self) -> None:
@@ -228,7 +229,7 @@ class Meter:
             copying=round((before.copying if before else 0.0) + self._copied + max(0.0, now - self._copies_since), 3),
             ended_because=self._reason,
         )
-        with contextlib.suppress(OSError):  # a record that cannot be written ends no training
+        with contextlib.suppress(OSError):  # a record that cannot be written does not end the training
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path, record.to_json())
 

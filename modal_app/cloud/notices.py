@@ -81,7 +81,7 @@ class WatchedSweep:
 
 
 def forget(claims: modal.Dict, entries: Entries, sweep: str) -> None:
-    """Remove what an earlier launch of a sweep has asked to be watched, and what it has spent of its budget."""
+    """Remove the list of jobs that an earlier launch of a sweep has put here, and the record of its spent budget."""
     for key in entries:
         if key == f"watched/{sweep}" or key.startswith(f"spent/{sweep}/"):
             claims.pop(key, None)
@@ -113,8 +113,8 @@ def start_due(claims: modal.Dict, watched: WatchedSweep) -> None:
 
 
 def due(watched: WatchedSweep, entries: Entries, is_lost: Callable[[str, str], bool]) -> list[Notice]:
-    """The notices that the state of a sweep's jobs gives cause for, sent or not. `is_lost`: whether a job's call has
-    ended without a word. Pure, but for that."""
+    """The notices that are due for the state of a sweep's jobs, sent or not. `is_lost`: whether a job's call has ended
+    without an entry. Pure, but for that."""
     found = [
         notices.failed(watched.sweep, name, ended["by"], ended["message"])
         for name in watched.needs
@@ -186,7 +186,7 @@ class Spending:
     _next: float = 0.0
 
     def tick(self, *, now: bool = False) -> None:
-        """At most every minute, unless `now`."""
+        """Record it, at most every minute unless `now`."""
         if self.share is None or not (now or time.monotonic() >= self._next):
             return
         self._next = time.monotonic() + SPENT_EVERY_S

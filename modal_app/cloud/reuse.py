@@ -31,7 +31,7 @@ PLACES = Places.usual((CACHE_MOUNT, RUNS_MOUNT), SCRATCH)
 
 
 class ContainerOver(Exception):
-    """This container is to take no call any more, and has been given one. Modal starts it again elsewhere."""
+    """This container takes no more calls, but has been given one. Modal starts that call again elsewhere."""
 
 
 _first: State | None = None
@@ -39,7 +39,7 @@ _first: State | None = None
 _calls = 0
 """How many it has had, with this one."""
 _doubts: list[str] = []
-"""Why it cannot be taken for clean after this call, whatever is found."""
+"""Why it does not count as clean after this call, whatever is found."""
 _over = ""
 """Why it takes no further call."""
 
@@ -112,7 +112,7 @@ def _end(job: Job, why: str, *, record: bool = True) -> None:
 
 def _stop_fetching() -> None:
     """A refusal is printed: `_over` stops the next call."""
-    import modal.experimental  # late: it takes a fifth of a second, and most containers never need it
+    import modal.experimental  # imported late: it takes a fifth of a second, and most containers never need it
 
     try:
         with lost_connections():

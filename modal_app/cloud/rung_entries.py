@@ -2,8 +2,8 @@
 
     rung/<search>/<entry>   its value; `modal_app.halving.entries` says what entries there are
 
-Modal forgets what is in a Dict, and somebody may clear it. What has a file is put back before anybody decides. A file
-has one writer, who has put the entry; the same path has the entry in a store on this machine.
+Modal deletes old entries of a Dict, and a user may clear it. Entries with a file are put back before any decision. A
+file has one writer, the one that has put the entry. In a store on this machine, the entry has the same path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFIX = "rung/"
 
 
 class DictEntries:
-    """Of one search. `store`: what is mounted from the runs Volume, or its mirror, as up to date as it can be."""
+    """The entries of one search. `store`: the mounted runs Volume, or its mirror, as up to date as it can be."""
 
     def __init__(self, claims: modal.Dict, search: str, store: Store) -> None:
         self.search = search
@@ -53,14 +53,14 @@ class DictEntries:
         return there | {name: value for name in self._files() - there.keys() if (value := self._put_back(name))}
 
     def write_missing(self, claims: Mapping[str, Any]) -> None:
-        """Write the files of entries that were put by somebody who was killed before they were on the Volume. The
-        store must be up to date. `claims`: a copy."""
+        """Write the files of entries whose writer was killed before the files were on the Volume. The store must be up
+        to date. `claims`: a copy."""
         there = values_of(claims, self.search)
         for name in there.keys() - self._files():
             self._write(name, there[name])
 
     def _put_back(self, name: str) -> Mapping[str, Any]:
-        """Put an entry that has a file into the Dict, unless it is there; returns what the file says."""
+        """Put an entry that has a file into the Dict, unless it is there; returns what is in the file."""
         value = read_json(self._path(name), lenient=True)
         if value:
             self._claims.put(self._key(name), {"value": value, "nonce": ""}, skip_if_exists=True)

@@ -4,10 +4,10 @@ temporary files. Standard library.
     draft/          model/ (checkpoints, the final weights, a merged model) or a prepared dataset, and the "done" file
     result.json     how the attempt has ended
     build/, datasets-cache/    temporary rows, linked to from the attempt's folder
-    ../tmp/         what the worker's libraries put somewhere by themselves
+    ../tmp/         temporary files of the worker's libraries
 
-`copies` copies the first two to the Volume. Both folders are removed with their attempt, so the next one in the same
-container finds nothing of it.
+`copies` copies the first two to the Volume. Both folders are removed with their attempt, so the next attempt in the
+same container does not find them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def scratch_of(step: Step, attempt: int, root: Path = SCRATCH) -> Iterator[Path]
 
 
 def empty(root: Path = SCRATCH) -> None:
-    """Remove everything, also what a process that ended late has written when its attempt was over."""
+    """Remove everything, also what a process wrote that outlived its attempt."""
     for place in root.glob("*"):
         shutil.rmtree(place, ignore_errors=True)
 
@@ -61,5 +61,5 @@ def temporary(root: Path) -> Path:
 
 
 def variables(root: Path) -> dict[str, str]:
-    """What a worker's environment says of temporary files."""
+    """The variables of a worker's environment for temporary files."""
     return {name: str(temporary(root) / folder) for name, folder in TEMPORARY.items()}

@@ -1,9 +1,9 @@
 """Rungs on Modal: a container answers the questions of its trainer, and each call that ends starts what goes on.
 
-No process has to stay alive for that. Whoever notes that a run has stopped looks afterwards, so the last one sees all
-others. Of several calls that look at the same time, one starts a run:
+No process has to stay alive for that. Each call that records a stop looks for runs to start afterwards, so the last one
+sees all entries. Of several calls that look at the same time, one starts a run:
 
-    start/<call>/train/<key>   the call that makes the one which follows <call>
+    start/<call>/train/<key>   the call that creates the successor of <call>
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from modal_app.halving.asking import give_answer, open_questions
 from modal_app.halving.choose import to_be_started
 from modal_app.halving.entries import TERMS, go_of
 from modal_app.halving.halve import ask, known_answer, look
-from modal_app.halving.standing import Standing, Why
+from modal_app.halving.snapshot import Snapshot, Why
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import OutcomeStatus, Step, StepKind
 
 
 def answering(claims: modal.Dict, step: Step, attempt: Attempt) -> Callable[[], None] | None:
-    """What answers the questions of an attempt's trainer; None where it has none. To be called before the trainer
-    starts: one that has been told to go on from where it stopped has its answer already.
+    """A function that answers the questions of an attempt's trainer; None for a step without rungs. Call it before the
+    trainer starts, so that a run that goes on from the rung where it stopped finds its answer.
 
-    While Modal does not answer, nor does this: it is to be called again. By then the trainer may have gone on, but
-    others learn what it has reached.
+    While Modal does not answer, the function does nothing, and is called again later. By then the trainer may have gone
+    on, but its loss is recorded for the other runs.
     """
     entries, rungs = entries_of(claims, step), step.rungs
     if entries is None or rungs is None:
@@ -74,7 +74,7 @@ def look_around(claims: modal.Dict, job: Job, me: str) -> None:
     if entries is None:
         return
     runs = [volumes.named(job.runs_volume)]
-    volumes.reload_what_can_be(runs)  # what Modal has forgotten is there
+    volumes.reload_what_can_be(runs)  # it has what Modal has deleted
     found = look(entries)
     copy = dict(claims.items())
     ours = _to_call(claims, copy, job.read_halved(), me, found)
@@ -100,17 +100,17 @@ def _to_call(
 
 
 def waits_for(claims: Mapping[str, Any]) -> set[str]:
-    """The jobs that have ended at a rung, and of which it is not certain that they stay there: one is about to be
-    started, or has not been looked at since it ended. From a copy of the claims."""
+    """The jobs that have ended at a rung, but may not stay there: one is about to be started, or no call has decided on
+    it since it ended. From a copy of the claims."""
     found: set[str] = set()
     for search in searches_in(claims):
         items = values_of(claims, search)
         if TERMS not in items:
             continue
-        standing = Standing.of(items)
-        ended = [run for run in standing.terms.rates if _ended_at_rung(claims, _name(run))]
-        going = to_be_started(standing)
-        found |= {_name(run) for run in ended if run in going or not _stays(standing, run, standing.last_rung(run))}
+        snapshot = Snapshot.of(items)
+        ended = [run for run in snapshot.terms.rates if _ended_at_rung(claims, _name(run))]
+        going = to_be_started(snapshot)
+        found |= {_name(run) for run in ended if run in going or not _stays(snapshot, run, snapshot.last_rung(run))}
     return found
 
 
@@ -120,8 +120,8 @@ def staying(claims: Mapping[str, Any], search: str) -> set[str]:
     items = values_of(claims, search)
     if TERMS not in items:
         return set()
-    standing = Standing.of(items)
-    return {_name(run) for run in standing.terms.rates if _stays(standing, run, standing.last_rung(run))}
+    snapshot = Snapshot.of(items)
+    return {_name(run) for run in snapshot.terms.rates if _stays(snapshot, run, snapshot.last_rung(run))}
 
 
 def rungs_of(claims: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
@@ -135,18 +135,18 @@ def rungs_of(claims: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
 
 
 def ask_in_full(claims: modal.Dict, run: str, rungs: Iterable[tuple[str, int]], store: Store) -> None:
-    """Say of a run that it goes on from every rung of its searches."""
+    """Record that a run goes on from every rung of its searches."""
     for search, number in rungs:
         for rung in range(1, number + 1):
             DictEntries(claims, search, store).put(go_of(rung, run), {"why": Why.ASKED})
 
 
-def _stays(standing: Standing, run: str, rung: int) -> bool:
-    return run in standing.stopped.get(rung, ()) and not standing.has_gone(rung, run)
+def _stays(snapshot: Snapshot, run: str, rung: int) -> bool:
+    return run in snapshot.stopped.get(rung, ()) and not snapshot.has_gone(rung, run)
 
 
 def _has_stopped(claims: Mapping[str, Any], name: str, store: Store) -> bool:
-    """Whether the last call of a job has ended at a rung. What Modal has forgotten is on the Volume."""
+    """Whether the last call of a job has ended at a rung. What Modal has deleted is on the Volume."""
     last = last_claim(claims.get, name)[1]
     if last is None and f"ended/{name}" not in claims:
         return observe(store, StepKind.TRAIN, name.partition("/")[2]).phase is Phase.AT_RUNG
@@ -161,8 +161,8 @@ def _ended_at_rung(claims: Mapping[str, Any], name: str) -> bool:
 
 
 def _is_ours(claims: modal.Dict, name: str, last: str | None, me: str) -> bool:
-    """Whether this call starts the job: each call that starts one costs a GPU for a moment. If the one that has said so
-    has died, any other one does."""
+    """Whether this call starts the job: each call that starts one costs a GPU for a moment. If the call that has the
+    entry has died, another call may start it."""
     key = f"start/{last or ''}/{name}"
     if put_if_absent(claims, key, {"by": me}):
         return True

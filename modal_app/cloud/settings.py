@@ -113,14 +113,14 @@ class Deployment:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Deployment:
-        """From JSON, which has lists instead of tuples."""
+        """Read it from JSON, which has lists instead of tuples."""
         gpu_lists = tuple(tuple(gpus) for gpus in raw["gpu_lists"])
         lists = {key: tuple(raw[key]) for key in ("apt", "packages", "kernels")}
         return cls(**{**raw, **lists, "gpu_lists": gpu_lists})
 
     @property
     def timeout_s(self) -> int:
-        """Of one call, at least Modal's shortest."""
+        """The timeout of one call, at least Modal's shortest."""
         return max(1, round(self.timeout_hours * HOUR_S))
 
     def reserved(self, cards: int) -> Reservation:

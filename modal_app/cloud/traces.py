@@ -79,7 +79,7 @@ def observe(places: Places) -> State:
 
 
 def traces(before: State, now: State) -> list[Trace]:
-    """What differs, worst first. Empty: another call finds this container as the first one did."""
+    """What differs, worst first. If it is empty, another call finds this container as the first one did."""
     started = [f"{pid} ({name})" for (pid, at), name in now.processes.items() if (pid, at) not in before.processes]
     found = [Trace(f"still running: process {_some(started)}", passing=True)] if started else []
     if new := sorted(now.open - before.open):
@@ -128,7 +128,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _processes() -> dict[tuple[int, int], str]:
-    """Of the whole container, whatever session or group they have moved to. One that has only to be waited for holds
+    """The processes of the whole container, whatever session or group they have moved to. Without zombies, which use
     nothing any more."""
     found = {}
     for pid in _pids():
@@ -178,7 +178,7 @@ def _files(places: Places) -> dict[str, tuple[int, ...]] | None:
 
 
 def _walk(folders: Sequence[Path]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Without Python environments, and without what is mounted there: that is not this container's disk."""
+    """All files, without Python environments and without mounts: those are not this container's disk."""
     python = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)}
     pending = [str(folder) for folder in folders if folder.is_dir()]
     while pending:
@@ -220,5 +220,5 @@ def _own() -> dict[str, Any]:
 
 
 def _named(handler: object) -> str:
-    """By its name: Modal's client makes a new function for each input."""
+    """A signal handler by its name, since Modal's client creates a new function for each input."""
     return f"{getattr(handler, '__module__', '')} {getattr(handler, '__qualname__', handler)}"

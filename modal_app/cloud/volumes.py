@@ -33,7 +33,7 @@ def named(name: str) -> modal.Volume:
 
 
 def commit(volumes: Sequence[modal.Volume], pauses_s: Sequence[float] = PAUSES_S) -> None:
-    """Commit one after the other: the second has the marks of what the first holds. Raises VolumeError."""
+    """Commit one after the other: the second has the marks of what is on the first. Raises VolumeError."""
     for volume in volumes:
         _insist(volume.commit, f"{volume.name} could not be committed", pauses_s)
 

@@ -1,5 +1,6 @@
-"""How a run at a rung asks whether it goes on. On this machine, it reads and puts the entries itself. In a container on
-Modal, its trainer cannot reach them: it writes a question into its attempt's folder, and the container answers there.
+"""How a run at a rung finds out whether it goes on. On this machine, it reads and puts the entries itself. In a
+container on Modal, its trainer cannot reach them: it writes a question into its attempt's folder, and the container
+answers there.
 
 Standard library.
 """
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 from modal_app.halving.entries import Entries, FileEntries, entries_folder
 from modal_app.halving.halve import Answer, ask, known_answer
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.snapshot import Reading, Why
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.read_json import read_as
 from modal_app.store.step import Step, write_atomically
@@ -27,15 +28,15 @@ POLL_S = 0.05
 class Asks(Protocol):
     def ask(self, rung: int, reading: Reading) -> Answer: ...
     def known(self, rung: int) -> Answer | None:
-        """The answer to a run that resumes at a rung and has been told to go on from there; None for any other."""
+        """The answer to a run that resumes at a rung where it already has the answer to go on; None for any other."""
         ...
 
 
 def asks_of(
     step: Step, store: Store, folder: StepFolder, attempt: Attempt, is_over: Callable[[], bool] = lambda: False
 ) -> Asks | None:
-    """How a train step asks; None for one that has no rungs. The container on Modal has drafted the step's folder.
-    `is_over`: whether no answer will come any more."""
+    """The way in which a train step asks; None for one without rungs. The container on Modal has drafted the step's
+    folder. `is_over`: whether no answer will come any more."""
     if step.rungs is None:
         return None
     if folder.drafted_by:
@@ -45,7 +46,7 @@ def asks_of(
 
 @dataclass(frozen=True, slots=True)
 class AtOnce:
-    """For a process that can reach the entries."""
+    """Asks from a process that can reach the entries."""
 
     entries: Entries
     run: str
@@ -76,7 +77,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class ByFile:
-    """For a process that cannot."""
+    """Asks from a process that cannot reach them."""
 
     search: str
     run: str
@@ -96,14 +97,14 @@ class ByFile:
         return Answer(Why.UNANSWERED, 1, 1)
 
     def known(self, rung: int) -> Answer | None:
-        """Given before the trainer was started."""
+        """The answer that was written before the trainer was started."""
         return read_as(self.attempt.rung_answer(rung), Answer.from_json)
 
 
 def open_questions(attempt: Attempt, rungs: int) -> list[Question]:
-    """Those of an attempt that have no answer yet. `rungs`: how many rungs its search has."""
-    asked = [rung for rung in range(1, rungs + 1) if not attempt.rung_answer(rung).exists()]
-    found = [read_as(attempt.rung_question(rung), Question.of) for rung in asked]
+    """The questions of an attempt that have no answer yet. `rungs`: how many rungs its search has."""
+    unanswered = [rung for rung in range(1, rungs + 1) if not attempt.rung_answer(rung).exists()]
+    found = [read_as(attempt.rung_question(rung), Question.of) for rung in unanswered]
     return [one for one in found if one is not None]
 
 

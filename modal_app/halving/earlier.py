@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from modal_app.halving.entries import TERMS, loss_of
-from modal_app.halving.standing import Reading, Terms
+from modal_app.halving.snapshot import Reading, Terms
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_as
 from modal_app.store.rungs import Rungs
@@ -16,7 +16,8 @@ Known = Mapping[int, Reading]
 
 
 def readings_by_step(store: Store, runs: Collection[str]) -> dict[str, Known]:
-    """By run, of those that have come to a rung of any search. A run is the same in each, since it has the same key."""
+    """What each of these runs has reached at the rungs of any search. A run is the same in all searches, since it has
+    the same key."""
     found: dict[str, dict[int, Reading]] = {}
     for path in sorted(store.sweeps.glob(f"*/rungs/*/{TERMS}.json")):
         if (terms := read_as(path, Terms.of)) is not None:

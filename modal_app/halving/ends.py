@@ -1,6 +1,6 @@
 """The entries that the end of a run's job leaves for the other runs of its search. Any process that sees a job end
-notes it, and noting it again changes nothing. A job that is lost, preempted or stopped on request leaves no entry, as
-its run may be continued."""
+records it, and recording it again changes nothing. A job that is lost, preempted or stopped on request leaves no entry,
+as its run may be continued."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from modal_app.halving.earlier import Known
 from modal_app.halving.entries import Entries, go_of, loss_of, out_of
 from modal_app.halving.halve import note_divergence, note_out, note_stop
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.snapshot import Reading, Why
 from modal_app.store.layout import StepFolder
 from modal_app.store.lines import read_lines
 from modal_app.store.read_json import read_json
@@ -46,8 +46,8 @@ def note_end(entries: Entries, step: Step, outcome: Outcome, folder: StepFolder,
 
 
 def rung_of_stop(rungs: Rungs, outcome: Outcome | None, known: Known) -> int:
-    """The rung of a search at which a run has stopped; 0 if it has not. If another search has stopped it, it is the one
-    at the same step, and what it has reached there must be known: otherwise it has to say so first."""
+    """The rung of a search at which a run has stopped; 0 if it has not. If another search has stopped it, it is the
+    rung at the same step, and what the run reached there must be known: otherwise, the run has to record that first."""
     if outcome is None or outcome.status is not OutcomeStatus.AT_RUNG:
         return 0
     facts = outcome.facts
@@ -69,7 +69,7 @@ def note_trained(
     folder: StepFolder,
     known: Known = NOTHING,
 ) -> None:
-    """Of a run that was trained so many steps, and perhaps not asked at each rung before that."""
+    """Record a run that was trained so many steps, and perhaps was not compared at each rung before that."""
     assert step.rungs is not None
     rungs = enumerate(step.rungs.steps(max_steps), start=1)
     passed = {rung: at for rung, at in rungs if 0 < at < trained}
@@ -92,7 +92,7 @@ def _note_stop_elsewhere(entries: Entries, step: Step, outcome: Outcome, known: 
 
 
 def _note_success(entries: Entries, step: Step, outcome: Outcome, folder: StepFolder, known: Known) -> None:
-    """A run that has stopped early has its last loss at the rungs after that."""
+    """Record a success. A run that has stopped early has its last loss at the rungs after that."""
     assert step.rungs is not None
     facts = outcome.facts
     max_steps, trained = int(facts.get("max_steps") or 0), int(facts.get("step") or 0)
@@ -104,24 +104,25 @@ def _note_success(entries: Entries, step: Step, outcome: Outcome, folder: StepFo
 def _note_recorded(
     entries: Entries, step: Step, passed: Mapping[int, int], reading: Reading, folder: StepFolder, known: Known
 ) -> None:
-    """If a run's held-out loss at all rungs that it has passed unasked is known, it is compared by these, and has gone
-    on; otherwise it is left out there. `passed`: the rungs, and the steps to take the losses of."""
-    unasked = {rung: at for rung, at in passed.items() if not entries.get(loss_of(rung, step.key))}
-    if not unasked:
+    """If a run has passed rungs without being compared, and its held-out loss at all of them is known, it is compared
+    by these losses, and has gone on; otherwise it is left out there. `passed`: the rungs, and the steps to take the
+    losses of."""
+    missing = {rung: at for rung, at in passed.items() if not entries.get(loss_of(rung, step.key))}
+    if not missing:
         return
     setting = setting_of(step.config)
     recorded = {at: replace(reading, loss=loss, setting=setting) for at, loss in _known_losses(folder).items()}
     found = {**recorded, **known}  # the latter have the losses of documents, too
-    if not set(unasked.values()) <= found.keys():
-        entries.put(out_of(min(unasked) - 1, step.key), {"at": round(time.time(), 3)})  # it may be at later ones
+    if not set(missing.values()) <= found.keys():
+        entries.put(out_of(min(missing) - 1, step.key), {"at": round(time.time(), 3)})  # it may be at later ones
         return
-    for rung, at in unasked.items():
+    for rung, at in missing.items():
         entries.put(loss_of(rung, step.key), found[at].to_json())
         entries.put(go_of(rung, step.key), {"why": Why.BEFORE})
 
 
 def _known_losses(folder: StepFolder) -> dict[int, float | None]:
-    """With those at which another search has asked, which metrics.jsonl does not have."""
+    """The held-out losses by step, including those for another search, which metrics.jsonl does not have."""
     answers = [one for attempt in folder.attempts() for one in read_json(attempt.train_state).get("rungs") or ()]
     return {int(one["step"]): one["loss"] for one in answers} | recorded_losses(folder.metrics)
 
@@ -139,7 +140,7 @@ def setting_of(config: Mapping[str, Any]) -> str:
 
 
 def _note_nan(entries: Entries, step: Step, outcome: Outcome) -> None:
-    """At the first rung to which the run has not come, unless it has diverged before."""
+    """Record a NaN at the first rung that the run has not reached, unless it has diverged before."""
     assert step.rungs is not None
     facts = outcome.facts
     for rung in range(1, len(step.rungs.fractions) + 1):

@@ -1,4 +1,4 @@
-"""What the runs of a search tell each other: entries, each put once and never changed.
+"""How the runs of a search share what they have reached: in entries, each put once and never changed.
 
     terms           the members of the search, and how it halves
     loss/<k>/<run>  what a run has reached at rung k
@@ -42,10 +42,11 @@ def out_of(after: int, run: str) -> str:
 
 
 class Entries(Protocol):
-    """Of one search. A process that has put an entry sees all entries that were put before."""
+    """The entries of one search. A process that has put an entry sees all entries that were put before."""
 
     def put(self, name: str, value: Mapping[str, Any]) -> bool:
-        """Put it unless there is one of this name; whether it was put. A value that is empty counts as unreadable."""
+        """Put it unless there is one of this name; returns whether it was put. A value that is empty counts as
+        unreadable."""
         ...
 
     def get(self, name: str) -> Mapping[str, Any] | None: ...
@@ -80,7 +81,7 @@ class FileEntries:
         except FileExistsError:
             if read_json(path, lenient=True):
                 return False
-            temporary.replace(path)  # the disk has lost what it said
+            temporary.replace(path)  # the disk has lost its content
         finally:
             temporary.unlink(missing_ok=True)
         return True
@@ -92,4 +93,4 @@ class FileEntries:
         paths = [path for path in self.folder.rglob("*.json") if not path.name.startswith(".")]
         names = {path: path.relative_to(self.folder).as_posix().removesuffix(".json") for path in paths}
         found = {name: read_json(path) for path, name in names.items()}
-        return {name: value for name, value in found.items() if value}  # but for those that cannot be read
+        return {name: value for name, value in found.items() if value}  # except those that cannot be read

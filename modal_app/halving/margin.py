@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from modal_app.halving.standing import Reading
+from modal_app.halving.snapshot import Reading
 
 GROUPS = 64
 """Into which documents are put by their ids. With so many, the standard error itself is known within 9 %."""
@@ -26,7 +26,8 @@ def within_noise(there: Mapping[str, Reading], runs: Sequence[str], top: Sequenc
 
 
 def standard_error(one: Reading, other: Reading) -> float | None:
-    """Of the difference of two runs' losses per token, in nats; None without losses of the same documents."""
+    """The standard error of the difference of two runs' losses per token, in nats; None without losses of the same
+    documents."""
     if not one.tokens or one.tokens != other.tokens:
         return None
     total, used = sum(one.tokens), sum(count > 0 for count in one.tokens)
@@ -53,7 +54,7 @@ def _of_equal_settings(there: Mapping[str, Reading], top: Sequence[str]) -> list
 
 
 def seed_variance(readings: Iterable[Reading]) -> float:
-    """Of the loss between seeds of one setting, pooled over the settings; 0 where none has several."""
+    """The variance of the loss between seeds of one setting, pooled over the settings; 0 if none has several."""
     by_setting: dict[str, list[float]] = {}
     for one in readings:
         if one.setting and one.loss is not None:

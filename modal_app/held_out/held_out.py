@@ -1,6 +1,6 @@
-"""What the held-out rows of a prepared dataset are: the dataset and document each is of, and what it says.
+"""The held-out rows of a prepared dataset: each one's dataset, document and text.
 
-Written when the dataset is prepared: telling the rows apart then needs neither the tokenizer nor Axolotl.
+Written when the dataset is prepared, so that reading them needs neither the tokenizer nor Axolotl.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class HeldOutRow:
     document: int
     """Equal for the rows that were cut from one document or conversation; else the row's own id."""
     dataset: int | None
-    """An index into `HeldOut.datasets`; null if it is unknown which one the row is of."""
+    """An index into `HeldOut.datasets`; null if the row's dataset is unknown."""
     text: tuple[Segment, ...] = ()
     """Decoded; empty beyond SHOWN_ROWS."""
 
@@ -52,11 +52,11 @@ class HeldOut:
     """In the order of the evaluation dataset."""
 
     def write(self, path: Path) -> None:
-        """A line for the whole, then one for each row. Equal rows give equal bytes."""
+        """A line for all rows together, then one for each row. Equal rows give equal bytes."""
         about = {"version": VERSION, "datasets": self.datasets, "documents_known": self.documents_known}
         lines = [about, *(_written(row) for row in self.rows)]
         text = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
-        # Tokens may decode to half a character, which is no UTF-8.
+        # Tokens may decode to half a character, which is not UTF-8.
         path.write_bytes(gzip.compress(text.encode(errors="replace"), compresslevel=6, mtime=0))
 
     @classmethod
@@ -79,7 +79,7 @@ class HeldOut:
 
     def describe(self, losses: RowLosses) -> RowLosses:
         """The losses with the dataset and the document of each row; unchanged if these are other rows."""
-        import numpy as np  # late: who only shows texts needs none
+        import numpy as np  # imported late: showing texts does not need it
 
         rows = {row.id: row for row in self.rows}
         found = [rows.get(one) for one in losses.id.tolist()]

@@ -103,8 +103,8 @@ class RowLosses:
 
 
 def row_ids(digests: Sequence[str]) -> NDArray[np.uint64]:
-    """One a row. `digests`: of their tokens and labels (`steps.fingerprint.row_digests`). Equal rows are told apart by
-    the number of their occurrence."""
+    """One id for each row. `digests`: hashes of their tokens and labels (`steps.fingerprint.row_digests`). Equal rows
+    differ by the number of their occurrence."""
     seen: Counter[str] = Counter()
     ids = np.empty(len(digests), np.uint64)
     for at, digest in enumerate(digests):

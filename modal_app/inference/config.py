@@ -30,7 +30,7 @@ OF_THE_BASE = ("base_model_config", "tokenizer_config", "processor_config", "rev
 KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 
 
-def asked_of(config: Mapping[str, Any], *, adapter: Path | None, weights: Path | None) -> dict[str, Any]:
+def config_to_load(config: Mapping[str, Any], *, adapter: Path | None, weights: Path | None) -> dict[str, Any]:
     """The config to load with: the base model with `adapter`, or alone, or `weights` in its place.
 
     Without `adapter`, a base model that the run quantizes gets a new adapter, which the caller must unload.

@@ -18,7 +18,7 @@ from axolotl.utils.dict import DictDefault
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from modal_app.inference.config import asked_of
+from modal_app.inference.config import config_to_load
 from modal_app.inference.formats import Conversation as Conversation
 from modal_app.inference.formats import Prompter, Template, instruction, prompter_of, template_of
 from modal_app.process.attempt import write_yaml
@@ -78,7 +78,7 @@ def load(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Pat
     """
     user_code.make_importable(config, Path.cwd())
     path = Path("answering.yml")
-    write_yaml(path, asked_of(config, adapter=adapter, weights=weights))
+    write_yaml(path, config_to_load(config, adapter=adapter, weights=weights))
     sys.argv = ["axolotl"]  # Axolotl parses the command line
     cfg = load_cfg(str(path))
     cfg.rl = None  # with it, Axolotl would not load the adapter, since TRL does

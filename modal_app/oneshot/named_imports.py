@@ -1,4 +1,5 @@
-"""Does every import that a config names resolve in this Python? Runs in the trainer's Python, where the answer is true.
+"""Does every import that a config names resolve in this Python? Runs in the trainer's Python, for which the answer
+holds.
 
 Plugins, reward functions, trainer classes, dataset formats, chat templates, and packages that Axolotl imports for a
 key. Where Axolotl would go on after a failed import and report something else (a reward file with a missing import

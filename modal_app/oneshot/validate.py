@@ -65,9 +65,9 @@ def answered(folder: Path) -> int:
         groups.setdefault(_group(question), []).append(index)
     answers: list[Mapping[str, Any] | None] = [None] * len(questions)
     for number, (group, indices) in enumerate(sorted(groups.items(), reverse=True)):
-        asked = [questions[index] for index in indices]
+        group_questions = [questions[index] for index in indices]
         own = folder / f"group-{number}"
-        verdicts = _of_a_child(group, asked, own) if any(group) else _verdicts(group, asked, folder)
+        verdicts = _of_a_child(group, group_questions, own) if any(group) else _verdicts(group, group_questions, folder)
         for index, verdict in zip(indices, verdicts, strict=True):
             answers[index] = verdict
     write_atomically(folder / ANSWERS, json.dumps(answers))

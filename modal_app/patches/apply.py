@@ -1,4 +1,4 @@
-"""Applies the entries of the table: the only entry point for all other rooms.
+"""Applies the entries of the table: the only entry point for all other packages.
 
 A patch that corrects applies on every device; a patch that only saves time applies on the CPU alone.
 """
@@ -23,7 +23,8 @@ _skipped: set[str] = set()
 
 
 def patches_at(moment: Moment, device: Device | None) -> tuple[Patch, ...]:
-    """In the order of the table. `device`: of the step; None for no step, and then without patches that save time."""
+    """The patches of a moment, in the order of the table. `device`: that of the step; None for no step, and then
+    without patches that save time."""
     return tuple(
         patch
         for patch in PATCHES
@@ -72,13 +73,13 @@ def note_where_rows_are_from(
     note_text: Callable[[Mapping[str, list[Any]]], None],
 ) -> contextlib.AbstractContextManager[None]:
     """Inside the block, `note_dataset` is called with each tokenized dataset: its split, its config, its rows, and
-    whether each row is a document of its own, but for those of the texts that `note_text` is called with. That is
-    called with the rows of each text that is trained on in full, in the process that tokenizes it."""
+    whether each row is a document of its own, except for rows of the texts that `note_text` is called with. `note_text`
+    is called with the rows of each text that is trained on in full, in the process that tokenizes it."""
     return _applied(Moment.TOKENIZING, None, note_dataset, note_text)
 
 
 def apply_run_patches(step: Step) -> None:
-    """After all imports, before Axolotl is called."""
+    """Apply the patches for a run: after all imports, before Axolotl is called."""
     _apply(Moment.RUN, step.device, step)
 
 

@@ -18,7 +18,7 @@ FILE = "merged_into.safetensors"
 def save_what_relora_merged_into(step: Step) -> None:
     """Each checkpoint gets the base weights that adapters were merged into, and a resumed run loads them.
 
-    Not where the base model is quantized: such a run begins from scratch (`checkpoints.can_resume`).
+    Except where the base model is quantized: such a run starts from scratch (`checkpoints.can_resume`).
     """
     if not step.config.get("relora") or not checkpoints.can_resume(step.config):
         return

@@ -29,7 +29,7 @@ def packages_distributions() -> Mapping[str, list[str]]:
 
 
 def names_and_versions() -> Iterator[tuple[str, str]]:
-    """Of each package, without those that have no name or no readable metadata."""
+    """The name and version of each package, without those that have no name or no readable metadata."""
     for distribution in importlib.metadata.distributions():
         with contextlib.suppress(UnicodeDecodeError):
             text = _metadata(distribution)

@@ -1,4 +1,4 @@
-"""A patch around the tokenization of a dataset: it listens, and changes none of the rows."""
+"""A patch around the tokenization of a dataset: it reads the rows, and changes none of them."""
 
 from __future__ import annotations
 

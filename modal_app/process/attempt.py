@@ -1,7 +1,7 @@
-"""One attempt at a step: its folder, its environment, its log. Standard library, save for writing YAML.
+"""One attempt at a step: its folder, its environment, its log. Standard library, except for writing YAML.
 
-The attempt's folder is the worker's working directory, so a config that names `inputs/...` reads the same on every
-machine, and no stray `.env` or config of the place where the sweep was started gets in.
+The attempt's folder is the worker's working directory, so a config that names `inputs/...` is the same on every
+machine, and no stray `.env` or config from the folder where the sweep was started has an effect.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ NO_TELEMETRY = {
     "WANDB_ERROR_REPORTING": "false",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
-"""Telemetry and update checks are off, unless the user's own environment says otherwise: they tell strangers what is
-trained, and where there is no network a process waits for them at its end."""
+"""Telemetry and update checks are off, unless the user's own environment says otherwise: they tell others what is
+trained, and without a network they delay the end of a process."""
 DATASETS_CACHE = "datasets-cache"
 BUILD = "build"
 MODELS_BESIDE = ("base_model_config", "tokenizer_config", "processor_config", "lora_model_dir")
 """Keys that name another model to read from, on the hub or not."""
 
 
-def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any] | None = None) -> Attempt:
-    """Create the next attempt's folder, or take the one that `folder` is the draft of, and record who works there. The
-    caller has the step's lock. `asked`: the requested config, if this attempt's is another one."""
+def begin(step: Step, store: Store, folder: StepFolder, requested: Mapping[str, Any] | None = None) -> Attempt:
+    """Create the next attempt's folder, or take the one whose draft `folder` is, and record which process works there.
+    The caller has the step's lock. `requested`: the requested config, if this attempt has a different one."""
     attempt = folder.attempt(folder.drafted_by) if folder.drafted_by else _next_attempt(folder)
     folder.files.mkdir(parents=True, exist_ok=True)
     if not store.is_mounted:  # a cache Volume may hold no inputs
@@ -57,13 +57,13 @@ def begin(step: Step, store: Store, folder: StepFolder, asked: Mapping[str, Any]
     if not folder.drafted_by:
         _point_to(attempt, folder.latest)
     if step.kind is StepKind.TRAIN:
-        # The request, next to the model that it leads to: a run's folder explains itself.
-        write_yaml(folder.config, step.config if asked is None else asked)
+        # The request, next to the resulting model: so a run's folder explains itself.
+        write_yaml(folder.config, step.config if requested is None else requested)
     return attempt
 
 
 def _link_temporary(attempt: Attempt, scratch: Path) -> None:
-    """Let temporary rows lie on the container's own disk, under the names that the attempt knows."""
+    """Put temporary rows on the container's own disk, under the names that the attempt uses."""
     for name in (DATASETS_CACHE, BUILD):
         (scratch / name).mkdir()
         (attempt.path / name).symlink_to(scratch / name)
@@ -87,7 +87,7 @@ def _point_to(attempt: Attempt, link: Path) -> None:
 
 
 def relative_target(start: Path, target: Path) -> Path:
-    """A relative link's text: it holds in a store that is moved, and in one whose parts are mounted apart."""
+    """A relative link's text: it stays correct if the store is moved, and if its parts are mounted separately."""
     return Path(os.path.relpath(target.resolve(), start.resolve()))
 
 
@@ -111,7 +111,7 @@ def redirect(log: Path) -> None:
 
 
 def environment(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, str]:
-    """What the trainer's process environment must hold, beyond what is there: no secret is in it."""
+    """What to add to the trainer's process environment. It contains no secret."""
     variables = base_environment(step.device, step.processes)
     variables |= {"HF_DATASETS_CACHE": str(attempt.path / DATASETS_CACHE)}
     if _reads_only_inputs(step.config) and not step.asks_the_hub:
@@ -135,7 +135,7 @@ def base_environment(device: Device, ranks: int = 1) -> dict[str, str]:
 
 
 def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
-    """YAML through PyYAML, which reads back what it wrote. It reads JSON's 1e-05 as text."""
+    """YAML as PyYAML writes it, so that PyYAML reads it back unchanged. It would read JSON's 1e-05 as text."""
     import yaml
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's takes a tenth of the 3 ms
@@ -143,7 +143,7 @@ def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def stamp(step: Step, **addresses: Any) -> dict[str, Any]:
-    """The config as Axolotl reads it: what was keyed, plus where things lie for this attempt."""
+    """The config as Axolotl reads it: the keyed config, with the paths of this attempt."""
     keyed = {
         key: value
         for key, value in without_revisions(step.config).items()

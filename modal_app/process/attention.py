@@ -1,9 +1,10 @@
-"""Which kernel of the hub a config's attention loads, and how it gets into an image.
+"""Which kernel a config's attention loads from the hub, and how the kernel gets into an image.
 
 Where flash-attn is not installed, transformers takes a prebuilt kernel from the hub through the `kernels` library, by
-the major version in its table (`FLASH_ATTN_KERNEL_FALLBACK`, `FLASH_ATTN_KERNEL_VERSIONS` of transformers 5.20.1).
-A trainer on Modal is offline, so its image has the kernel: `python attention.py /kernels owner/name@revision ...`
-brings it at build, with the trainer's Python and no GPU. Standard library at import; the script stands alone.
+the major version in its table (`FLASH_ATTN_KERNEL_FALLBACK`, `FLASH_ATTN_KERNEL_VERSIONS` of transformers 5.20.1). A
+trainer on Modal is offline, so its image has the kernel: `python attention.py /kernels owner/name@revision ...`
+downloads it during the build, with the trainer's Python and no GPU. Standard library at import; the script needs no
+other file.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def kernel_of(config: Mapping[str, Any]) -> str:
     >>> kernel_of({"attn_implementation": "flash_attention_2"})
     'kernels-community/flash-attn2@v3'
     """
-    asked = config.get("attn_implementation")
-    if not asked and (config.get("flash_attention") or config.get("gemma4_hybrid_attn_impl")):
-        asked = "flash_attention_2"  # what Axolotl makes of them
-    named = REPOSITORIES.get(str(asked), str(asked or "")).partition(":")[0]
+    implementation = config.get("attn_implementation")
+    if not implementation and (config.get("flash_attention") or config.get("gemma4_hybrid_attn_impl")):
+        implementation = "flash_attention_2"  # what Axolotl makes of them
+    named = REPOSITORIES.get(str(implementation), str(implementation or "")).partition(":")[0]
     if "/" not in named:
         return ""
     return named if "@" in named else in_branch(named)
@@ -52,9 +53,9 @@ def in_branch(kernel: str) -> str:
 
 
 def local_kernels(kernels: Iterable[str], folder: Path = FOLDER) -> str:
-    """The variable LOCAL_KERNELS, by which the `kernels` library takes these out of an image without asking the hub.
+    """The variable LOCAL_KERNELS, with which the `kernels` library loads these from an image, without the hub.
 
-    Its own offline look-up does not do: it wants whole snapshots, of builds for every torch and every platform.
+    Its own offline mode would need complete snapshots, with builds for every torch and every platform.
 
     >>> local_kernels(["owner/name@v1"])
     'owner/name=/kernels/owner/name'
@@ -71,10 +72,11 @@ def commit_of(kernel: str) -> str | None:
 
 
 def install(kernel: str, folder: Path) -> str:
-    """Bring a kernel's build for this torch below a folder, at its repository's name. Its commit.
+    """Download a kernel's build for this torch into a folder, under its repository's name; returns its commit. Raises
+    what the libraries raise: no such kernel, none for this torch, a publisher whom the hub does not trust, a missing
+    Python package.
 
-    Raises what the libraries raise: no such kernel, none for this torch, a publisher whom the hub does not trust,
-    a Python package that it needs.
+
     """
     from kernels import Metadata, install_kernel
     from kernels.validate import DependencyValidator

@@ -1,7 +1,7 @@
 """What the progress bars of libraries show, written into progress.json while a step downloads or tokenizes.
 
 Libraries draw their bars with tqdm, which knows all bars of a process. A thread reads them and takes no lock: the step
-may fork at any moment, and a child would find the lock taken for ever.
+may fork at any moment, and the lock would stay locked in the child forever.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BarsState:
 @contextlib.contextmanager
 def noted_bars(path: Path, until: Path | None = None, *, every_s: float = EVERY_S) -> Iterator[None]:
     """Keep `path` up to date while the body runs, at most until the file `until` exists. With `until`, only downloads
-    are noted: what else a trainer counts is not the run's progress."""
+    are noted: a trainer's other bars are not the run's progress."""
     ended = threading.Event()
     arguments = (path, until, ended, every_s)
     thread = threading.Thread(target=_note, args=arguments, daemon=True, name="progress bars")
@@ -68,7 +68,7 @@ def _note(path: Path, until: Path | None, ended: threading.Event, every_s: float
 
 
 def _state(before: BarsState | None, *, only_bytes: bool) -> BarsState | None:
-    """Of all downloads together, otherwise of the newest bar. None without one."""
+    """The state of all downloads together, otherwise of the newest bar. None without a bar."""
     bars = _bars()
     downloads = [bar for bar in bars if bar.unit == BYTES]
     if downloads:
@@ -82,7 +82,7 @@ def _state(before: BarsState | None, *, only_bytes: bool) -> BarsState | None:
 
 
 def _going_on(before: BarsState | None, now: BarsState) -> BarsState:
-    """With the beginning of what already went on."""
+    """The state with the earlier start time, if the same work is still going on."""
     same = before is not None and (before.doing, before.unit) == (now.doing, now.unit) and before.done <= now.done
     return BarsState(now.doing, now.done, now.of, now.unit, before.since) if before and same else now
 

@@ -1,4 +1,4 @@
-"""An exception -> why a step failed, and one line to say it. By the exception's type where that is enough."""
+"""An exception -> why a step failed, and one line about it. The exception's type decides if that is enough."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Failure:
 
 
 def classify(error: BaseException, during: str) -> Failure:
-    """Name the failure. `during` is the phase it fell into: config, prepare, load, train, ..."""
+    """Name the failure. `during` is the phase in which it occurred: config, prepare, load, train, ..."""
     if isinstance(error, StepFailed):
         return Failure(error.reason, str(error))
     if isinstance(error, CorrectionMissing):
@@ -66,7 +66,8 @@ def _reason(error: BaseException, during: str) -> FailureReason:
     if names & {"DatasetsError", "DatasetGenerationError", "DataFilesNotFoundError"} or during == "prepare":
         return FailureReason.DATA
     if during == "load" and names & {"ValueError", "TypeError", "KeyError", "FileNotFoundError", "ImportError"}:
-        # What the model, the adapter or the trainer refuses when built, before a step: the config's doing.
+        # What the model, the adapter or the trainer refuses when it is built, before the first step, is caused by the
+        # config.
         return FailureReason.CONFIG
     return FailureReason.ERROR
 

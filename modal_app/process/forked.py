@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once, with its last words if they can be written: on a full disk they cannot."""
+    """End this process at once. Its buffered output is written if possible, which it is not on a full disk."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()

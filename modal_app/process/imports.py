@@ -35,10 +35,11 @@ OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 def load(modules: Sequence[str], device: Device, *, optional: Sequence[str] = ()) -> None:
-    """Import what is not imported yet, and of `optional` what there is. On the CPU with the patches that save time.
+    """Import what is not imported yet, and the modules of `optional` that exist. On the CPU with the patches that save
+    time.
 
-    No import asks the network, neither now nor later. From then on this process is offline, or not, as its environment
-    says.
+    No import uses the network, neither now nor later. Afterwards, the environment of this process decides whether it is
+    offline.
     """
     os.environ |= without_fetched_code(os.environ)
     missing = [name for name in modules if name not in sys.modules]

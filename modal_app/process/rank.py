@@ -1,4 +1,4 @@
-"""This process as one rank of a step: what the worker and the Axolotl plugin, made by Axolotl itself, share."""
+"""This process as one rank of a step: what the worker shares with the plugin, which Axolotl creates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PHASE_AFTER = {"": "import", "import": "config", "config": "prepare", "prepare":
 
 
 class Clock:
-    """Books the time since the last booking on a phase: import, config, prepare, load, first, train, eval, save."""
+    """Assigns the time since the last call to a phase: import, config, prepare, load, first, train, eval, save."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -31,7 +31,7 @@ class Clock:
 
     @property
     def phase(self) -> str:
-        """What goes on now."""
+        """The present phase."""
         return PHASE_AFTER.get(self._newest, "train")
 
 
@@ -61,7 +61,7 @@ class Rank:
 
     @property
     def origin_step(self) -> int | None:
-        """The step at which a run goes on from another one's checkpoint; None for one that begins at its beginning."""
+        """The step of another run's checkpoint from which a run goes on; None for a run that starts at step 0."""
         if self.step.kind is not StepKind.TRAIN:
             return None
         checkpoint = start_checkpoint.start_checkpoint_of(self.step.config, self.attempt.path)

@@ -1,6 +1,6 @@
 """Several data-parallel ranks of one step on this machine, in the process group of the worker that claimed it.
 
-Torch's elastic agent is not used: on SIGTERM it ends its ranks itself, and a rank must live to save its checkpoint.
+Torch's elastic agent is not used: on SIGTERM it ends its ranks itself, but a rank has to save its checkpoint first.
 Here the ranks get the group's signal, agree on a step, and the parent waits.
 """
 
@@ -40,9 +40,9 @@ class RankFailed(Exception):
 
 
 def run(count: int, this: Rank, claim: int, forked: Callable[[], int] | None) -> None:
-    """Run `count` ranks of this attempt to their end: forks of this process that call `forked`, or fresh ones.
+    """Run `count` ranks of this attempt to their end: forks of this process that call `forked`, or new processes.
 
-    They share the claim: the step is held until the last of them is gone. Raises RankFailed.
+    They share the claim: the step is locked until the last of them has ended. Raises RankFailed.
     """
     stop.set_stop_handler(None)
     environments, kills, attempt = _environments(count), KillCount(), this.attempt
@@ -73,7 +73,7 @@ def _environments(count: int) -> list[dict[str, str]]:
 
 
 def _free_port() -> int:
-    """A port below the range that the kernel hands out by itself, so that no other program gets it in the meantime by
+    """A port below the range that the kernel assigns by itself, so that no other program gets it meanwhile by
     chance."""
     while True:
         port = random.randrange(20_000, 32_000)
@@ -119,18 +119,18 @@ def _spawn(environment: dict[str, str], this: Rank, claim: int) -> int:
 def _wait(pids: list[int]) -> list[tuple[int, int]]:
     """Each one's id and exit code (negative for a signal), in the order in which they ended.
 
-    A request to stop is passed on to them. After a failure the others have a while to notice.
+    A request to stop is passed on to them. After a failure, the others have some seconds to end by themselves.
     """
     ended: list[tuple[int, int]] = []
-    alive, told, deadline = set(pids), False, float("inf")
+    alive, forwarded, deadline = set(pids), False, float("inf")
     while alive:
         news = [(pid, os.waitstatus_to_exitcode(status)) for pid, status in map(_poll, alive) if pid]
-        ended += sorted(news, key=lambda one: one[1])  # a signal is the cause of what ended in the same moment
+        ended += sorted(news, key=lambda one: one[1])  # a signal is the cause of what ended at the same moment
         alive -= {pid for pid, _ in news}
         if any(code for _, code in news):
             deadline = min(deadline, time.monotonic() + GRACE_S)
-        if stop.requested() and not told:
-            told = True
+        if stop.requested() and not forwarded:
+            forwarded = True
             _signal(alive, signal.SIGTERM)
         if time.monotonic() > deadline:
             _signal(alive, signal.SIGKILL)
@@ -144,7 +144,7 @@ def _poll(pid: int) -> tuple[int, int]:
 
 def _signal(pids: set[int], number: int) -> None:
     for pid in pids:
-        os.kill(pid, number)  # ours, and not reaped yet: it exists
+        os.kill(pid, number)  # our child, and not reaped yet, so it exists
 
 
 def _account(attempt: Attempt, failed: list[tuple[int, int]], kills: KillCount) -> Failure:

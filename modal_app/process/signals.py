@@ -7,7 +7,7 @@ import os
 
 
 def signal_group(group: int, number: int) -> None:
-    """Send a signal to every process of a group, if there is any left."""
+    """Send a signal to every process of a group, if any is left."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
 

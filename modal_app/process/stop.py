@@ -1,8 +1,8 @@
-"""Asked to stop: SIGTERM and SIGINT, before and during training.
+"""Requests to stop: SIGTERM and SIGINT, before and during training.
 
 Before training begins there is nothing to save: the process ends at once, in the signal's handler. (An exception would
-have to pass through whatever C++ an import is in, which aborts.) While it trains the signal only raises a flag, which
-the training loop reads after each step to save a checkpoint and end cleanly.
+have to pass through an import's C++ code, which aborts.) During training, the signal only sets a flag, which the
+training loop reads after each step to save a checkpoint and end cleanly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(Exception):
-    """The step ended because it was asked to, and can be continued."""
+    """The step ended on request, and can be continued."""
 
 
 class AtRung(Exception):
@@ -45,9 +45,9 @@ _give_up: Callable[[str], NoReturn] | None = None
 
 
 def set_stop_handler(give_up: Callable[[str], NoReturn] | None) -> None:
-    """Answer the signals from here on: by `give_up`, with the signal's name, or (None) by raising the flag only.
+    """Handle the signals from here on: call `give_up` with the signal's name, or (None) only set the flag.
 
-    To be repeated when training begins, since Axolotl puts its own handler for SIGINT.
+    To be repeated when training begins, since Axolotl installs its own handler for SIGINT.
     """
     global _process, _give_up
     _process, _give_up = os.getpid(), give_up
@@ -56,7 +56,7 @@ def set_stop_handler(give_up: Callable[[str], NoReturn] | None) -> None:
 
 
 def forget() -> None:
-    """Leave the signals to their defaults: for a child just forked, which has nothing to keep yet."""
+    """Restore the default handlers, in a child that was just forked and has nothing to save yet."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
@@ -66,17 +66,17 @@ def requested() -> bool:
 
 
 def end_with_parent(number: signal.Signals) -> None:
-    """Let the kernel send this process `number` when its parent is gone (Linux only)."""
+    """Let the kernel send this process the signal `number` when its parent has ended (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, number)
 
 
 @functools.cache
 def shield_children() -> None:
-    """Keep the stop signals of this process's group from the children that it forks from now on, its data loaders.
+    """Keep the stop signals of this process's group away from the children that it forks from now on, its data loaders.
 
-    One of those that ended on SIGTERM would fail the training that is about to save its checkpoint. They leave the
-    group, so they must end with their parent by other means: Linux has them.
+    If one of them ended on SIGTERM, the training would fail before it has saved its checkpoint. They leave the group,
+    and Linux ends them with their parent.
     """
     if sys.platform == "linux":
         os.register_at_fork(after_in_child=_leave_the_group)

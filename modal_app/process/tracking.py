@@ -1,6 +1,6 @@
-"""A run in W&B: one id and one group whichever sweep continues it, what is said of it, and how it ended.
+"""A run in W&B: its id and group, which stay the same whichever sweep continues it, its facts, and how it ended.
 
-Group, tags, job type and resuming go through the process environment, since Axolotl drops what is no key of its own.
+Group, tags, job type and resuming go through the process environment, since Axolotl drops keys that it does not know.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ STOPPED_AT_RUNG = "stopped_at_rung"
 
 @dataclass(frozen=True, slots=True)
 class TrackingRecord:
-    """wandb.json: what a run is in W&B. Written at its first tracked attempt, and true of all later ones."""
+    """wandb.json: the run in W&B. Written at its first tracked attempt, and valid for all later ones."""
 
     id: str
     group: str
@@ -58,7 +58,7 @@ class TrackingRecord:
     note: str = ""
     """Of that sweep."""
     sweep_object: str = ""
-    """W&B's id of the sweep object of that attempt's sweep; empty when it made none."""
+    """W&B's id of the sweep object of that attempt's sweep; empty if it created none."""
     offline: str = ""
     """Why the newest attempt was tracked offline, though it was to be tracked online; empty if it was not."""
     mode: str = ""
@@ -86,10 +86,10 @@ def sweep_tag(sweep: str) -> str:
 
 
 def axolotl_keys(step: Step) -> dict[str, Any]:
-    """Axolotl copies non-empty wandb_* strings over the environment, and a project name alone switches W&B on."""
+    """Axolotl overwrites the environment with non-empty wandb_* strings, and a project name alone switches W&B on."""
     if step.kind is StepKind.PREPROCESS or step.tracking.mode == "disabled":
         return {"use_wandb": False}
-    # The name, too: transformers hands it on itself.
+    # Without the name, too: transformers passes it on itself.
     return {"use_wandb": True} | ({"wandb_name": step.tracking.name} if step.tracking.name else {})
 
 
@@ -109,13 +109,14 @@ def variables(step: Step, folder: StepFolder) -> dict[str, str]:
         "WANDB_NAME": tracking.name,
         "WANDB_NOTES": "" if _has_begun(folder, record) else redacted(record.note),
         "WANDB_TAGS": ",".join([*tracking.tags, *map(sweep_tag, record.sweeps)]),
-        # The SDK attaches the run by this alone, and then takes its project, entity and id from here, not from init().
+        # The SDK attaches the run by this variable alone, and then takes its project, entity and id from here, not from
+        # init().
         "WANDB_SWEEP_ID": record.sweep_object if tracking.mode == "online" else "",
         "WANDB_RESUME": "allow",
         "WANDB_DIR": str(folder.path),
         "WANDB_DATA_DIR": str(folder.path / "wandb"),  # other files that an offline run uploads are next to it
         "WANDB_SILENT": "true",
-        "WANDB_DISABLE_GIT": "true",  # it would tell of whatever repository the store lies in
+        "WANDB_DISABLE_GIT": "true",  # it would record whatever repository contains the store
         "WANDB_INIT_TIMEOUT": os.environ.get("WANDB_INIT_TIMEOUT", ANSWER_WITHIN_S),
     }
     return {name: value for name, value in found.items() if value}
@@ -129,7 +130,8 @@ def axolotl_config(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(rank: Rank) -> None:
-    """Say of the W&B run what it is: all of Axolotl's keys and the swept parameters under their own names, its run key,
+    """Add the facts of the run to the W&B run: all of Axolotl's keys and the swept parameters under their own names,
+    its run key,
     ..., and its composed config as a file."""
     run = _run()
     if run is None:
@@ -155,7 +157,7 @@ def describe(rank: Rank) -> None:
 
 
 def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
-    """Close the W&B run before the step is declared over, not whenever the process ends. `state`: train.json."""
+    """Close the W&B run before the step's end is recorded, not when the process ends. `state`: train.json."""
     run = _run()
     if run is None:
         return
@@ -204,7 +206,7 @@ def _log_rows(run: Any, rank: Rank) -> None:
 
 
 def go_offline(rank: Rank, why: str) -> None:
-    """Record that W&B does not answer, and let whatever begins in this process from now on be offline."""
+    """Record that W&B does not answer, and be offline from now on in this process."""
     print(f"axosweep: {WENT_OFFLINE} ({why}).", file=sys.stderr, flush=True)
     os.environ["WANDB_MODE"] = "offline"
     os.environ.pop("WANDB_SWEEP_ID", None)
@@ -220,7 +222,7 @@ def _run() -> Any:
 
 
 def _record_of(step: Step, folder: StepFolder) -> TrackingRecord:
-    """What wandb.json says from now on: written where there is none, and where this sweep is new to the run."""
+    """The new content of wandb.json: it is written if there is none, and if this sweep is new to the run."""
     tracking, record = step.tracking, TrackingRecord.read(folder.tracking)
     sweep = step.sweep or tracking.group
     if record is None:
@@ -271,8 +273,8 @@ def _identity(rank: Rank) -> dict[str, Any]:
 
 
 def _with_name(config: Mapping[str, Any], stored: str, name: str) -> dict[str, Any]:
-    """The entries of a config that name a model by its place in the store, with its name instead: transformers and PEFT
-    write down where they have loaded it from."""
+    """The entries of a config that name a model by its path in the store, with its real name instead: transformers and
+    PEFT record from where they have loaded it."""
     if not stored or stored == name:
         return {}
     renamed = {key: _replaced(value, stored, name) for key, value in config.items()}

@@ -1,4 +1,4 @@
-"""What a request must pass before the local server reads it: whose it is, how long it is, and whether it is JSON.
+"""What is checked before the local server reads a request: its user, its length, and whether it is JSON.
 
 Without a token only the server's own user is answered: the loopback address keeps other machines out, but every user of
 this machine can connect to it. Standard library.

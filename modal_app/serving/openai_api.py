@@ -50,7 +50,7 @@ class Message(BaseModel):
     content: str | list[Part]
 
     def as_trained(self) -> dict[str, str]:
-        """In the roles and the form that chat templates accept."""
+        """The messages, in the roles and the form that chat templates accept."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 

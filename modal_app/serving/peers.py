@@ -36,7 +36,8 @@ def _users(client: tuple[bytes, int], server: tuple[bytes, int]) -> Iterator[int
 
 
 def _address(text: str) -> tuple[bytes, int]:
-    """Of `0100007F:1F90`: each four bytes of an address are a number in the machine's order."""
+    """The address and port in `0100007F:1F90`: each four bytes of an address are a number in the machine's byte
+    order."""
     words, port = text.split(":")
     numbers = [int(words[start : start + 8], 16) for start in range(0, len(words), 8)]
     return _plain(struct.pack(f"={len(numbers)}I", *numbers)), int(port, 16)

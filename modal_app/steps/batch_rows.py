@@ -48,7 +48,7 @@ class FoundRow:
 
 def row_key(tokens: Integers, labels: Integers) -> bytes:
     """Equal for rows with equal tokens and equal labels after the first: nothing predicts a row's first token, and some
-    collators take its label away."""
+    collators remove its label."""
     content = tokens.astype("<i8").tobytes() + b"|" + labels[1:].astype("<i8").tobytes()
     return hashlib.sha256(content).digest()
 

@@ -1,9 +1,9 @@
-"""An evaluate step: how good a run is, or its base model alone, on the rows that were held out of its dataset or on
-tasks of the lm-evaluation-harness.
+"""An evaluate step: how good a run is, or its base model alone, on the held-out rows of its dataset or on tasks of the
+lm-evaluation-harness.
 
-`options`: nothing for the held-out rows. Else tasks, their names; include, the folder below the store's `inputs/` with
-more of them, if any; limit, documents of each at most; num_fewshot; chat_template, whether the run's own is applied;
-batch_size.
+`options`: nothing for the held-out rows. Otherwise tasks, their names; include, the folder below the store's `inputs/`
+with more of them, if any; limit, documents of each at most; num_fewshot; chat_template, whether the run's own is
+applied; batch_size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modal_app.inference.config import asked_of
+from modal_app.inference.config import config_to_load
 from modal_app.oneshot.tasks import catalogue, said_of, unknown_of
 from modal_app.patches.apply import be_offline_as, hub_cache_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
@@ -42,11 +42,11 @@ ROWS = ("sample_packing", "eval_sample_packing", "pad_to_sequence_len")
 OF_THE_TOKENIZER = ("tokenizer_config", "revision_of_model")
 TASKS = "tasks"
 FILES = ("json", "csv", "text", "parquet", "arrow", "xml", "webdataset")
-"""What stands in the place of a dataset on the hub where a task reads files."""
+"""The loaders that a task names in place of a dataset on the hub if it reads files."""
 
 
 def evaluate(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: Rank) -> dict[str, Any]:
-    """Measure; returns `metrics` by name (`eval_loss`, `tasks/<task>/<metric>`) and what is to be known of them.
+    """Measure; returns `metrics` by name (`eval_loss`, `tasks/<task>/<metric>`), and facts about them.
 
     Raises StepFailed.
     """
@@ -57,7 +57,7 @@ def evaluate(step: Step, store: Store, folder: StepFolder, attempt: Attempt, ran
 
 
 def _on_held_out_rows(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[str, Any]:
-    """Axolotl's own evaluation but for the training rows, which it would rate as well, on a rented GPU."""
+    """Axolotl's own evaluation, without the training rows, which it would also evaluate, on a rented GPU."""
     from axolotl.cli.args import TrainerCliArgs
     from axolotl.cli.config import load_cfg
     from axolotl.common.datasets import load_datasets, load_preference_datasets
@@ -66,9 +66,9 @@ def _on_held_out_rows(step: Step, store: Store, attempt: Attempt, rank: Rank) ->
     from axolotl.utils.trainer import setup_trainer
 
     link_prepared(step, store, attempt)
-    asked = rated_by(step.config, **weights_of(step, store, attempt))
+    rated = rated_by(step.config, **weights_of(step, store, attempt))
     addresses = {"output_dir": BUILD, "dataset_prepared_path": PREPARED}
-    write_yaml(attempt.config, stamp(replace(step, config=asked), **addresses))
+    write_yaml(attempt.config, stamp(replace(step, config=rated), **addresses))
     sys.argv = ["axolotl"]  # Axolotl parses it
     cfg = load_cfg(attempt.config.name)
     load = load_preference_datasets if cfg.rl else load_datasets
@@ -111,13 +111,13 @@ def step_of_weights(step: Step, store: Store) -> int:
 
 
 def rated_by(config: Mapping[str, Any], *, adapter: Path | None = None, weights: Path | None = None) -> dict[str, Any]:
-    """The config that Axolotl rates by: the model as it is loaded to answer, the rows as they were prepared.
+    """The config with which Axolotl evaluates: the model is loaded as for answers, and the rows are the prepared ones.
 
-    Without the adapter's folder Axolotl would rate a fresh one, which is the base model, and say nothing.
+    Without the adapter's folder, Axolotl would evaluate a new adapter, which equals the base model, without a message.
     """
-    kept = asked_of(config, adapter=adapter, weights=weights)
+    kept = config_to_load(config, adapter=adapter, weights=weights)
     own = {name: config[name] for name in ROWS if name in config}
-    if weights is not None:  # Axolotl's name for the prepared rows has the tokenizer's in it
+    if weights is not None:  # Axolotl's name for the prepared rows contains the tokenizer's
         own |= {"tokenizer_config": config["base_model"]}
         own |= {name: config[name] for name in OF_THE_TOKENIZER if config.get(name)}
     return {name: value for name, value in kept.items() if name not in ROWS} | own
@@ -162,9 +162,9 @@ def _on_tasks(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[st
 
 
 def of_tasks(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The results of the harness, as facts: for the requested tasks and groups; what a group is made of stands under
+    """The results of the harness, as facts: for the requested tasks and groups; the members of a group are under
     `parts`. Raises StepFailed when there is nothing."""
-    how = asked_how(options)
+    how = settings_text(options)
     parts = {name for below in said["group_subtasks"].values() for name in below}
     metrics: dict[str, float] = {}
     of_parts: dict[str, float] = {}
@@ -191,8 +191,8 @@ def of_tasks(said: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
 
 
 def _datasets(configs: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Task -> where its documents are on the hub. Of the harness's own tasks: what another task's file names may be a
-    file of somebody's."""
+    """Task -> where its documents are on the hub. Only for the harness's own tasks: another task's file may name
+    private files."""
     return {
         task: _dataset(config) for task, config in configs.items() if config.get("dataset_path", FILES[0]) not in FILES
     }
@@ -205,12 +205,12 @@ def _dataset(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def judged_by(include: str | None) -> str:
-    """Names the harness and the user's task files: evaluations with an equal value asked the same questions."""
-    asked = [importlib.metadata.version("lm_eval"), include]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    """Names the harness and the user's task files: evaluations with equal values have the same questions."""
+    versions = [importlib.metadata.version("lm_eval"), include]
+    return hashlib.sha256(json.dumps(versions).encode()).hexdigest()
 
 
-def asked_how(options: Mapping[str, Any]) -> str:
+def settings_text(options: Mapping[str, Any]) -> str:
     """The options that distinguish a task from the same task without options: their metrics must not share a name."""
     words = [f"limit={options['limit']}"] if options.get("limit") is not None else []
     words += [f"fewshot={options['num_fewshot']}"] if options.get("num_fewshot") is not None else []
@@ -225,8 +225,8 @@ def named(task: str, metric: str, kind: str) -> str:
 
 @contextlib.contextmanager
 def _offline_where_nothing_can_be_kept() -> Iterator[None]:
-    """On Modal the models lie in a cache that is mounted read-only, each at its commit: the hub is not asked for them,
-    though the process may ask it for a task's dataset."""
+    """On Modal, the models are in a cache that is mounted read-only, each at its commit: they are not requested from
+    the hub, though the process may request a task's dataset."""
     if not _can_keep():
         be_offline_as({**os.environ, "HF_HUB_OFFLINE": "1"})
     try:
@@ -237,7 +237,7 @@ def _offline_where_nothing_can_be_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _rows_kept_in(attempt: Attempt) -> Iterator[None]:
-    """What a task's dataset brings goes where the attempt's end removes it, unless there is a place to keep it."""
+    """The files of a task's dataset are removed at the end of the attempt, unless there is a place to store them."""
     with contextlib.nullcontext() if _can_keep() else hub_cache_in(attempt.path / DATASETS_CACHE / "hub"):
         yield
 

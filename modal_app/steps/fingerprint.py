@@ -1,4 +1,4 @@
-"""Names rows by what the model sees of them: equal for the same tokens and labels, in whatever type they are stored."""
+"""Hashes of rows by what the model sees: equal for the same tokens and labels, in whatever type they are stored."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ UNDECODED_ROWS = 100
 
 
 def row_digests(rows: datasets.Dataset, *, limit: int | None = None) -> list[str]:
-    """A hex sha256 per row, over its tokens and labels; over the whole row where it has none (preference pairs).
-    `limit`: over no more tokens of each."""
+    """A hex sha256 per row, over its tokens and labels; over the complete row if it has none (preference pairs).
+    `limit`: at most so many tokens of each."""
     if {"input_ids", "labels"} <= set(rows.column_names):
         return list(_token_digests(rows, limit))
     whole = _undecoded(rows) if any(map(require_decoding, rows.features.values())) else rows.with_format(None)
@@ -37,12 +37,12 @@ def row_digest(tokens: Sequence[int] | NDArray[Any], labels: Sequence[int], *, l
 
 
 def multiset_digest(digests: Sequence[str]) -> str:
-    """Equal for the same rows in another order, and for nothing else."""
+    """A hash that is equal for the same rows in any order, and for nothing else."""
     return _hexdigest("\n".join(sorted(digests)).encode())
 
 
 def _undecoded(rows: datasets.Dataset) -> Iterator[Any]:
-    """Rows with images or sounds as they are stored: decoded, their text would have an address in memory."""
+    """Rows with images or sounds as they are stored: decoded, their text would contain a memory address."""
     for table in rows.with_format("arrow").iter(batch_size=UNDECODED_ROWS):
         yield from (_by_content(row) for row in table.to_pylist())
 
@@ -64,7 +64,7 @@ def _by_content(value: Any) -> Any:
 def token_columns(
     rows: datasets.Dataset, limit: int | None = None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The tokens and the labels of each row, however wide they are stored; with a limit, so many at most."""
+    """The tokens and the labels of each row, whatever their integer type; with a limit, so many at most."""
     columns = rows.select_columns(["input_ids", "labels"]).with_format("arrow")
     for table in columns.iter(batch_size=BATCH_ROWS):
         yield from zip(_row_values(table["input_ids"], limit), _row_values(table["labels"], limit), strict=True)

@@ -1,4 +1,4 @@
-"""Whether the hub can be reached, asked once before its datasets are. Standard library until it asks."""
+"""Whether the hub can be reached, checked once before its datasets are requested. Standard library until then."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ ANSWERS_WITHIN_S = 5.0
 
 @contextlib.contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """In the block, and in this process from then on, a hub that does not answer is not asked: what the cache has is
-    taken, and what it has not fails at once.
+    """In the block, and in this process from then on, a hub that does not answer is not used: what is in the cache is
+    taken, and everything else fails at once.
 
-    Its library would ask six times for each dataset, for 23 seconds, and has no setting for that. Raises StepFailed.
+    The hub's library would try six times for each dataset, for 23 seconds, and has no setting for that. Raises
+    StepFailed.
     """
     from huggingface_hub import constants
 
@@ -39,7 +40,7 @@ def offline_if_unreachable() -> Iterator[None]:
 
 
 def _why_not(endpoint: str) -> str:
-    """Any answer will do; empty when there is one."""
+    """Why the hub does not answer; empty if it does, whatever the answer."""
     import httpx
     from huggingface_hub import get_session
 

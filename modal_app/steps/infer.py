@@ -1,7 +1,7 @@
-"""An infer step: a run, or its base model alone, answers every prompt of a file; the answers lie in answers.jsonl.
+"""An infer step: a run, or its base model alone, answers every prompt of a file; the answers are in answers.jsonl.
 
-`options`: prompts, the file below the store's `inputs/`, a line {"messages", and "answer" where one is right} each;
-merged, the key of the merge step whose model answers in the run's place, if any; greedy, max_tokens, temperature and
+`options`: prompts, the file below the store's `inputs/`, each line {"messages"}, with an "answer" if one is right;
+merged, the key of the merge step whose model answers in place of the run, if any; greedy, max_tokens, temperature and
 seed, as `generation.Generation` has them.
 """
 
@@ -26,8 +26,8 @@ SETTINGS = ("greedy", "max_tokens", "temperature", "seed")
 
 
 def infer(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: Rank) -> dict[str, Any]:
-    """Write the answers; returns how many prompts there were, how many answers were cut short, and how many were
-    exactly right of those that could be. Raises StepFailed."""
+    """Write the answers; returns how many prompts there were, how many answers were cut short, and, of the prompts with
+    a right answer, how many answers were exactly right. Raises StepFailed."""
     from modal_app.inference import generation
 
     prompts = [json.loads(line) for line in Path(step.options["prompts"]).read_text(encoding="utf-8").splitlines()]
@@ -64,8 +64,8 @@ def weights_of(step: Step, store: Store, attempt: Attempt) -> dict[str, Path]:
 
 
 def usable_model(store: Store, model: Path, file: str, attempt: Attempt) -> Path:
-    """The model of a step, as a path from the attempt's folder. `file`: which every such model has. Raises StepFailed
-    if there is none, or if it is damaged."""
+    """The model of a step, as a path from the attempt's folder. `file`: a file that every such model has. Raises
+    StepFailed if there is none, or if it is damaged."""
     if not (model / file).exists():
         raise StepFailed(FailureReason.DATA, f"there is no model in {model}: {file} is missing")
     if damage := model_damage(store, model):

@@ -1,7 +1,7 @@
 """A merge step: the adapter of a run, or another one, is merged into its base model, and the result has a manifest.
 
-Axolotl does it shard by shard by default, so that the model need not fit into memory. `options`: adapter, the
-folder below the store's inputs that another adapter lies in (else the run's own is taken).
+Axolotl does it shard by shard by default, so that the model need not fit into memory. `options`: adapter, the folder of
+another adapter below the store's inputs (without it, the run's own is merged).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
         raise StepFailed(FailureReason.ERROR, "Axolotl ended without an error, and left no merged weights")
     files = listed_files(made)
     if folder.model.exists():
-        shutil.rmtree(folder.model)  # moved by a worker that died before it recorded that
+        shutil.rmtree(folder.model)  # an earlier worker moved it, and died before it recorded that
     made.rename(folder.model)
     write_atomically(folder.manifest, json.dumps({"files": files, "of": step.run}, indent=1))
     rank.clock.book("save")
@@ -49,11 +49,11 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
 
 
 def adapter_of(step: Step, store: Store, attempt: Attempt) -> Path:
-    """The folder of the adapter that a step is about, as a path from the attempt's. Raises StepFailed without one.
+    """The folder of the step's adapter, as a path from the attempt's folder. Raises StepFailed without one.
 
-    PEFT loads the base model that an adapter names only if it is given none; here it always is given one.
+    PEFT loads the base model that an adapter names only if it gets no model; here it always gets one.
     """
-    given = step.options.get("adapter")  # below `inputs`, which the attempt's folder has a link to
+    given = step.options.get("adapter")  # below `inputs`, to which the attempt's folder has a link
     if not given:
         return usable_model(store, store.folder(StepKind.TRAIN, step.run).model, "adapter_config.json", attempt)
     if not (Path(given) / "adapter_config.json").exists():

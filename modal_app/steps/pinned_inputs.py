@@ -12,13 +12,14 @@ from modal_app.store.step import Device, FailureReason, Step
 
 
 def check_inputs(step: Step, store: Store) -> None:
-    """Before and after they are loaded. Raises StepFailed."""
+    """Check a step's inputs before and after they are loaded. Raises StepFailed."""
     with _as_failure():
         pins.check_step(step, store)
 
 
 def check_mapped(step: Step, store: Store) -> None:
-    """While the step works with what it has loaded: on a CPU that is still mapped to the files. Raises StepFailed."""
+    """Check them while the step works with what it has loaded: on a CPU, that is still mapped to the files. Raises
+    StepFailed."""
     if step.device is Device.CPU and not store.is_mounted:
         with _as_failure():
             pins.check_unedited(step, store)
@@ -26,7 +27,8 @@ def check_mapped(step: Step, store: Store) -> None:
 
 @contextlib.contextmanager
 def pinned_inputs(step: Step, store: Store) -> Iterator[None]:
-    """For a block that loads them. If it fails and they have changed, the change is the reason. Raises StepFailed."""
+    """Check them around a block that loads them. If the block fails and they have changed, the change is the reason.
+    Raises StepFailed."""
     check_inputs(step, store)
     try:
         yield

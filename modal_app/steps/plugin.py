@@ -31,17 +31,17 @@ from modal_app.store.step import Device, FailureReason, StepKind
 
 
 class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
-    """Registered by the worker in every config it runs; works only there."""
+    """The worker registers it in every config that it runs; it works only there."""
 
     def register(self, cfg: dict[str, Any]) -> None:
-        """The one hook before Axolotl asks the (missing) driver whether two GPUs can reach each other."""
+        """The only hook before Axolotl asks the (missing) driver whether two GPUs can reach each other."""
         if rank.current().step.device is Device.CPU and _world_size() > 1:
             apply_cpu_rank_patches()
             os.environ.setdefault("NCCL_P2P_DISABLE", "1")
             os.environ["ACCELERATE_USE_CPU"] = "true"  # gloo, and MULTI_CPU
 
     def load_datasets(self, cfg: DictDefault, preprocess: bool = False) -> None:
-        """Not to load anything: the last hook before Axolotl would, and before it copies the device map."""
+        """The last hook before Axolotl loads the model and copies the device map."""
         this = rank.current()
         keep_temporary_rows_in(this.attempt.path / DATASETS_CACHE)
         if preprocess:
@@ -74,7 +74,7 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
 
 
 class Describer(TrainerCallback):  # type: ignore[misc]
-    """After the callback of transformers, which begins the W&B run."""
+    """A callback that describes the W&B run. It comes after the callback of transformers, which begins that run."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         tracking.describe(rank.current())
@@ -86,9 +86,9 @@ def prepared_hashes(cfg: DictDefault) -> dict[str, str]:
 
 
 def require_prepared(cfg: DictDefault) -> None:
-    """Stop unless the rows are there already: Axolotl would tokenize again, on a rented GPU, with just a warning."""
-    # A tokenizer calls itself as it was asked for. Only where nothing is found under that name is it loaded to say so:
-    # that takes a second for a large vocabulary, and Axolotl will load it twice more.
+    """Stop unless the prepared rows exist: Axolotl would tokenize again, on a rented GPU, with just a warning."""
+    # A tokenizer's name is normally the requested one. It is loaded to get its name only if nothing is found under
+    # that: loading takes a second for a large vocabulary, and Axolotl will load it twice more.
     if not _missing(cfg, _hashes(cfg, str(cfg.tokenizer_config))):
         return
     for name, digest in _missing(cfg, prepared_hashes(cfg)).items():
@@ -111,19 +111,19 @@ def _hashes(cfg: DictDefault, tokenizer: str) -> dict[str, str]:
 
 
 def _missing(cfg: DictDefault, hashes: Mapping[str, str]) -> dict[str, str]:
-    """Those under which there are no prepared rows."""
+    """The hashes for which there are no prepared rows."""
     return {name: one for name, one in hashes.items() if not any(get_prepared_dataset_path(cfg, one).glob("*"))}
 
 
 def keep_temporary_rows_in(path: Path) -> None:
-    """Let the rows that `datasets` caches for this process only lie where the attempt's end removes them.
+    """Put the rows that `datasets` caches only for this process where they are removed at the end of the attempt.
 
-    It removes its folder itself when a process exits, but not when a rank is forked, stopped or killed.
+    The library removes its folder itself when a process exits, but not when a rank is forked, stopped or killed.
     """
     path.mkdir(exist_ok=True)
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(path)
-    datasets.fingerprint.get_temporary_cache_files_directory()  # made once, at the first call
+    datasets.fingerprint.get_temporary_cache_files_directory()  # created once, at the first call
     if before is None:
         del os.environ["TMPDIR"]
     else:

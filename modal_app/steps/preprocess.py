@@ -1,4 +1,4 @@
-"""A preprocess step: Axolotl tokenizes, the result is read back as a trainer will read it, counted and published."""
+"""A preprocess step: Axolotl tokenizes; the result is read as a trainer will read it, counted and published."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def preprocess(step: Step, store: Store, folder: StepFolder, attempt: Attempt, r
 
 
 def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
-    """Leave the rows and samples in `build/`; returns what is known of them."""
+    """Write the rows and samples to `build/`; returns what is known of them."""
     began, started_at = time.monotonic(), time.time()
     write_yaml(attempt.config, stamp(step, dataset_prepared_path=BUILD, output_dir="model"))
     cache_datasets_in(attempt.path / DATASETS_CACHE)
@@ -64,7 +64,8 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     cfg.is_preprocess = True
     origins = RowOrigins.noted_in(attempt.path / DATASETS_CACHE / "cut-texts", cfg)
     try:
-        # The rows, not the base model's weights; and no row is printed with its labels, which a reward model's lacks.
+        # Axolotl processes the rows, and does not load the base model's weights. It prints no row with its labels: a
+        # reward model's rows have none.
         with noted_bars(attempt.progress), note_where_rows_are_from(origins.note_dataset, origins.note_text):
             do_preprocess(cfg, PreprocessCliArgs(download=False, debug_num_examples=0))
     except KeyError as error:
@@ -93,11 +94,11 @@ def _build(step: Step, attempt: Attempt, rank: Rank) -> dict[str, Any]:
 
 
 def _read_back(cfg: DictDefault) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Load what was written exactly as a trainer will."""
+    """Load what was written, exactly as a trainer will."""
     del os.environ["AXOLOTL_IS_PREPROCESS"]
     cfg.is_preprocess = False
     require_prepared(cfg)
-    # Without this Axolotl also computes training's steps, which needs settings of the trainer's machine.
+    # Without this, Axolotl also computes the steps of the training, which needs settings of the trainer's machine.
     os.environ["AXOLOTL_IS_PREPROCESS"] = "1"
     load = load_preference_datasets if cfg.rl else load_datasets
     meta = load(cfg=cfg)
@@ -153,7 +154,7 @@ def _sum(values: pa.ChunkedArray) -> int:
 
 
 def _evaluation_facts(train: datasets.Dataset, held_out: Sequence[str] | None) -> dict[str, Any]:
-    """Which rows are held out, by name, and how many of them training sees all the same."""
+    """Which rows are held out, by name, and how many of them are also trained on."""
     if held_out is None:
         return {"eval_fingerprint": None, "eval_rows_in_training": None}
     trained_on = set(row_digests(train))

@@ -1,7 +1,7 @@
 """What happens while a run trains, written as it happens: metrics.jsonl (one flushed line per log) and train.json.
 
 It also adds what Axolotl does not do: an evaluation of the untrained and of the final model, a stop on request or on a
-loss that is not a number, and exact losses across a resume.
+loss that is NaN, and exact losses across a resume.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                 "train: max_steps and num_epochs count from the beginning of the run that its checkpoint is of",
             )
         # The attempt that saved a checkpoint has evaluated that step. A start checkpoint was evaluated by another run,
-        # so this run evaluates it as its first model.
+        # so this run evaluates it before its first step.
         begins = state.global_step == (self._rank.origin_step or 0)
         args.eval_on_start = begins and self._eval_on_start and self._has_eval_rows()
         if state.is_world_process_zero:
@@ -87,8 +87,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._stop_unanswered(args, control)
 
     def _find_best_checkpoint(self, args: Any, state: Any) -> None:
-        """A checkpoint names the best one by its path in the attempt that saved it, and on Modal each attempt has a
-        folder of its own. The Trainer forgets one that is not there, and would store the last weights instead."""
+        """A checkpoint names the best checkpoint by its path in the attempt that saved it, and on Modal each attempt
+        has a folder of its own. The Trainer ignores a path that does not exist, and would store the last weights
+        instead."""
         best = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.best_global_step}"
         is_own = (state.best_global_step or 0) > (self._rank.origin_step or 0)
         if state.best_model_checkpoint is None and is_own and best.is_dir():
@@ -100,7 +101,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop = True
 
     def _stop_unanswered(self, args: Any, control: Any) -> None:
-        """The process that has to answer may have been asked to stop, too. So the run asks again when it is
+        """The process that has to answer may have got the request to stop, too. So the run asks again when it is
         continued."""
         if self._rungs.unanswered:
             self._rungs.unanswered = False
@@ -229,7 +230,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
 
 def _open_for_lines(path: Path) -> Any:
-    """Open a file of lines to append to it; a line that a kill has cut is ended first."""
+    """Open a file of lines to append to it; a line that a kill has cut off is ended first."""
     file = path.open("a+b")
     if file.tell() and _last_byte(file) != b"\n":
         file.write(b"\n")

@@ -1,4 +1,5 @@
-"""Which dataset and document each held-out row is of: noted while Axolotl tokenizes, looked up when the rows are known.
+"""The dataset and the document that each held-out row comes from: recorded while Axolotl tokenizes, looked up when the
+held-out rows are known.
 
 Axolotl shuffles, drops and splits the rows of all datasets together, so they are found again by their digests.
 """
@@ -21,7 +22,7 @@ from modal_app.steps.fingerprint import row_digest, row_digests
 from modal_app.steps.samples import Decoder, segments_of
 
 TOLD_APART_BY = ("name", "split", "data_files", "type")
-"""The keys that tell two datasets of one path apart."""
+"""Keys in which two datasets with one path may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class RowOrigins:
             self.tokenized.append(TokenizedDataset(dict(config), rows, documents_known))
 
     def note_text(self, rows: Mapping[str, Sequence[Sequence[int]]]) -> None:
-        """The rows of one text, in whichever process has tokenized it."""
+        """Record the rows of one text, in the process that has tokenized it."""
         tokens, labels = rows.get("input_ids", ()), rows.get("labels", ())
         if len(tokens) < 2 or len(tokens) != len(labels):
             return
@@ -71,14 +72,14 @@ class RowOrigins:
             os.close(descriptor)
 
     def held_out(self, rows: datasets.Dataset, digests: Sequence[str], tokenizer: Decoder) -> HeldOut:
-        """`rows`: with tokens and labels; `digests`: theirs."""
+        """`rows`: with tokens and labels; `digests`: those of the rows."""
         names = dataset_names([one.config for one in self.tokenized])
         mix = tuple(dict.fromkeys(names))
         of_dataset = self._datasets_of(set(digests), [mix.index(name) for name in names])
         of_document = self._documents_of(set(digests))
         found = []
         for at, (row_id, digest) in enumerate(zip(row_ids(digests).tolist(), digests, strict=True)):
-            # Equal rows of several places cannot be told apart: any assignment of them is right.
+            # Equal rows from several places are interchangeable: any assignment of them is right.
             documents, places = of_document[digest], of_dataset[digest]
             found.append(
                 HeldOutRow(
@@ -111,7 +112,7 @@ class RowOrigins:
 
 
 def dataset_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of each dataset its path, and where several have the same, what else tells them apart."""
+    """The path of each dataset; if several have the same path, also the keys in which they differ."""
     names = [str(config.get("path")) for config in configs]
     differing = {
         path: [
@@ -128,6 +129,6 @@ def dataset_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _text(row: Mapping[str, Any], tokenizer: Decoder) -> tuple[Segment, ...]:
-    """A token is at least a character, nearly always, so no more of them are decoded."""
+    """A token nearly always has at least one character, so no more tokens than that are decoded."""
     segments = segments_of(row, tokenizer, SHOWN_CHARACTERS)
     return tuple(Segment(one["text"][:SHOWN_CHARACTERS], one["trained"]) for one in segments)

@@ -1,6 +1,6 @@
 """Writes the loss of each held-out row at every evaluation, from the batches that the Trainer evaluates anyway.
 
-It changes nothing that the Trainer computes. Where the losses cannot be had, no file is written, and the reason is
+It changes nothing that the Trainer computes. If the losses are not available, no file is written, and the reason is
 recorded (`no_row_losses`).
 """
 
@@ -34,7 +34,7 @@ PREFERENCES = "the loss compares or scores answers, so a row has no likelihood o
 REWARDS = ("rl", "reward_model", "process_reward_model")
 COLUMNS = ("input_ids", "labels", "position_ids", "attention_mask")
 LEFT_OUT = -1
-"""The batch of a row that the Trainer's evaluation has left out."""
+"""The batch number of a row that the Trainer's evaluation has left out."""
 TOLERANCE, OF_A_TOKEN = 0.02, 0.1
 """How far the mean over the tokens of a batch may be from the loss that the model gives, relative to it, and in nats of
 a single token: a fused loss does not round its logits, those of another pass are rounded to 16 bits."""
@@ -42,7 +42,7 @@ a single token: a fused loss does not round its logits, those of another pass ar
 
 @dataclass(frozen=True, slots=True)
 class RatedRow:
-    """A row as one rank has rated it."""
+    """The losses of a row, as one rank has computed them."""
 
     key: bytes
     batch: int
@@ -53,7 +53,7 @@ class RatedRow:
 
 
 class RowRater(TrainerCallback):  # type: ignore[misc]
-    """It comes before the recorder, which writes down what it has found out."""
+    """A callback that comes before the recorder, which writes down what this one has found out."""
 
     def __init__(self, trainer: Any, rank: Rank, *, without: str | None) -> None:
         """`without`: why this run has no such losses, if that is known already."""
@@ -72,7 +72,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         rank.no_row_losses = without
 
     def see_batch(self, model: Any, inputs: Mapping[str, Any], outputs: Any, loss: Any, items: Any) -> None:
-        """Of one evaluated batch (`patches.training.show_evaluated_batches`)."""
+        """Compute the losses of one evaluated batch (`patches.training.show_evaluated_batches`)."""
         batch = self._batches * self._trainer.args.world_size + self._trainer.args.process_index
         self._batches += 1
         if self._rank.no_row_losses is not None:
@@ -102,8 +102,8 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             self._at = state.global_step
 
     def take(self, at_step: int, metrics: Mapping[str, Any] | None) -> RowLosses | None:
-        """The losses of the rows that were evaluated since the last call. None on ranks other than 0, and where they
-        cannot be had. All ranks call it together."""
+        """The losses of the rows that were evaluated since the last call. None on ranks other than 0, and if they are
+        not available. All ranks call it together."""
         rated, self._rated, self._batches, self._gave_up = self._rated, [], 0, False
         reasons, all_rated = self._from_all_ranks(rated)
         self._rank.no_row_losses = next((reason for reason in reasons if reason is not None), None)
@@ -131,12 +131,12 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
             return
         folder = self._rank.folder
         if self._rank.no_row_losses is not None:
-            folder.losses.unlink(missing_ok=True)  # of an earlier evaluation
+            folder.losses.unlink(missing_ok=True)  # it is from an earlier evaluation
         elif args.load_best_model_at_end and state.best_model_checkpoint is not None:
             best = RowLosses.read(folder.losses_best)
             if best is not None and best.about.step == checkpoints.step_number(Path(state.best_model_checkpoint)):
                 folder.losses_best.replace(folder.losses)
-            else:  # those that there are belong to other weights
+            else:  # the existing losses belong to other weights
                 folder.losses.unlink(missing_ok=True)
         folder.losses_best.unlink(missing_ok=True)
 
@@ -153,14 +153,14 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
 
     @functools.cached_property
     def _held_out(self) -> HeldOut | None:
-        """What the prepared dataset says of the rows. A run that reads its own data has none, and earlier versions have
-        written none."""
+        """The held-out rows as recorded with the prepared dataset. A run that reads its own data has no such record,
+        and earlier versions have written none."""
         dataset = self._rank.store.prepared_dataset(self._rank.step.data_key)
         return HeldOut.read(dataset / HELD_OUT, texts_of=())
 
     def _left_out(self, rated: Sequence[RatedRow]) -> list[RatedRow]:
-        """Rate the rows that the evaluation has left out: packed batches that do not divide among the ranks are
-        dropped. Nothing if these are most rows, or if one rank alone cannot."""
+        """Compute the losses of the rows that the evaluation has left out: packed batches that do not divide among the
+        ranks are dropped. Nothing is computed if these are most rows, or if one rank alone cannot do it."""
         missing: list[tuple[int, bytes]] = []
         counts = Counter(row.key for row in rated)
         for at, key in enumerate(self._rows.keys):
@@ -201,14 +201,14 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
         return losses_of_another_pass(model, inputs, at_once=self._sharded)
 
     def _pass_with_the_others(self, model: Any, inputs: Mapping[str, Any], outputs: Any) -> None:
-        """Ranks that rate this batch would wait for ever for one that does not pass through a sharded model."""
+        """Ranks with this batch would wait forever for a rank that does not pass through a sharded model."""
         if self._gave_up and self._sharded and logits_of(outputs, inputs["labels"]) is None:
             losses_of_another_pass(model, inputs, at_once=True)
 
     def _difference(
         self, losses: torch.Tensor, labels: torch.Tensor, outputs: Any, loss: Any, items: Any
     ) -> str | None:
-        """What is odd about them, if the model's own loss is not their mean: some models count other tokens."""
+        """A message if the model's own loss is not their mean: some models count other tokens."""
         trainer = self._trainer
         smoothed = trainer.label_smoother is not None or trainer.compute_loss_func is not None
         if smoothed or getattr(outputs, "aux_loss", None) is not None:
@@ -246,7 +246,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
 
 
 def reason_without_losses(rows: Any, config: Mapping[str, Any]) -> str | None:
-    """Why no losses by row can be had of such an evaluation; None if they can."""
+    """Why such an evaluation gives no losses by row; None if it does."""
     if any(config.get(name) for name in REWARDS):
         return PREFERENCES
     if not isinstance(rows, datasets.Dataset):
@@ -267,14 +267,14 @@ def by_turn(labels: NDArray[np.int64], losses: NDArray[np.float64]) -> tuple[tup
 
 
 def is_near(mean: float, own: float, tokens: float) -> bool:
-    """Whether the mean over so many tokens is the model's own loss but for rounding, which averages out."""
+    """Whether the mean over so many tokens is the model's own loss, except for rounding, which averages out."""
     return abs(mean - own) <= TOLERANCE * abs(own) + OF_A_TOKEN / math.sqrt(tokens)
 
 
 def row_losses(known: KnownRows, rated: Sequence[RatedRow], about: About) -> RowLosses | None:
-    """One for each held-out row, in the dataset's order; None if one was not rated.
+    """One for each held-out row, in the dataset's order; None if one has no losses.
 
-    Where ranks have equally many rows, some are rated twice: the first one of each counts.
+    If all ranks have equally many rows, some rows are computed twice: the first result of each counts.
     """
     by_key: dict[bytes, list[RatedRow]] = defaultdict(list)
     for one in sorted(rated, key=lambda row: row.batch):

@@ -1,4 +1,4 @@
-"""What a run does at the rungs of its search: it says what it has reached, and goes on, or stops with a checkpoint.
+"""What a run does at the rungs of its search: it reports what it has reached, and goes on or stops with a checkpoint.
 
 If the config evaluates at a rung's step anyway, that evaluation is taken. Otherwise there is one more, which leaves no
 trace: no callback sees it, nothing is logged, and every random state is as it was before.
@@ -23,7 +23,7 @@ from modal_app.halving.asking import Asks, asks_of
 from modal_app.halving.ends import DIVERGED, recorded_losses, setting_of
 from modal_app.halving.halve import Answer
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.snapshot import Reading, Why
 from modal_app.held_out.row_losses import RowLosses
 from modal_app.process import stop
 from modal_app.process.rank import Rank
@@ -58,7 +58,7 @@ class RungStops:
 
     def begin(self, state: Any) -> None:
         """Training begins, or resumes. Raises AtRung if it resumes at a rung and does not go on. One that stopped there
-        and was told to go on is not evaluated again."""
+        and now goes on is not evaluated again."""
         recorded = [loss for loss in recorded_losses(self._rank.folder.metrics).values() if loss is not None]
         self._first = recorded[0] if recorded else None
         rung = self._rung_to_ask_at(state)
@@ -71,13 +71,13 @@ class RungStops:
         self._passed = rung
 
     def after_step(self, args: Any, state: Any, control: Any) -> None:
-        """Before the Trainer logs, evaluates and saves."""
+        """Called before the Trainer logs, evaluates and saves."""
         if self._rung_to_ask_at(state) and not (control.should_evaluate or _more_follows(args, state)):
             self._ask_unseen(state)
             self._act(args, control)
 
     def after_epoch(self, args: Any, state: Any, control: Any) -> None:
-        if self.stop is not None:  # after_step has saved all there is; an epoch that is cut short has no end
+        if self.stop is not None:  # after_step has saved everything; an epoch that is cut short has no end
             control.should_evaluate = control.should_save = False
         elif self._rung_to_ask_at(state) and not control.should_evaluate:
             self._ask_unseen(state)
@@ -107,11 +107,11 @@ class RungStops:
         return rungs.steps(state.max_steps) if rungs else ()
 
     def _rung_to_ask_at(self, state: Any) -> int:
-        """The rung at this step, unless it has been asked at. 0 if there is none."""
+        """The rung at this step, unless the run has already asked there; 0 if there is none."""
         rungs = self._rank.step.rungs
         rung = rungs.at(state.global_step, state.max_steps) if rungs else 0
-        is_asked = rung <= self._passed or self.stop is not None or not self._trainer.eval_dataset
-        return 0 if is_asked else rung
+        has_asked = rung <= self._passed or self.stop is not None or not self._trainer.eval_dataset
+        return 0 if has_asked else rung
 
     def _next_rung(self, state: Any) -> int:
         """The first rung that is still to come; 0 if there is none."""
@@ -131,7 +131,7 @@ class RungStops:
         here = self._rung_to_ask_at(state)
         self._passed = here or self._passed
         if loss is None and not rung:
-            return  # the evaluation has no single loss, so there is nothing to compare by
+            return  # the evaluation has no single loss, so runs cannot be compared
         diverged = loss is None or not math.isfinite(loss) or self._has_diverged(loss)
         reading = self._reading(state, None if diverged else loss, losses)
         answer = self._from_first_rank(lambda asks: asks.ask(rung or here, reading))
@@ -183,7 +183,8 @@ def grouped(losses: RowLosses) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 @contextlib.contextmanager
 def unseen_evaluation(trainer: Any) -> Iterator[None]:
-    """Inside, the trainer may evaluate, and nothing is seen of it: by callbacks, in logs, or by what is drawn later."""
+    """Inside the block, an evaluation of the trainer leaves no trace: callbacks, logs and later random numbers do not
+    change."""
     handler, control = trainer.callback_handler, copy.copy(vars(trainer.control))
     stored = {
         name: (kept, copy.deepcopy(kept))
@@ -207,7 +208,7 @@ def unseen_evaluation(trainer: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_weights(optimizer: Any) -> Iterator[None]:
-    """An optimizer that evaluates with other weights than it trains (schedule-free) computes one from the other, which
+    """A schedule-free optimizer evaluates with other weights than it trains. It computes one from the other, which
     rounds."""
     inner = getattr(optimizer, "optimizer", optimizer)
     groups = inner.param_groups if callable(getattr(inner, "eval", None)) else []

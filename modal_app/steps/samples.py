@@ -1,6 +1,6 @@
 """What a prepared dataset looks like to the model: some rows decoded, each part marked as trained on or not.
 
-Created once, when the dataset is prepared: looking at data then needs neither the tokenizer nor Axolotl.
+Created once, when the dataset is prepared, so that looking at data needs neither the tokenizer nor Axolotl.
 """
 
 from __future__ import annotations

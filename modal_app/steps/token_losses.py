@@ -37,8 +37,8 @@ def logits_of(outputs: Any, labels: torch.Tensor) -> torch.Tensor | None:
 
 
 def losses_of_another_pass(model: Any, inputs: Mapping[str, Any], *, at_once: bool) -> torch.Tensor | None:
-    """Ask the model for logits: without labels, no loss is fused with them. Only those of trained tokens, if the model
-    can choose, and sequence by sequence, unless `at_once`: so many logits must fit where none were expected."""
+    """Request logits from the model: without labels, it does not fuse them with the loss. Only those of trained tokens,
+    if the model can choose, and sequence by sequence, unless `at_once`: the memory for logits was not planned for."""
     found = [_pass(model, part) for part in _parts(inputs, at_once=at_once)]
     return torch.cat([one for one in found if one is not None]) if None not in found else None
 
@@ -55,18 +55,18 @@ def _parts(inputs: Mapping[str, Any], *, at_once: bool) -> Iterator[Mapping[str,
 
 def _pass(model: Any, inputs: Mapping[str, Any]) -> torch.Tensor | None:
     labels = inputs["labels"]
-    asked = {name: value for name, value in inputs.items() if name not in FROM_LABELS}
+    without_labels = {name: value for name, value in inputs.items() if name not in FROM_LABELS}
     places = torch.nonzero((labels[:, 1:] != -100).any(dim=0), as_tuple=True)[0]
     if _can_choose(model) and len(places):
-        logits = model(**asked, **{KEEP: places}).logits
+        logits = model(**without_labels, **{KEEP: places}).logits
         if logits.shape[:2] == (len(labels), len(places)):
             return _losses_at(logits, labels, places)
-    logits = logits_of(model(**asked), labels)
+    logits = logits_of(model(**without_labels), labels)
     return None if logits is None else token_losses(logits, labels)
 
 
 def _losses_at(logits: torch.Tensor, labels: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Of logits that are there for these places alone."""
+    """The losses from logits that were computed for these places alone."""
     chosen = torch.full((len(labels), len(places) + 1), -100, dtype=labels.dtype, device=labels.device)
     chosen[:, 1:] = labels[:, places + 1]
     losses = torch.zeros(labels.shape, dtype=torch.float32, device=logits.device)

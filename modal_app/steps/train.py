@@ -1,8 +1,8 @@
-"""A train step: what Axolotl is given, one rank of it, and the verdict on its result.
+"""A train step: what Axolotl gets, one rank of the training, and the check of its result.
 
-The exit code is not the verdict: after an interrupt, Axolotl ends with 0, half trained. Success is the last step
-reached (or early stopping), finite losses, and weights on disk. Those of an earlier attempt are removed before it
-begins: by their times they could not be told apart if the clock is set back.
+The exit code does not show success: after an interrupt, Axolotl ends with 0, half trained. Success is the last step
+reached (or early stopping), finite losses, and weights on disk. The weights of an earlier attempt are removed before it
+begins: their time stamps could mislead if the clock is set back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FACTS = ("max_steps", "world_size", "threads", "phases", "cpu", "early_stopped",
 
 
 def prepare(step: Step, store: Store, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
-    """Everything but the training itself; returns the facts known before it begins. The caller holds the claim."""
+    """Do everything before the training itself; returns the facts that are known then. The caller holds the claim."""
     rows = _own_rows(step) if step.own_data else _prepared_rows(step, store, attempt)
     folder.model.mkdir(exist_ok=True)
     for kind in TrainedWeights:
@@ -81,7 +81,7 @@ def _own_rows(step: Step) -> dict[str, Any]:
 
 
 def _place_start_checkpoint(step: Step, store: Store, model: Path) -> Path | None:
-    """For a run that has a start checkpoint (from=), and none of its own yet. Raises StepFailed if it is damaged."""
+    """Copy the start checkpoint (from=) for a run that has none of its own yet. Raises StepFailed if it is damaged."""
     origin = start_checkpoint.start_checkpoint_of(step.config, store.root)
     if origin is None:
         return None
@@ -110,7 +110,7 @@ def run_rank(rank: Rank) -> None:
         with offline_if_unreachable() if rank.step.asks_the_hub else contextlib.nullcontext(), bars:
             do_cli(config=attempt.config.name)
     except AtRung:
-        pass  # before its first step: train.json says it
+        pass  # before its first step, as train.json shows
     except SystemExit as error:
         # Its own handler of SIGINT, which is set for a moment before training begins.
         raise Stopped(f"Axolotl exited with {error.code} before training began") from error
@@ -167,7 +167,7 @@ def finish(step: Step, folder: StepFolder) -> None:
 
 
 def known_facts(attempt: Attempt) -> dict[str, Any]:
-    """How far an unsuccessful attempt got."""
+    """How far an unsuccessful attempt got, as facts."""
     state = _state(attempt)
     names = {"step": "global_step"} | {name: name for name in ("max_steps", "world_size", "threads", "phases")}
     return {ours: state[theirs] for ours, theirs in names.items() if theirs in state}
@@ -176,7 +176,7 @@ def known_facts(attempt: Attempt) -> dict[str, Any]:
 def _add_final_phase(rank: Rank) -> None:
     state = _state(rank.attempt)
     if state:
-        rank.clock.book("save")  # since training ended: the model itself, its card, W&B's last words
+        rank.clock.book("save")  # since training ended: the model itself, its card, the last output of W&B
         write_atomically(
             rank.attempt.train_state, json.dumps(state | {"phases": rank.clock.seconds, "cpu": rank.clock.cpu})
         )

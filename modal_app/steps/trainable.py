@@ -1,4 +1,4 @@
-"""Refuse rows that no run can train on, before a card is rented for one: none left, or none of their tokens trained."""
+"""Refuse rows that no run can train on, before a card is rented: none are left, or none of their tokens is trained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def require_trainable(counts: Mapping[str, Any], config: Mapping[str, Any]) -> N
 
 
 def missing_column(error: KeyError, columns: Sequence[Sequence[str]]) -> StepFailed:
-    """What Axolotl's KeyError says of its rows. `columns`: of each dataset."""
+    """What Axolotl's KeyError means for the rows. `columns`: those of each dataset."""
     has = "; ".join(f"datasets.{index} has {', '.join(names)}" for index, names in enumerate(columns))
     return StepFailed(
         FailureReason.DATA,

@@ -1,1 +1,1 @@
-"""What both sides share: the step, the files of a store and what is true of them. Standard library only."""
+"""What both sides share: the step, the files of a store, and facts about them. Standard library only."""

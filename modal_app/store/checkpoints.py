@@ -51,7 +51,7 @@ def mark_complete(checkpoint: Path, unlogged: Mapping[str, float]) -> dict[str, 
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """By the sizes of its files; `damage_of` reads them."""
+    """Checks only the sizes of its files; `damage_of` reads them."""
     return not _wrong_size(checkpoint)
 
 
@@ -98,14 +98,14 @@ def newest_step(model: Path) -> int:
 
 
 def newest_to_resume(model: Path, without: Collection[str] = ()) -> int:
-    """The same of those that a run can go on from, as far as `set_aside_unusable` knows without reading them.
-    `without`: names of others that it cannot."""
+    """The same, but only of checkpoints that a run can go on from, as far as `set_aside_unusable` knows without reading
+    them. `without`: names of others that it cannot go on from."""
     usable = [one for one in all_checkpoints(model) if one.name not in without and is_complete(one)]
     return max((step_number(one) for one in usable if not _is_at_its_end(one)), default=0)
 
 
 def remove_all(model: Path) -> None:
-    """For a run that starts over."""
+    """Remove all checkpoints, for a run that starts over."""
     for checkpoint in all_checkpoints(model):
         if checkpoint.is_symlink():  # of a draft: into another one
             checkpoint.unlink()
@@ -167,6 +167,6 @@ def _set_aside(checkpoint: Path) -> None:
 
 
 def _is_at_its_end(checkpoint: Path) -> bool:
-    """Zero steps is what a checkpoint of another run says (from=): its end is not this run's."""
+    """A checkpoint of another run says zero steps (from=): its end is not this run's."""
     state = read_json(checkpoint / "trainer_state.json", lenient=True)
     return bool(0 < state.get("max_steps", 1) <= state.get("global_step", 0))

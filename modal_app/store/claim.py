@@ -1,9 +1,10 @@
-"""Who works on a step: one exclusive lock per step folder, which ends with the process that holds it.
+"""Which process works on a step: one exclusive lock per step folder, which ends with the process that has it.
 
 The lock is flock's: it belongs to an open file, is shared with every process that has a duplicate of its descriptor,
-and is freed by the kernel when the last of them dies, however they die. What the lock file says only names the holder.
+and is freed by the kernel when the last of them dies, however they die. The content of the lock file only names the
+owner.
 
-Forked children get no duplicate unless they are given one: a trainer's data loaders outlive it at times, and do not
+Forked children get no duplicate unless one is passed to them: a trainer's data loaders sometimes outlive it, and do not
 work on the step.
 """
 
@@ -32,7 +33,7 @@ class AlreadyClaimed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, named so that no later process can be taken for it."""
+    """A process, identified so that no later process can be mistaken for it."""
 
     pid: int
     start_time: int | None
@@ -44,7 +45,7 @@ class Owner:
     """When it took the lock, Unix seconds."""
 
     def is_alive(self) -> bool:
-        """Whether this very process still exists on this machine, as it is booted now."""
+        """Whether exactly this process still exists on this machine, since its last boot."""
         if self.boot_id != _boot_id():
             return False
         if self.start_time is not None:
@@ -64,9 +65,9 @@ def this_process(sweep: str) -> Owner:
 
 @contextlib.contextmanager
 def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
-    """Hold the step until the block ends, or until every process is dead that has the yielded descriptor or a copy.
+    """Lock the step until the block ends, or until every process has ended that has the yielded descriptor or a copy.
 
-    Raises AlreadyClaimed, at once, when somebody else does.
+    Raises AlreadyClaimed at once if another process has the lock.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -78,13 +79,14 @@ def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
         os.pwrite(descriptor, json.dumps(asdict(this_process(sweep))).encode(), 0)
         yield descriptor
     finally:
-        if descriptor in _claims:  # not so in a forked child that comes by here
+        if descriptor in _claims:  # a forked child that gets here does not do this
             _claims.remove(descriptor)
             os.close(descriptor)
 
 
 def holder(folder: StepFolder) -> Owner | None:
-    """Who holds the step right now, or None. Asking does not hinder a holder, nor a claim."""
+    """The process that has the step's lock now, or None. Calling this disturbs neither that process nor another
+    claim."""
     owner = None
     for _ in range(20):
         try:
@@ -99,7 +101,7 @@ def holder(folder: StepFolder) -> Owner | None:
             os.close(descriptor)
         if owner is not None and owner.is_alive():
             return owner
-        # Just taken, and the new holder has not written its name yet; or the holder is dead and a child has the lock.
+        # Just locked, and the new owner has not written its name yet; or the owner is dead and a child has the lock.
         time.sleep(0.005)
     return owner or Owner(0, None, None, 0, "", time.time())
 
@@ -115,7 +117,8 @@ def _close_claims() -> None:
 
 
 def _lock(descriptor: int) -> None:
-    """Take the exclusive lock, telling a holder from somebody who only looks (and shares the lock to do so)."""
+    """Take the exclusive lock. A process that only looks shares the lock for a moment, and does not count as an
+    owner."""
     while not try_lock(descriptor):
         if not try_lock(descriptor, shared=True):
             raise AlreadyClaimed(str(_read(descriptor)))
@@ -124,7 +127,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _read(descriptor: int) -> Owner | None:
-    """The named holder; None while it is still writing its name."""
+    """The named owner; None while it is still writing its name."""
     try:
         return Owner(**json.loads(os.pread(descriptor, 4096, 0)))
     except (ValueError, TypeError):
@@ -136,7 +139,7 @@ def _start_time(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[19])  # field 22; the name in field 2 may hold anything but the last ")"
+    return int(stat.rpartition(")")[2].split()[19])  # field 22; the name in field 2 may contain any text
 
 
 def _boot_id() -> str | None:

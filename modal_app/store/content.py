@@ -44,7 +44,8 @@ class FileState:
         return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
 
     def read(self, path: Path) -> FileState:
-        """With the content's hash. Take the state first: a change during the reading then shows in the next state."""
+        """Returns the state with the content's hash. The state is taken first, so that a change during the reading
+        shows in the next state."""
         return replace(self, sha256=file_sha256(path))
 
 
@@ -55,7 +56,7 @@ def file_sha256(path: Path) -> str:
 
 
 def flushed_sha256(path: Path) -> str:
-    """The same, once the bytes are on the disk: what a marker or a manifest lists must outlast a power cut."""
+    """The same, once the bytes are on the disk: the files in a marker or a manifest must survive a power cut."""
     with path.open("rb") as file:
         flush(file.fileno(), path)
         return hashlib.file_digest(file, "sha256").hexdigest()

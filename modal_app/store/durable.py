@@ -1,6 +1,6 @@
-"""What is written is brought to the disk, where a disk outlasts the process that writes. Standard library.
+"""Flushes what is written to the disk, if that disk outlives the writing process. Standard library.
 
-A container's own disk does not, so flushing it would only hold up the training.
+A container's own disk does not, so flushing it would only delay the training.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ SCRATCH = Path("/scratch")
 
 
 def outlasts(path: Path) -> bool:
-    """Whether the disk that a path is on is there after a power cut, or the end of its container."""
+    """Whether the disk that a path is on survives a power cut, or the end of its container."""
     return not path.resolve().is_relative_to(SCRATCH)
 
 
 def flush(descriptor: int, path: Path) -> None:
-    """Bring an open file, or a folder, to the disk."""
+    """Flush an open file, or a folder, to the disk."""
     if outlasts(path):
         os.fsync(descriptor)

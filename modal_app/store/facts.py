@@ -19,7 +19,8 @@ STEPS = ("first", "train")
 
 @dataclass(frozen=True, slots=True)
 class DataManifest:
-    """manifest.json of a prepared dataset. Null what preference pairs have not, or an older version did not count."""
+    """manifest.json of a prepared dataset. Values are null if preference pairs do not have them, or if an older version
+    did not count them."""
 
     rows: int | None = None
     """To train on."""
@@ -126,12 +127,12 @@ class TrainState:
 
     @property
     def startup_seconds(self) -> float:
-        """Before the first step."""
+        """Seconds before the first step."""
         return sum(self.phases.get(name, 0.0) for name in BEFORE_STEPS)
 
     @property
     def step_seconds(self) -> float | None:
-        """Of all its optimizer steps; None before the first."""
+        """Seconds of all its optimizer steps; None before the first."""
         seconds = [self.phases[name] for name in STEPS if name in self.phases]
         return sum(seconds) if seconds else None
 

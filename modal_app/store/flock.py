@@ -7,12 +7,13 @@ import fcntl
 
 
 def lock(descriptor: int) -> None:
-    """Take it alone; waits while others hold it."""
+    """Take the lock exclusively; waits while others have it."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Take it alone, or `shared` with others who share it; False when somebody holds it otherwise."""
+    """Take the lock exclusively, or `shared` with others; False if another process has it in a way that excludes
+    this."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

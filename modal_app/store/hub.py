@@ -24,7 +24,7 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pt", *SECOND_COPIES)
 
 @dataclass(frozen=True, slots=True)
 class HubItem:
-    """A repository at a commit, whole or without its weights."""
+    """A repository at a commit, complete or without its weights."""
 
     name: str
     commit: str
@@ -37,7 +37,7 @@ class HubItem:
 
     @property
     def snapshot(self) -> str:
-        """Where it lies in the hub's cache.
+        """Its folder in the hub's cache.
 
         >>> HubItem("owner/model", "c0ffee").snapshot
         'models--owner--model/snapshots/c0ffee'
@@ -61,7 +61,7 @@ def hub_items(config: Mapping[str, Any]) -> tuple[HubItem, ...]:
 
 
 def hub_adapter(config: Mapping[str, Any]) -> HubItem | None:
-    """The adapter that a keyed config goes on from, when that is one of the hub's."""
+    """The adapter that a keyed config continues, if it is on the hub."""
     if not is_hub_name(text := config.get(ADAPTER)) or "@" not in text:
         return None
     name, _, commit = text.partition("@")
@@ -74,29 +74,29 @@ def is_hub_name(text: object) -> TypeGuard[str]:
 
 
 def fetch_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The jobs that fetch what a config reads, one after the other: each brings one item, all that is before it is
-    there.
+    """The jobs that fetch what a config reads, one after the other: each fetches one item, when all items before it
+    exist.
 
     >>> fetch_names({"base_model": "owner/model", "revision_of_model": "c0ffee"})
     ('fetch/owner/model@c0ffee',)
     """
     names: list[str] = []
     for item in hub_items(config):
-        # What is started after a job starts when that has ended, so what stands behind other items is another job.
+        # A job starts when the one before it has ended, so an item that comes after other items is another job.
         behind = f"/behind/{hashlib.sha256(names[-1].encode()).hexdigest()[:12]}" if names else ""
         names.append(f"{FETCH}/{item}{behind}")
     return tuple(names)
 
 
 def item_of(name: str, config: Mapping[str, Any]) -> HubItem:
-    """What the job of that name fetches."""
+    """The item that the job of that name fetches."""
     return hub_items(config)[fetch_names(config).index(name)]
 
 
 def adapter_folder(config: Mapping[str, Any]) -> str | None:
     """The folder of a config's hub adapter at its commit, fetched unless it is there; None when it has none.
 
-    PEFT would ask the hub for the newest one, and Axolotl has no key for its revision.
+    PEFT would fetch the newest one from the hub, and Axolotl has no key for its revision.
     """
     adapter = hub_adapter(config)
     if adapter is None:

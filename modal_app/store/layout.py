@@ -1,4 +1,4 @@
-"""Where everything lies in a store: the one place that knows a file name."""
+"""The paths of everything in a store: the only place that knows the names of the files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DRAFT = "draft"
 """In the folder of an attempt on Modal: the step's files, until they are published."""
 
 COPYING = "copying"
-"""Beside it: a checkpoint of which a part has been copied from the container's own disk."""
+"""Next to it: a checkpoint of which a part has been copied from the container's own disk."""
 
 LATEST = "latest"
 """In a step's folder: a link to its newest attempt, for people and their editors. Nothing reads it."""
@@ -21,10 +21,10 @@ SUBMISSION = "submission.json"
 """In the folder of a sweep that runs elsewhere: the names it uses there and the steps it has."""
 
 STEPS = "steps.json"
-"""Beside it on the runs Volume: the steps themselves, and what waits for each."""
+"""Next to it on the runs Volume: the steps themselves, and what waits for each."""
 
 SEEN = "seen.json"
-"""Beside it in a mirror: when somebody last looked, and whether everything had ended by then."""
+"""Next to it in a mirror: the time of the last look, and whether everything had ended by then."""
 
 BASE_MODEL_KEY = "base"
 """In the place of a run's key: steps of a base model alone."""
@@ -36,10 +36,10 @@ MANIFEST = "manifest.json"
 """In the folder of a merge step: the files of the merged model, with their sizes and sha256."""
 
 DEBUG_LOG = "debug.log"
-"""Axolotl's own, in its output_dir: it goes on while the process ends."""
+"""Axolotl's own, in its output_dir: it is still written to while the process ends."""
 
 REMOVED = "removed.json"
-"""In the folder of a run that somebody has removed: when, and how much that was."""
+"""In the folder of a run that was removed: when, and how many bytes that freed."""
 
 SAMPLES = "samples.json"
 """In a prepared dataset: some of its rows, decoded."""
@@ -131,7 +131,7 @@ class StepFolder:
 
     @property
     def tracking(self) -> Path:
-        """wandb.json: the W&B run id and group, drawn at the first attempt and kept."""
+        """wandb.json: the W&B run id and group, chosen at the first attempt and never changed."""
         return self.files / "wandb.json"
 
     @property
@@ -181,7 +181,7 @@ class Attempt:
 
     @property
     def started(self) -> Path:
-        """started.json: who runs it (pid, start time, boot id) and since when."""
+        """started.json: the process that runs it (pid, start time, boot id), and since when."""
         return self.path / "started.json"
 
     @property
@@ -201,7 +201,7 @@ class Attempt:
 
     @property
     def stop(self) -> Path:
-        """stop.json: who asked its worker to stop, and who killed it."""
+        """stop.json: what requested its worker to stop, and what killed it."""
         return self.path / "stop.json"
 
     @property
@@ -210,12 +210,12 @@ class Attempt:
 
     @property
     def config(self) -> Path:
-        """The config as Axolotl reads it, addresses stamped on."""
+        """The config as Axolotl reads it, with the attempt's paths."""
         return self.path / "config.yml"
 
     @property
     def step(self) -> Path:
-        """step.json: the Step, complete: what it would take to try it again."""
+        """step.json: the complete Step, with which it can be tried again."""
         return self.path / "step.json"
 
     def log_of(self, rank: int) -> Path:
@@ -248,7 +248,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The root folder of everything axosweep keeps. The same tree on this machine and on Modal."""
+    """The root folder of everything that axosweep stores. The tree is the same on this machine and on Modal."""
 
     root: Path
 
@@ -312,6 +312,7 @@ def after_key(run: str, own: str) -> str:
 
 
 def parts_of_key(key: str) -> tuple[str, str]:
-    """The run's key (or BASE_MODEL_KEY) and the step's own hash in an `after_key`; else the key and nothing."""
+    """The run's key (or BASE_MODEL_KEY) and the step's own hash in an `after_key`; otherwise the key and an empty
+    text."""
     run, _, own = key.partition("/")
     return run, own

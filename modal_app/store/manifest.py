@@ -1,4 +1,4 @@
-"""The files that a step leaves for good, with their sizes and sha256, so that a copy can be compared with that list.
+"""The files that a step leaves permanently, with their sizes and sha256, so that a copy can be compared with that list.
 Standard library."""
 
 from __future__ import annotations

@@ -19,19 +19,19 @@ _TEXTS = ("out of memory", "not enough memory", "can't allocate memory", "cannot
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it comes from, says that there was no memory."""
+    """Whether an error, or one of its causes, says that there was no memory."""
     return any(_says_so(one) for one in chain(error))
 
 
 class Memory(StrEnum):
-    """Which memory an allocation asked for. A process that the kernel has killed has not said it."""
+    """Which memory an allocation requested. Unknown for a process that the kernel has killed."""
 
     GPU = "gpu"
     MACHINE = "machine"
 
 
 def where_out_of_memory(error: BaseException) -> Memory:
-    """Which memory an error says that there was none of. torch's OutOfMemoryError is about a GPU's, always."""
+    """Which memory was exhausted, according to an error. torch's OutOfMemoryError is always about a GPU's."""
     return Memory.GPU if any(_of_a_gpu(one) for one in chain(error)) else Memory.MACHINE
 
 
@@ -41,7 +41,7 @@ def _of_a_gpu(error: BaseException) -> bool:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it comes from."""
+    """An error and its causes."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:
@@ -71,7 +71,8 @@ class KillCount:
         self._seen = self._read()
 
     def take(self) -> bool | None:
-        """Whether there is a kill that was not taken yet; it is taken. None where the kernel does not say."""
+        """Whether there is a kill that was not counted yet; it counts from now on. None if the kernel does not report
+        kills."""
         now = self._read()
         if now is None or self._seen is None:
             return None

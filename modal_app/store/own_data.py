@@ -1,6 +1,6 @@
 """Whether a run reads its own data while it trains. Then no dataset is prepared beforehand, and its runs share none.
 
-This is the one place that decides it; Step.own_data is how both sides ask. Standard library.
+This is the only place that decides it; both sides use Step.own_data. Standard library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Local inputs are pinned to their content: a note next to each input states which files it had when they were hashed.
+"""Local inputs are pinned to their content: a note next to each input lists the files that it had when they were
+hashed.
 
 A large folder (a base model) is only linked into the store, so it may be edited at any time. It is compared with its
 note before and after it is loaded. Where the files' states are as noted, nothing is read. Standard library.
@@ -71,7 +72,7 @@ def check(target: Path, *, sizes_only: bool = False) -> None:
     """
     noted, identity = _noted(target), _identity(target)
     if not noted and (sizes_only or not identity):
-        return  # nothing says what it should be
+        return  # nothing records what it should be
     if sizes_only:
         sizes = {own: path.stat().st_size for own, path in _files(target)}
         if sizes != {own: state.size for own, state in noted.items()}:
@@ -147,7 +148,7 @@ def _files(target: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _states(target: Path, noted: Mapping[str, FileState]) -> States:
-    """Of all files now. What is not as noted is hashed."""
+    """The states of all files now. Files that differ from the note are hashed."""
     found: States = {}
     for own, path in _files(target):
         state, known = FileState.of(path), noted.get(own)
@@ -188,5 +189,5 @@ def _message(changed: list[Path]) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Where the user has it, behind the store's link."""
+    """The user's own path, to which the store's link leads."""
     return str(path.resolve())

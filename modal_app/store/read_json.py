@@ -46,13 +46,13 @@ def parse_json(place: Path | str, read: Callable[[], bytes], *, lenient: bool = 
 
 
 def read_as(path: Path, of: Callable[[dict[str, Any]], T]) -> T | None:
-    """What `of` makes of a JSON object; None where there is no file, or one that cannot be read."""
+    """The value that `of` returns for a JSON object; None where there is no file, or one that cannot be read."""
     raw = read_json(path)
     return parsed_as(path, raw, of) if raw or path.exists() else None
 
 
 def parsed_as(place: Path | str, raw: dict[str, Any], of: Callable[[dict[str, Any]], T]) -> T | None:
-    """What `of` makes of an object that was read from `place`; None where it lacks something."""
+    """The value that `of` returns for an object that was read from `place`; None where it lacks something."""
     try:
         return of(raw)
     except _MALFORMED as error:
@@ -61,7 +61,7 @@ def parsed_as(place: Path | str, raw: dict[str, Any], of: Callable[[dict[str, An
 
 
 def name_unreadable(place: Path | str, why: str) -> None:
-    """Say once on stderr that a file is skipped."""
+    """Print once on stderr that a file is skipped."""
     if str(place) in _named:
         return
     _named.add(str(place))

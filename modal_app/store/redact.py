@@ -1,4 +1,5 @@
-"""What must not leave this machine in a config: values under a secret's name, and the secrets of the environment."""
+"""Removes what must not leave this machine in a config: values of keys that name a secret, and the secrets of the
+environment."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ _SHORTEST = 8
 
 
 def is_secret(key: str) -> bool:
-    """Whether a key, at any depth, holds a secret by its name."""
+    """Whether a key, at any depth, has a secret value, according to its name."""
     return _SECRET.search(key) is not None
 
 
 def is_secret_variable(name: str) -> bool:
-    """Whether an environment variable holds a secret by its name."""
+    """Whether an environment variable has a secret value, according to its name."""
     return _SECRET_VARIABLE.search(name) is not None
 
 
@@ -37,7 +38,7 @@ def redacted(value: Any, environment: Mapping[str, str] = os.environ) -> Any:
 
 
 def secrets_of(environment: Mapping[str, str]) -> list[str]:
-    """The values of the variables that hold a secret by their name."""
+    """The values of the variables that have a secret value, according to their names."""
     return [text for name, text in environment.items() if _SECRET_VARIABLE.search(name) and len(text) >= _SHORTEST]
 
 

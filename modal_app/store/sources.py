@@ -1,4 +1,4 @@
-"""What this program is, by content: a hash over its source files, each by its path below `modal_app`.
+"""Identifies this program by content: a hash over its source files, each by its path below `modal_app`.
 
 Whatever is built from the sources and outlives a command (a deployed app, a preloaded trainer, a remembered verdict)
 has this in its name, so changed sources never use what was built from earlier ones.

@@ -92,7 +92,7 @@ def observe(store: Store, kind: StepKind, key: str) -> StepState:
 
 
 def record_exit(store: Store, kind: StepKind, key: str, pid: int, code: int) -> None:
-    """Note how the worker `pid` died (a negative code is a signal), when it left no result of its own."""
+    """Record how the worker `pid` died (a negative code is a signal), if it left no result of its own."""
     newest = _newest(store.folder(kind, key))
     if newest is None or newest.result.exists() or read_json(newest.started).get("pid") != pid:
         return
@@ -185,7 +185,7 @@ def _gone(folder: StepFolder) -> str:
 
 
 def _without_done(folder: StepFolder, attempt: Attempt, outcome: Outcome) -> Outcome:
-    """What a success means if the step has no "done" file, and nobody is about to write it."""
+    """What a success means if the step has no "done" file, and no process is about to write it."""
     if folder.draft_of(attempt.number).done.exists():
         return replace(outcome, status=OutcomeStatus.STOPPED, reason=FailureReason.UNPUBLISHED, message=UNPUBLISHED)
     return replace(outcome, status=OutcomeStatus.LOST, reason=FailureReason.LOST, message=_gone(folder))

@@ -1,4 +1,4 @@
-"""A step and its outcome: what the launcher asks of the worker, and what it gets back. JSON at the edges."""
+"""A step and its outcome: what the launcher sends to the worker, and what it gets back. JSON at the edges."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Device(StrEnum):
 
 
 EXIT_HELD = 75
-"""A worker's exit code when another live process holds the step's claim (sysexits: EX_TEMPFAIL)."""
+"""A worker's exit code if another live process has claimed the step (sysexits: EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Tracking:
     params: Mapping[str, Any] = field(default_factory=dict)
     """The parameters that the sweep varies, under their names in the request."""
     commit: str = ""
-    """Of the checkout that axosweep was started from; empty when it was none."""
+    """The commit of the checkout that axosweep was started from; empty if it was not a checkout."""
     note: str = ""
     """The user's own words about the sweep. In no key."""
     sweep_object: str = ""
@@ -138,7 +138,7 @@ class OutcomeStatus(StrEnum):
     AT_RUNG = "stopped at rung"
     """At a rung of a search, other runs were better: it can be continued from there. The facts have the rung."""
     LOST = "lost"
-    """Its process ended without a word."""
+    """Its process ended without a result."""
 
 
 class FailureReason(StrEnum):
@@ -188,7 +188,7 @@ class Outcome:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Outcome:
-        """Raises ValueError, TypeError or KeyError for what is no outcome."""
+        """Raises ValueError, TypeError or KeyError for anything that is not an outcome."""
         reason = raw["reason"]
         made = cls(
             **{
@@ -217,7 +217,7 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as file:
-            # surrogateescape: of paths in another encoding
+            # surrogateescape: for paths in another encoding
             file.write(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
             file.flush()
             if durable:

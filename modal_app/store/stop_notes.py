@@ -1,4 +1,4 @@
-"""Who asked a worker to stop, and who killed it: stop.json in the folder of its attempt. Standard library.
+"""What requested a worker to stop, and what killed it: stop.json in the folder of its attempt. Standard library.
 
 The first request lets a worker finish its step and save; the second kills it. A process that kills records it first, so
 that a killed run does not look like one that ran out of memory.
@@ -13,26 +13,26 @@ from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
 from modal_app.store.step import write_atomically
 
-ASKED, KILLED = "asked_by", "killed_by"
+REQUESTED_BY, KILLED_BY = "asked_by", "killed_by"
 
 
-def note_asked(attempt: Attempt, by: str) -> None:
-    """`by`: who has asked the worker to stop, as in `asked by {by}`."""
-    _note(attempt, ASKED, by)
+def note_stop_request(attempt: Attempt, by: str) -> None:
+    """`by`: what has requested the worker to stop, as in `asked by {by}`."""
+    _note(attempt, REQUESTED_BY, by)
 
 
 def note_kill(attempt: Attempt, by: str) -> None:
-    """`by`: who is about to kill the worker, as in `killed by {by}`. The first one counts."""
-    _note(attempt, KILLED, by)
+    """`by`: what is about to kill the worker, as in `killed by {by}`. The first one counts."""
+    _note(attempt, KILLED_BY, by)
 
 
-def is_asked(attempt: Attempt) -> bool:
-    return ASKED in read_json(attempt.stop, lenient=True)
+def has_stop_request(attempt: Attempt) -> bool:
+    return REQUESTED_BY in read_json(attempt.stop, lenient=True)
 
 
 def killed_by(attempt: Attempt) -> str:
-    """Who has killed its worker; empty if unknown."""
-    return str(read_json(attempt.stop, lenient=True).get(KILLED, ""))
+    """What has killed its worker; empty if unknown."""
+    return str(read_json(attempt.stop, lenient=True).get(KILLED_BY, ""))
 
 
 def running(folder: StepFolder) -> Attempt | None:

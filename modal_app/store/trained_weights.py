@@ -1,4 +1,4 @@
-"""What a run leaves once it has trained: an adapter, or a complete model. Nothing else decides that."""
+"""What a run leaves once it has trained: an adapter or a complete model. This is the only place that decides it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrainedWeights(StrEnum):
 
     @property
     def config_file(self) -> str:
-        """What is next to the weights in any case."""
+        """The file that is always next to the weights."""
         return "adapter_config.json" if self is TrainedWeights.ADAPTER else "config.json"
 
 

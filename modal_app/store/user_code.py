@@ -25,8 +25,8 @@ def make_importable(config: Mapping[str, Any], root: Path) -> None:
 
 
 def add_to_path(folder: Path) -> None:
-    """Before all other modules, as in a folder that Python is started in. No bytecode is written there: the folder's
-    content is its identity."""
+    """Put the folder before all others on the path, like the folder that Python is started in. No bytecode is written
+    there: the folder's content is its identity."""
     entries = [str(folder), *filter(None, [os.environ.get(MODULES)])]
     os.environ |= {MODULES: os.pathsep.join(entries), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True

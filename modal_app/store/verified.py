@@ -47,7 +47,7 @@ def withdraw_damaged(store: Store, data_key: str) -> str:
 
 
 def note_verified(store: Store, data_key: str, listed: Mapping[str, Any]) -> None:
-    """For a dataset whose files have just been hashed."""
+    """Remember a dataset whose files have just been hashed."""
     folder = store.prepared_dataset(data_key)
     states = {name: replace(FileState.of(folder / name), sha256=one["sha256"]) for name, one in listed.items()}
     _remember(_memory(store, data_key), states)
@@ -56,7 +56,7 @@ def note_verified(store: Store, data_key: str, listed: Mapping[str, Any]) -> Non
 def _damage(store: Store, folder: Path, manifest: Path, name: str) -> str:
     listed = read_json(manifest, lenient=True).get("files")
     if not isinstance(listed, dict):
-        return ""  # made by a version that listed none
+        return ""  # created by a version that listed none
     for own, one in listed.items():
         if not (path := folder / own).is_file():
             return f"{own} is missing"

@@ -1,4 +1,4 @@
-"""Sends a notice to a webhook. Standard library. No error here contains the address, nor a text of the server."""
+"""Sends a notice to a webhook. Standard library. No error here contains the address or a text of the server."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ def _section(name: str, fields: dict[str, Any], depth: int) -> str:
 
 
 def list_fields() -> dict[str, Any]:
-    """`fields` at the top, `models` nested below them, `plugins`: the keys each shipped plugin adds. `advice`: what
-    Axolotl says to keys that it has renamed or removed."""
+    """`fields` at the top, `models` nested below them, `plugins`: the keys each shipped plugin adds. `advice`:
+    Axolotl's messages about keys that it has renamed or removed."""
     from axolotl.utils.schemas.config import AxolotlInputConfig
 
     models: dict[str, Any] = {}
@@ -177,7 +177,7 @@ def _name(part: Any) -> str:
     return getattr(part, "__name__", str(part))
 
 
-# Keys of earlier versions. Axolotl has no list of them: its validators look for some of them and say what to write
+# Keys of earlier versions. Axolotl has no list of them: its validators check some of them and name what to write
 # instead. So every name in their source is tried in a config that is accepted without it.
 
 PLAIN = {
@@ -188,7 +188,7 @@ PLAIN = {
     "micro_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "max_steps": 1,
-    "streaming": True,  # or Axolotl says that pretraining_dataset needs it
+    "streaming": True,  # otherwise Axolotl's message is that pretraining_dataset needs it
 }
 TRIED: tuple[Any, ...] = (True, 2, 0.5, "x", ["x"], {"x": 1})
 GPU = {"bf16": True, "fp8": True, "tf32": True, "n_gpu": 8, "n_node": 1, "compute_capability": "sm_90"}
@@ -198,7 +198,8 @@ HAS_OLD_KEYS = {"fsdp_config": "FSDPConfig"}
 
 
 def _advice(fields: dict[str, Any]) -> dict[str, Any]:
-    """Key -> what Axolotl says to it, and whether that is a refusal. For a key that it still has, only if it is old."""
+    """Key -> Axolotl's message about it, and whether that is a refusal. Keys that it still has are included only if
+    they are old."""
     current = {name for key, field in fields.items() for name in (key, field.get("alias")) if name}
     found = {}
     for key in sorted((_names_in_validators() | current) - set(PLAIN)):

@@ -55,8 +55,8 @@ def main(target: Path, only: Collection[str] = ()) -> None:
 
 
 def _architectures() -> dict[str, list[str]]:
-    """Model type -> the classes that Axolotl trains: a causal language model, one that also sees, or both. Without
-    those whose text part may be of any architecture."""
+    """Model type -> the classes that Axolotl trains: a causal language model, one that also reads images, or both.
+    Without those whose text part may be of any architecture."""
     from transformers import CONFIG_MAPPING, AutoConfig
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -122,7 +122,7 @@ def _built(name: str, model: str, change: dict[str, Any]) -> Any:
         setattr(part, key, value)
     kind = getattr(transformers, model)
     if kind.config_class is not None and not isinstance(config, kind.config_class):
-        config = config.get_text_config()  # as AutoModelForCausalLM does for a model that also sees
+        config = config.get_text_config()  # as AutoModelForCausalLM does for a model that also reads images
     with torch.device("meta"):
         return kind._from_config(_reduced(config))
 
@@ -136,7 +136,7 @@ def _is_linear(module: Any) -> bool:
 
 
 def _reduced(config: Any) -> Any:
-    """With fewer layers, if nothing in the config counts them one by one."""
+    """The config with fewer layers, if nothing in it counts them one by one."""
     for part in _parts(config):
         counted = [value for value in part.to_dict().values() if isinstance(value, list | tuple)]
         for key in LAYERS:

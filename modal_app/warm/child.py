@@ -50,5 +50,5 @@ def fork(work: Callable[[], int], context: Context, cut_off: Callable[[], None])
 
 def _lead_a_group(pid: int) -> None:
     """Called on both sides of the fork, so that the group exists as soon as either side continues."""
-    with contextlib.suppress(PermissionError, ProcessLookupError):  # the other side was first, or the child is dead
+    with contextlib.suppress(PermissionError, ProcessLookupError):  # the other process was first, or the child is dead
         os.setpgid(pid, pid)

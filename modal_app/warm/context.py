@@ -68,7 +68,8 @@ def _is_read_at_import(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Of a command, for its children. Sent only over the private socket, since the environment contains secrets."""
+    """The context of a command, for its children. Sent only over the private socket, since the environment contains
+    secrets."""
 
     environment: Mapping[str, str]
     folder: str

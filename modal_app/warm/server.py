@@ -45,7 +45,7 @@ from modal_app.worker import exit_code, lead_a_session
 LONGEST_SLEEP_S = 5.0
 """After this time it checks whether its socket and its store still exist."""
 SHORTEST_SLEEP_S = 0.05
-"""When its idle time is over, but another process has locked the door."""
+"""When its idle time is over, but another process has the lock of its address."""
 BEGINS = ("step", "validate", "serve")
 """Requests that start a child."""
 

@@ -31,8 +31,8 @@ class ComposedAgain:
     """The keys that the first of these runs had when they were trained."""
 
     def planned(self, otherwise: str, way_out: str = "") -> Launch:
-        """What it would run and cost. Raises SweepError if it cannot be launched, or if a known run would be another
-        one now. `otherwise`: what that would mean, and `way_out`: what to do besides changing things back."""
+        """What it would run and cost. Raises SweepError if it cannot be launched, or if a known run would have another
+        key now. `otherwise`: what that would mean, and `way_out`: what to do other than change things back."""
         launch = resolve(self.experiments, replace(self.request, action=Action.PLAN))
         if refused := launch.preflight.refusal():
             raise SweepError(refused)
@@ -50,8 +50,8 @@ class ComposedAgain:
 
 
 def compose_again(overrides: Sequence[str], store: Store, sweep: str) -> tuple[list[Experiment], Request]:
-    """As runs of the sweep that are trained to their end. Raises SweepError for overrides that cannot be composed any
-    more."""
+    """Compose them as runs of the sweep that are trained to their end. Raises SweepError for overrides that cannot be
+    composed any more."""
     found: list[tuple[list[Experiment], Request]] = []
 
     def collect(experiments: list[Experiment], request: Request) -> list[RunResult]:

@@ -52,7 +52,7 @@ def run(
     """One command line without a verb. Exit code 0, or 1 when a run failed; SweepError for a user's mistake.
 
     `page`: what a flag asks to print instead, such as the versions; None for a command line without such a flag.
-    `search`: the id of the search that this command line has to be.
+    `search`: the id that the search of this command line must have.
     """
     _forget_names()
     args, config_dir = take_apart(arguments).split_off("--config-dir", "-cd")
@@ -66,7 +66,7 @@ def run(
 
 
 def _forget_names() -> None:
-    """Of an earlier command line of this process, as in a notebook: by now, they may mean something else."""
+    """Forget what names meant to an earlier command line of this process, as in a notebook: that may have changed."""
     forget_files()
     for looked_up in (resolve, hub_model, weights_in_folder):
         looked_up.cache_clear()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from modal_app.halving.entries import FileEntries, entries_folder, go_of
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from modal_app.store.layout import Store
 from runner.api.again import ComposedAgain, compose_again
 from runner.errors import SweepError
@@ -34,8 +34,8 @@ class StoppedRuns:
 
 
 def stopped_runs(known: Sequence[Store], names: Sequence[str]) -> list[StoppedRuns]:
-    """By their keys or the beginnings of these, with the sweep that each is resumed in. Raises SweepError for one that
-    cannot be resumed."""
+    """The runs with these keys or beginnings of keys, each with the sweep that it is resumed in. Raises SweepError for
+    one that cannot be resumed."""
     found: dict[tuple[str, str], StoppedRuns] = {}
     for name in dict.fromkeys(names):
         store, run = _run_named(known, name)

@@ -102,8 +102,8 @@ def launch(*overrides: str, store: str | None = None) -> Sweep:
 
 @contextlib.contextmanager
 def refusals_with_text() -> Iterator[None]:
-    """On the command line, what is wrong with runs is printed before Axolotl's schema is asked, and an error to which
-    the schema adds nothing has no text. For a program, it gets one."""
+    """On the command line, what is wrong with runs is printed before Axolotl's schema is checked, and an error to which
+    the schema adds nothing has no text. For a program, the error gets a text."""
     try:
         yield
     except SweepError as error:

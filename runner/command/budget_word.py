@@ -12,7 +12,7 @@ BUDGET = "budget="
 
 
 def with_budget(verb: str, words: Sequence[str]) -> tuple[list[str], float | None]:
-    """The other words, and the dollars. Raises SweepError for an amount that is none, or two of them."""
+    """The other words, and the dollars. Raises SweepError for a value that is not an amount, and for two amounts."""
     budgets = [word.removeprefix(BUDGET) for word in words if word.startswith(BUDGET)]
     if len(budgets) > 1:
         raise SweepError(f"{verb} takes one {BUDGET}DOLLARS; found {' '.join(words)}.")

@@ -62,14 +62,14 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None) -> int:
     steps |= {(step.kind, step.key) for name in after for step in steps_after(store, name) if not step.run}
     launchers = [one for name in ([sweep, *after] if sweep else ()) for one in live_launchers(store, name)]
     owners = {step: owner for step in steps if (owner := holder(store.folder(*step))) and owner.pgid}
-    signals = {step: _next_signal(store.folder(*step)) for step in owners}  # before a launcher asks them, too
+    signals = {step: _next_signal(store.folder(*step)) for step in owners}  # before a launcher also requests it
     for launcher in launchers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(launcher.pid, signal.SIGTERM)  # like Ctrl-C: it also stops workers that are starting
     for step, owner in owners.items():
         signal_group(owner.pgid, signals[step])
-    asked = [step for step, number in signals.items() if number is signal.SIGTERM]
-    if message := stop_message(store, asked, "axosweep cancel again"):
+    stopping = [step for step, number in signals.items() if number is signal.SIGTERM]
+    if message := stop_message(store, stopping, "axosweep cancel again"):
         terminal.message(message)
     while any(_works(store, step, owner) for step, owner in owners.items()):
         time.sleep(POLL_S)
@@ -81,10 +81,10 @@ def _next_signal(folder: StepFolder) -> signal.Signals:
     attempt = stop_notes.running(folder)
     if attempt is None:
         return signal.SIGTERM
-    if stop_notes.is_asked(attempt):
+    if stop_notes.has_stop_request(attempt):
         stop_notes.note_kill(attempt, "axosweep cancel, which asked a second time")
         return signal.SIGKILL
-    stop_notes.note_asked(attempt, "axosweep cancel")
+    stop_notes.note_stop_request(attempt, "axosweep cancel")
     return signal.SIGTERM
 
 

@@ -26,7 +26,7 @@ from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.files.held_out_answers import with_answers
 from runner.store.finding import runs_in, sweep_in
-from runner.store.ledger import Ledger, last_asked, sweep_ids
+from runner.store.ledger import Ledger, last_activity, sweep_ids
 from runner.store.stores import stores
 
 STORE, WANDB = "store", "wandb"
@@ -222,7 +222,7 @@ def _run(known: Sequence[Store], word: str) -> _KnownRun | None:
         raise SweepError(
             f"{word} is the beginning of several runs' keys: {', '.join(sorted(keys))}. Write more of the key."
         )
-    return max(fits, key=lambda one: last_asked(one.store, one.sweep), default=None)
+    return max(fits, key=lambda one: last_activity(one.store, one.sweep), default=None)
 
 
 def facts_of(selections: Sequence[SweepSelection]) -> list[RunFacts]:

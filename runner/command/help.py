@@ -93,7 +93,7 @@ def text() -> str:
 
 
 def _verb(verb: VerbParser) -> str:
-    """Its words, and how its own help begins: the first sentence, or what stands before its colon."""
+    """Its words, and how its own help begins: the first sentence, or the part of it before its colon."""
     words = [_word(verb, one) for one in verb.arguments if not one.option_strings]
     about = re.split(r"[.:](?:\s|$)", " ".join((verb.description or "").split()), maxsplit=1)[0]
     return _filled(f"{'  ' + ' '.join([verb.prog.removeprefix('axosweep '), *words]):<23}", about)

@@ -27,7 +27,7 @@ axosweep plan -m learning_rate=1e-4,2e-4 executor=modal budget=40   with their p
 
 
 def parser() -> VerbParser:
-    """Of its own flags; everything else on its line goes to the Hydra application."""
+    """Parses the verb's own flags; everything else on the line goes to the Hydra application."""
     verb = VerbParser("plan", DESCRIPTION, usage=USAGE, epilog=EPILOG, formatter_class=RawDescriptionHelpFormatter)
     verb.add("--overrides", action="store_true", help="print the runs as overrides that any Hydra sweeper takes")
     verb.add_json("print the plan as JSON; if it is refused, the reason is under `refused`")

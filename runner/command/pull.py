@@ -92,7 +92,7 @@ def _what_and_folder(run: str, words: Sequence[str]) -> tuple[str | None, Path]:
 
 
 def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
-    """Of several merges, the one that `axosweep merge` would make of the run's own adapter now."""
+    """If there are several merges, the one that `axosweep merge` would now make from the run's own adapter."""
     merged = [part for part in parts if part.whole and part.kind is PartKind.MERGED]
     if len(merged) < 2:
         return "merged"

@@ -101,7 +101,7 @@ def _serve_on_modal(chosen: ServeSelection, token: str, args: argparse.Namespace
     )
     modal_serve.check(plan)
     modal_serve.keep_token(token, _show_token)
-    models = [(model.names, what) for model, what in zip(chosen.models, chosen.told, strict=True)]
+    models = [(model.names, what) for model, what in zip(chosen.models, chosen.summaries, strict=True)]
     deployed = modal_serve.deploy(plan, models)
     how = (
         f"`axosweep serve {STOP} {deployed.app}` ends it; a {plan.gpu} is rented when a request arrives, until "

@@ -70,7 +70,7 @@ def main(words: Sequence[str]) -> int:
 def _plan(found: FoundSweep, args: argparse.Namespace) -> int:
     from runner.settle import words
     from runner.settle.launcher import preview
-    from runner.settle.standing import read_sweep
+    from runner.settle.sweep import read_sweep
 
     settling, _ = _settling(found, args)
     now = read_sweep(found.store, found.sweep, settling.terms)
@@ -89,7 +89,7 @@ def _settle(found: FoundSweep, args: argparse.Namespace, budget: float | None) -
     from runner.settle.launcher import SweepLauncher, preview
     from runner.settle.log import Log
     from runner.settle.rounds import Ending, settle
-    from runner.settle.standing import Sweep, read_sweep
+    from runner.settle.sweep import Sweep, read_sweep
 
     def show(now: Sweep, settling: Settling) -> None:
         terminal.message(words.look_line(now, settling))
@@ -150,7 +150,7 @@ def _settling(found: FoundSweep, args: argparse.Namespace) -> tuple[Settling, bo
 def _has_ended(found: FoundSweep, known: Settling) -> bool:
     """Whether it can never go on with what was fixed: it has ended, or no contender may have a further seed."""
     from runner.settle.rounds import next_round
-    from runner.settle.standing import read_sweep
+    from runner.settle.sweep import read_sweep
 
     if known.has_ended or known.open_round:
         return known.has_ended

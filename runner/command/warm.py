@@ -27,7 +27,8 @@ class StepAtWork:
 
 @dataclass(frozen=True, slots=True)
 class PreloadedTrainer:
-    """A process that has imported Axolotl, or imports it. Until it is ready, null is what only itself knows."""
+    """A process that has imported Axolotl, or imports it. Until it is ready, what only the process itself knows is
+    null."""
 
     pid: int
     store: str
@@ -198,7 +199,7 @@ def _words(row: PreloadedTrainer) -> Iterator[str]:
 
 
 def _memory(pid: int) -> int | None:
-    """Resident memory in MiB; None if the system does not tell."""
+    """Resident memory in MiB; None if the system does not report it."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -16,8 +16,8 @@ STARTING = (BOOT, IDLE, "import")
 
 
 def even_dollars(rows: Sequence[Row]) -> Mapping[str, float | None]:
-    """By run key. In place of its own boot, waiting and imports, each run counts with the mean of all these runs, at
-    its own rate. What was paid where the receipt is unknown; None without a price."""
+    """Dollars by run key. In place of its own boot, waiting and imports, each run counts with the mean of all these
+    runs, at its own rate. What was paid where the receipt is unknown; None without a price."""
     starting = {row.key: one for row in rows if (one := _starting(row)) is not None}
     mean = statistics.fmean(starting.values()) if starting else 0.0
     return {row.key: _even(row, mean - starting[row.key]) if row.key in starting else row.dollars for row in rows}

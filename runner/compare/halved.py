@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from modal_app.halving.choose import audited_of
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from runner.compare.ranking import Row
 from runner.console.durations import about
 from runner.console.numbers import loss
@@ -193,11 +193,11 @@ def _audit(rows: Sequence[Row], audited: Collection[str]) -> Audit:
 
 
 def _resumed(rows: Sequence[Row]) -> ResumedRuns | None:
-    asked = _finished(rows, Why.ASKED)
-    if not asked:
+    resumed_runs = _finished(rows, Why.ASKED)
+    if not resumed_runs:
         return None
-    key, best = min(asked.items(), key=lambda one: one[1])
-    return ResumedRuns(len(asked), key, best, _regret(_winner(rows), best))
+    key, best = min(resumed_runs.items(), key=lambda one: one[1])
+    return ResumedRuns(len(resumed_runs), key, best, _regret(_winner(rows), best))
 
 
 def _finished(rows: Sequence[Row], why: Why | None = None) -> dict[str, float]:
@@ -222,7 +222,7 @@ def _steps_saved(row: Row) -> int:
 
 
 def _steps_done(row: Row) -> int:
-    """What it has logged last may be from before the rung."""
+    """Its last log line may be from before the rung."""
     return max([row.step or 0, *(one.step for one in row.rungs[-1:])])
 
 

@@ -51,7 +51,8 @@ def of_a_task(name: str) -> TaskMetric:
 
 
 def measured_of(store: Store, run: str) -> dict[str, Measurement]:
-    """By name, `eval_loss` or `tasks/<task>/<metric>`. If something was measured more than once, the newest counts."""
+    """What was measured, by name: `eval_loss` or `tasks/<task>/<metric>`. If something was measured more than once, the
+    newest counts."""
     folder = store.folder(StepKind.TRAIN, run).path / StepKind.EVALUATE
     results = [read_outcome(path) for path in folder.glob("*/result.json")]
     ended = [one for one in results if one is not None and one.status is OutcomeStatus.SUCCEEDED]

@@ -65,7 +65,7 @@ def _relevant(axolotl: Mapping[str, Any]) -> str:
 
 
 def _facts(axolotl: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> ModelFacts | None:
-    """Of the run's model, as far as this machine has them."""
+    """The facts of the run's model, as far as this machine has them."""
     base_model, revision = str(axolotl.get("base_model") or ""), axolotl.get("revision_of_model")
     named = facts_named(base_model)
     return named or facts_here(base_model, None if revision is None else str(revision), identity_of_model(inputs))

@@ -28,5 +28,5 @@ def packed_notes(rows: Sequence[Row], metric: Metric) -> list[str]:
 
 def _evaluates_packed_rows(row: Row) -> bool:
     """As Axolotl does: an evaluation is packed as the training is, unless eval_sample_packing says no."""
-    asked = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
-    return bool(asked.get("sample_packing")) and asked.get("eval_sample_packing") is not False
+    config = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
+    return bool(config.get("sample_packing")) and config.get("eval_sample_packing") is not False

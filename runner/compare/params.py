@@ -1,4 +1,4 @@
-"""How runs are told apart: the parameters that differ, and how they are written. Pure."""
+"""What distinguishes runs: the parameters that differ, and how they are written. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def differing_params(configs: Sequence[Mapping[str, Any]], requested: Collection
     return [{name: config.get(name) for name in columns} for config in configs]
 
 
-def told_apart(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+def shown_params(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """What distinguishes each run: the parameters that differ, or if those are too many, the overrides that differ.
 
     The runs of a sweep over base=a.yml,b.yml may differ in anything.
@@ -90,7 +90,7 @@ def _json(value: Any) -> str:
 
 def params_of(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     """What distinguishes each experiment from the others."""
-    return told_apart([flat_experiment(one) for one in experiments], [one.overrides for one in experiments])
+    return shown_params([flat_experiment(one) for one in experiments], [one.overrides for one in experiments])
 
 
 def flat_experiment(experiment: Experiment) -> dict[str, Any]:

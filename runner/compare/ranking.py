@@ -15,7 +15,7 @@ from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason
 from runner.compare.flags import DIVERGED, HEALED, flags_of
 from runner.compare.measured import is_of_a_task
-from runner.compare.params import told_apart
+from runner.compare.params import shown_params
 from runner.compare.settings import OverSeeds, over_seeds, settings_of
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.cost.receipt import Receipt
@@ -133,7 +133,7 @@ def compare_sweep(store: Store, sweep: str) -> list[Row]:
 def rows_from(facts: Sequence[RunFacts], metric: Metric = EVAL_LOSS) -> list[Row]:
     """The rows of facts from any source. Raises SweepError for a metric that none of these runs has logged."""
     _check(metric, facts)
-    params = told_apart([one.config for one in facts], [one.overrides for one in facts])
+    params = shown_params([one.config for one in facts], [one.overrides for one in facts])
     settings = settings_of([one.config for one in facts])
     return _ranked(
         [

@@ -64,8 +64,8 @@ def judgeable(rows: Sequence[Row]) -> list[Row]:
 
 
 def losses_files(row: Row) -> list[Path]:
-    """Of its last evaluation while it trained, then of each `axosweep eval`, the newest first. The first that is not
-    damaged counts."""
+    """The file of the run's last evaluation while it trained, then that of each `axosweep eval`, the newest first. The
+    first that is not damaged counts."""
     if row.store is None:
         return []
     trained = [_left_by_training(row)] if has_losses_of_training(row) else []
@@ -92,8 +92,8 @@ def _has_losses(row: Row) -> bool:
 
 def _has_a_loss_by_token(row: Row) -> bool:
     """A preference loss or a reward is one number for a pair of answers."""
-    asked = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
-    return not any(asked.get(name) for name in ("rl", "reward_model", "process_reward_model"))
+    config = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
+    return not any(config.get(name) for name in ("rl", "reward_model", "process_reward_model"))
 
 
 def _measured_later(store: Store, run: str) -> list[Path]:

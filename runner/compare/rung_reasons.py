@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from runner.compare.ranking import Row
 from runner.console.numbers import ordinal
 from runner.store.run_state import RunStatus
@@ -22,7 +22,7 @@ REASONS = {
 
 
 def why_of(row: Row) -> str:
-    """Of the last rung that it has come to; empty without one.
+    """The reason at the last rung that the run has reached; empty without one.
 
     The message of a stopped run has its place when it stopped, which may be better, since others came later.
     """
@@ -34,6 +34,6 @@ def reason_at(row: Row, reached: RungReached) -> str:
     place = "diverged" if reached.loss is None else f"{ordinal(reached.place)} of {reached.of}"
     if reached.why is not None:
         return f"{place}, {REASONS.get(reached.why, reached.why)}"
-    # A sweep without rungs trains such a run to its end without a word to the search.
+    # A sweep without rungs trains such a run to its end, and the search has no entry about that.
     goes_on = reached.was_stopped and (row.status is RunStatus.SUCCEEDED or reached is not row.rungs[-1])
     return f"{place}, {REASONS[Why.ASKED]}" if goes_on else place

@@ -28,8 +28,8 @@ class SeedsElsewhere:
 
 
 def seeds_elsewhere(rows: Sequence[Row]) -> SeedsElsewhere | None:
-    """Of the newest other sweep over seeds in the store of these rows that has the same base model and is judged by the
-    same held-out rows. `rows`: of one eval fingerprint."""
+    """The noise in the newest other sweep over seeds in the store of these rows that has the same base model and is
+    judged by the same held-out rows. `rows`: of one eval fingerprint."""
     store, first = Store(Path(str(rows[0].store))), rows[0]
     here = {sweep for row in rows for sweep in row.sweeps}
     others = {one: seeds for one in sweep_ids(store) if one not in here and (seeds := _over_seeds(store, one))}

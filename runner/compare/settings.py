@@ -29,7 +29,7 @@ def settings_of(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """For each run, a text that is equal for the runs of one setting.
 
     Two runs with the same seed (a run on two stores, or on two machines) are not two seeds of a setting, so then each
-    run stands for itself.
+    run is a setting of its own.
     """
     without = [{name: value for name, value in config.items() if name not in SEEDS} for config in configs]
     settings = [json.dumps(one, sort_keys=True) for one in differing_params(without)]
@@ -54,8 +54,8 @@ def over_seeds(values: Sequence[float]) -> OverSeeds | None:
 
 
 def pooled_sd(settings: Iterable[tuple[int, float]]) -> float | None:
-    """The standard deviation between the seeds of a setting. `settings`: of each, how many it has and their own.
-    None without a setting of several seeds."""
+    """The standard deviation between the seeds of a setting, pooled. `settings`: for each setting, the number of its
+    seeds and their standard deviation. None if no setting has several seeds."""
     several = [(number, sd) for number, sd in settings if number > 1]
     degrees = sum(number - 1 for number, _ in several)
     return math.sqrt(sum((number - 1) * sd**2 for number, sd in several) / degrees) if degrees else None

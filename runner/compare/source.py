@@ -97,8 +97,8 @@ class RunFacts:
 
 
 def facts_of_sweep(store: Store, sweep: str, only: Collection[str] | None = None) -> list[RunFacts]:
-    """Of every run of a sweep in the order of the request, or only of these keys. Raises SweepError when there is no
-    such sweep."""
+    """The facts of every run of a sweep in the order of the request, or only of the runs with these keys. Raises
+    SweepError when there is no such sweep."""
     ledger = Ledger(store, sweep)
     records = ledger.records()
     runs, lost, launched = ledger.plan().runs, unbegun(records), launches(records)
@@ -176,8 +176,8 @@ def _healed(config: Mapping[str, Any], outcome: Outcome | None) -> str | None:
 
 
 def _seconds(last: float, earlier: Sequence[Attempt], train_states: Sequence[TrainState]) -> float:
-    """Of all attempts, as its optimizer steps are. One that was killed has left no result, only the seconds of its
-    phases."""
+    """The seconds of all attempts, like the optimizer steps. An attempt that was killed has left no result, only the
+    seconds of its phases."""
     total = last
     for attempt, state in zip(earlier, train_states, strict=False):
         outcome = read_outcome(attempt.result)
@@ -186,13 +186,13 @@ def _seconds(last: float, earlier: Sequence[Attempt], train_states: Sequence[Tra
 
 
 def _train_seconds(train_states: Sequence[TrainState]) -> float | None:
-    """Of the optimizer steps of all attempts, including steps that were repeated after a kill."""
+    """The seconds of the optimizer steps in all attempts, including steps that were repeated after a kill."""
     seconds = [one.step_seconds for one in train_states if one.step_seconds is not None]
     return round(sum(seconds), 3) if seconds else None
 
 
 def _peak_memory(curves: Curves, rented: Sequence[ContainerRecord]) -> float | None:
-    """Of one GPU: the most that the driver showed, or that Axolotl logged as reserved."""
+    """The peak on one GPU: the most that the driver showed, or that Axolotl logged as reserved."""
     seen = [card.peak_mib / 1024 for one in rented for card in one.cards if card.peak_mib]
     logged = curves.most(RESERVED)
     return max([*seen, *([logged] if logged else [])], default=None)

@@ -247,7 +247,7 @@ def _end(text: str, room: int) -> str:
 
 
 def interval(one: JudgedSetting) -> str:
-    """Of its difference from the best setting: `0.0003 to 0.0021`."""
+    """The interval of its difference from the best setting: `0.0003 to 0.0021`."""
     return f"{difference(one.low)} to {difference(one.high)}"
 
 

@@ -79,7 +79,8 @@ def names_of(ones: Sequence[JudgedSetting]) -> str:
 
 
 def price_of(verdict: Verdict) -> str:
-    """Of the cheapest of the best group: `$1.20 a run`, `61 s of training a run`. Empty if neither is known."""
+    """The price of the cheapest setting in the best group: `$1.20 a run`, `61 s of training a run`. Empty if neither is
+    known."""
     one = verdict.cheapest
     if one.dollars is not None and all(each.dollars is not None for each in verdict.best_group):
         even, paid = money(one.dollars), money(one.dollars if one.paid_dollars is None else one.paid_dollars)

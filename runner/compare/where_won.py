@@ -69,15 +69,15 @@ def _described(found: Where, runs: Sequence[Row]) -> tuple[Where, str]:
         names = _inputs(store, row.key) | names
         texts = texts or _texts(store, row.data_key, {int(one.id, 16) for one in found.moved})
 
-    def told(row: MovedRow) -> MovedRow:
+    def with_text(row: MovedRow) -> MovedRow:
         dataset = None if row.dataset is None else _named(row.dataset, names)
         return replace(row, dataset=dataset, text=texts.get(row.id, ()))
 
     described = replace(
         found,
         parts=tuple(replace(one, name=_named(one.name, names)) if one.by is By.DATASET else one for one in found.parts),
-        better=tuple(map(told, found.better)),
-        worse=tuple(map(told, found.worse)),
+        better=tuple(map(with_text, found.better)),
+        worse=tuple(map(with_text, found.worse)),
     )
     return described, "" if texts or not found.moved else NO_TEXTS
 

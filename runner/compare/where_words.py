@@ -59,12 +59,12 @@ def _table(found: Where) -> list[str]:
 
 
 def _with_headings(found: Where, lines: Sequence[str]) -> list[str]:
-    told: list[str] = []
+    printed: list[str] = []
     before: By | None = None
     for part, line in zip(found.parts, lines, strict=True):
-        told += [line] if part.by is before else [f" {HEADINGS[part.by]}", line]
+        printed += [line] if part.by is before else [f" {HEADINGS[part.by]}", line]
         before = part.by
-    return told
+    return printed
 
 
 def interval(low: float | None, high: float | None) -> str:

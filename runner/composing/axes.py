@@ -70,7 +70,7 @@ class ChoiceAxis:
     """Each value in Hydra's grammar."""
 
     def override(self, value: Any) -> str:
-        """Of one of its values, or of another value."""
+        """The override for one of its values, or for another value."""
         for known, text in zip(self.values, self.texts, strict=True):
             if is_same(known, value):
                 return f"{self.head}={text}"

@@ -122,7 +122,7 @@ def _split_secrets(node: Any, before: str) -> tuple[Any, list[str]]:
 
 
 def _without_empty_unknown_keys(base: Base) -> Base:
-    """Keys of earlier versions stand in many files without a value, such as `debug:` and `gptq_groupsize:`."""
+    """Many files have keys of earlier versions without a value, such as `debug:` and `gptq_groupsize:`."""
     unknown = [key for key, _ in unknown_paths(base.axolotl, axolotl_fields())]
     empty = [key for key in unknown if _at(base.axolotl, key.split(".")) in EMPTY]
     if not empty:

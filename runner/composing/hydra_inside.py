@@ -148,7 +148,7 @@ class CachingLoader(ConfigLoaderImpl):
         return self._part(default, repo).copied()
 
     def _part(self, default: ResultDefault, repo: IConfigRepository) -> _Part:
-        """Of a file as this repository has it: a job that Hydra composes may have its own search path."""
+        """What a file adds, as this repository has it: a job that Hydra composes may have its own search path."""
         assert default.config_path is not None
         read = repo.load_config(default.config_path)
         if not isinstance(read, _ReadFile) or not _is_all(read, default.config_path, repo):

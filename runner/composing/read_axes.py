@@ -148,7 +148,7 @@ def _part(override: Override, vocabulary: Vocabulary, *, shuffled: bool) -> Fixe
 
 
 def _name(override: Override, vocabulary: Vocabulary) -> str:
-    """Of an axis, in the user's words."""
+    """The name of an axis, in the user's words."""
     first = parts(override.input_line or "")
     option = next((one for one in vocabulary.bases if one in (first.value or "")), "")
     if first.key == EXPERIMENT and option:

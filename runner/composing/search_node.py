@@ -102,7 +102,8 @@ def check_axes(search: SearchChoice, axes: tuple[Axis, ...], *, single: bool) ->
 
 
 def refuse_beside_others(node: Mapping[str, Any], rules: AxisRules) -> None:
-    """Raises SweepError if a sweeper of others chooses the points, and something says how ours would. `node`: search"""
+    """Raises SweepError if a third-party sweeper chooses the points, and a setting says how ours would. `node`:
+    search"""
     default = {**asdict(SearchChoice()), "rungs": None}
     changed = [f"search.{key}={value}" for key, value in node.items() if value != default.get(key)]
     if words := " ".join([*changed, *([rules.words] if rules.words else [])]):

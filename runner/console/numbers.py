@@ -36,7 +36,7 @@ def loss(value: float | None) -> str:
 
 
 def difference(value: float | None, sign: Literal["", "+"] = "") -> str:
-    """Of two losses: as a loss, with more decimals where those would hide which one is larger.
+    """The difference of two losses: written like a loss, with more decimals if it would otherwise look like zero.
 
     >>> difference(0.00123), difference(-0.00002), difference(0.0), difference(0.00004, "+")
     ('0.0012', '-0.000020', '0.0000', '+0.000040')

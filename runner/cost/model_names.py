@@ -19,5 +19,5 @@ def model_name(base_model: str, identity: str | None) -> str:
 
 
 def identity_of_model(inputs: Iterable[Mapping[str, Any]]) -> str | None:
-    """Of the inputs in a run.json; None for one that was not resolved."""
+    """The base model's identity among the inputs in a run.json; None if it was not resolved."""
     return next((one.get("identity") for one in inputs if one.get("at") == "base_model"), None)

@@ -54,7 +54,7 @@ class Rates:
         rate = self.rates.get(item)
         return None if rate is None else rate.dollars
 
-    def told(self, items: Iterable[str]) -> str:
+    def sources(self, items: Iterable[str]) -> str:
         """The sources of these items' rates, for people: `Modal's of 2026-11-24`."""
         by_origin: dict[Origin, list[str]] = {}
         for item in sorted(set(items) & set(self.rates)):

@@ -155,8 +155,8 @@ def totals(runs: Sequence[Receipt], datasets: Sequence[Receipt]) -> dict[str, An
 
 
 def training_share(receipts: Sequence[Receipt]) -> float | None:
-    """Of the seconds of runs; None if there are none. Preparing a dataset, which several runs share, is not part of
-    it."""
+    """The share of the runs' seconds that was training; None if there are none. Preparing a dataset, which several runs
+    share, is not part of it."""
     paid = sum(one.seconds for one in receipts)
     return sum(one.parts.get(name, 0.0) for one in receipts for name in TRAINING) / paid if paid else None
 
@@ -209,13 +209,13 @@ def _container(name: str, pairs: Sequence[tuple[str, InContainer]]) -> Container
 def _adding_up(own: Mapping[str, float], worked: Mapping[str, float], paid: float) -> dict[str, float]:
     """The container's own parts and those of its workers; what is in none of them is `other`.
 
-    The record of a killed container ends with its last tick, while its worker may have told of later seconds. These are
-    not in `paid`, so all of the worker's parts are scaled down to what is.
+    The record of a killed container ends with its last tick, while its worker may have recorded later seconds. These
+    are not in `paid`, so all of the worker's parts are scaled down to fit.
     """
-    left, told = max(0.0, paid - sum(own.values())), sum(worked.values())
-    scale = left / told if told > left else 1.0
+    left, recorded = max(0.0, paid - sum(own.values())), sum(worked.values())
+    scale = left / recorded if recorded > left else 1.0
     parts = added([own, {name: seconds * scale for name, seconds in worked.items()}])
-    return parts | {OTHER: parts.get(OTHER, 0.0) + max(0.0, left - told)}
+    return parts | {OTHER: parts.get(OTHER, 0.0) + max(0.0, left - recorded)}
 
 
 def _shown(parts: Mapping[str, float]) -> dict[str, float]:

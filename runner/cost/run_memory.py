@@ -67,7 +67,7 @@ def _of_store(store: Store) -> Iterator[tuple[float, str, RunMemory]]:
 
 
 def _entry(store: Store, key: str, ended_at: float) -> dict[str, Any]:
-    """Of the cache. Empty for a run that has shown nothing, such as one on CPUs."""
+    """The cache's entry for a run. Empty for a run that has shown nothing, such as one on CPUs."""
     model, memory = _read(store, key) or ("", ())
     return {"ended_at": ended_at, "model": model, "memory": [asdict(one) for one in memory]}
 
@@ -108,7 +108,7 @@ def _read(store: Store, key: str) -> tuple[str, tuple[RunMemory, ...]] | None:
         return None
     rented = containers(folder)
     config = {name: value for name, value in with_files(axolotl).items() if name != "datasets"}
-    asked = RunMemory(
+    requested = RunMemory(
         run=key,
         config={**config, "test_datasets": bool(config.get("test_datasets"))},
         gpu=card_of(rented) or str(gpu.get("type")),
@@ -118,10 +118,10 @@ def _read(store: Store, key: str) -> tuple[str, tuple[RunMemory, ...]] | None:
         out_of_memory=False,
     )
     failed = [one for one in map(_ended, folder.attempts()) if one is not None and _exceeded_gpu(one)]
-    found = [replace(_as_tried(asked, one), out_of_memory=True) for one in failed]
+    found = [replace(_as_tried(requested, one), out_of_memory=True) for one in failed]
     if not _exceeded_gpu(last):
         after = max((one.attempt for one in failed), default=0)
-        found.append(_measured(_as_tried(asked, last), last, rented, folder.metrics, after))
+        found.append(_measured(_as_tried(requested, last), last, rented, folder.metrics, after))
     model = model_name(str(axolotl.get("base_model") or ""), identity_of_model(identity.get("inputs") or ()))
     return model, tuple(found)
 
@@ -130,9 +130,9 @@ def _ended(attempt: Attempt) -> Outcome | None:
     return read_outcome(attempt.result) if attempt.result.exists() else None
 
 
-def _as_tried(asked: RunMemory, outcome: Outcome) -> RunMemory:
-    """With the batch of an attempt, which on_oom=halve may have changed."""
-    return replace(asked, config={**asked.config, **TrainFacts.of(outcome.facts).smaller_batch})
+def _as_tried(requested: RunMemory, outcome: Outcome) -> RunMemory:
+    """The config with the batch of an attempt, which on_oom=halve may have changed."""
+    return replace(requested, config={**requested.config, **TrainFacts.of(outcome.facts).smaller_batch})
 
 
 def _measured(

@@ -54,7 +54,7 @@ class SweepCost:
         parts = f"{money(self.training.dollars)} training, {money(self.preparing.dollars)} preparing"
         parts += f", {money(self.after.dollars)} after training" if self.after.seconds else ""
         so_far = " so far" if going_on else ""
-        lines = [f"{money(total.dollars)}{so_far}: {parts}; rates: {self.rates.told(total.items)}"]
+        lines = [f"{money(total.dollars)}{so_far}: {parts}; rates: {self.rates.sources(total.items)}"]
         if total.as_asked:
             lines.append(f"Charged as the requested GPU: {', '.join(sorted(total.as_asked))}")
         if total.unpriced:

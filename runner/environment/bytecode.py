@@ -11,7 +11,7 @@ from runner.errors import SweepError
 
 
 def compile_modules(python: Path) -> None:
-    """Of the environment of this Python. Modules that are compiled already are left alone."""
+    """Compile the modules in the environment of this Python. Modules that are compiled already are left alone."""
     command = [str(python), "-I", bytecode_script.__file__]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -200,15 +200,17 @@ def _uv() -> str:
 
 
 def _version(environment: Path) -> str | None:
-    """The minor version of an environment's Python; None when there is none that works.
+    """The minor version of an environment's Python; None when no Python works there.
 
-    It is asked, which takes 10 ms; the file that describes a virtual environment stays when its Python is replaced.
+    The Python itself is run, which takes 10 ms: the file that describes a virtual environment does not change when its
+    Python is replaced.
     """
     return _answer([str(environment / "bin" / "python"), "-I", "-S", "-c", SAY_VERSION])
 
 
 def _chosen_version() -> str:
-    """Of the Python with which `build` would create an environment; the containers' when there is none here."""
+    """The version of the Python with which `build` would create an environment; that of the containers when there is
+    none here."""
     choice = _python_choice()
     if choice == str(_own_python()):
         return f"3.{sys.version_info.minor}"
@@ -217,16 +219,16 @@ def _chosen_version() -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _asked(command: tuple[str, ...], changed: float) -> str | None:
+def _output(command: tuple[str, ...], changed: float) -> str | None:
     environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _answer(command: list[str]) -> str | None:
-    """What a program prints; None if it fails. The same program is asked once."""
+    """What a program prints; None if it fails. The same program is run only once."""
     try:
-        return _asked(tuple(command), Path(command[0]).stat().st_mtime)
+        return _output(tuple(command), Path(command[0]).stat().st_mtime)
     except OSError:
         return None
 

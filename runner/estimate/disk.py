@@ -38,7 +38,7 @@ MANY_STEPS = 10**9
 
 @dataclass(frozen=True, slots=True)
 class DiskNeed:
-    """Of one container. Bytes."""
+    """What one container needs, in bytes."""
 
     run: str
     """The key of the run that needs the most."""
@@ -66,19 +66,19 @@ class PrintedDisk:
     """What each container gets."""
 
 
-def disk_of(plan: Plan, asked_gib: int | None) -> PrintedDisk:
-    """For what is not done yet. `asked_gib`: executor.modal.disk_gib."""
+def disk_of(plan: Plan, requested_gib: int | None) -> PrintedDisk:
+    """For what is not done yet. `requested_gib`: executor.modal.disk_gib."""
     needs = _needs(plan)
     most = max((need for need in needs.values() if need), key=lambda need: need.gib, default=None)
-    gib = asked_gib or needed_gib([most.gib] if most else [])
+    gib = requested_gib or needed_gib([most.gib] if most else [])
     return PrintedDisk(most, list(needs.values()).count(None), gib)
 
 
-def disk_findings(plan: Plan, asked_gib: int | None) -> dict[str, Finding]:
+def disk_findings(plan: Plan, requested_gib: int | None) -> dict[str, Finding]:
     """Run key -> why the files of the run do not fit its container's disk."""
-    gib, runs = disk_of(plan, asked_gib).gib, {one.run.key: one.run.experiment for one in plan.runs}
+    gib, runs = disk_of(plan, requested_gib).gib, {one.run.key: one.run.experiment for one in plan.runs}
     needs = _needs(plan).items()
-    return {key: _too_small(runs[key], need, asked_gib) for key, need in needs if need and need.gib > gib}
+    return {key: _too_small(runs[key], need, requested_gib) for key, need in needs if need and need.gib > gib}
 
 
 def _needs(plan: Plan) -> dict[str, DiskNeed | None]:
@@ -144,13 +144,13 @@ def _size(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
-def _too_small(experiment: Experiment, need: DiskNeed, asked_gib: int | None) -> Finding:
+def _too_small(experiment: Experiment, need: DiskNeed, requested_gib: int | None) -> Finding:
     """It is a gate, since the need is an estimate."""
     what = f"about {need.gib:,.0f} GiB of its container's disk: {_parts(need)}"
-    if asked_gib and need.gib <= MOST_DISK_GIB:
+    if requested_gib and need.gib <= MOST_DISK_GIB:
         expected = f"the run needs {what}"
         way_out = "Leave it out: a launch requests what its runs need."
-        return gate("executor.modal.disk_gib", asked_gib, expected, way_out)
+        return gate("executor.modal.disk_gib", requested_gib, expected, way_out)
     room = (MOST_DISK_GIB - ALSO_GIB) * GIB - need.model
     others = AT_THE_SAME_TIME + bool(experiment.axolotl.get("load_best_model_at_end"))
     fits = room // need.checkpoint - others if need.checkpoint else 0

@@ -37,8 +37,8 @@ EVERYTHING = Least(1.0, Range.exactly(1.0))
 
 
 def least_of(rungs: Rungs, runs: int, audited: int, at_rungs: int = 0) -> Least:
-    """Of that many runs. `audited`: how many of them never stop. `at_rungs`: further runs, which have stopped before
-    and do nothing more.
+    """The least work of that many runs. `audited`: how many of them never stop. `at_rungs`: further runs, which have
+    stopped before and do nothing more.
 
     >>> least_of(Rungs("", (0.2, 0.6), 3), 24, 0)
     Least(steps=0.3666..., starts=Range(low=1.0, likely=1.4166..., high=1.4166...))

@@ -237,14 +237,15 @@ class _Estimator:
 
 
 def _booting(prediction: Prediction, boots: float) -> Prediction:
-    """With the mean of the boots that a run pays for. Where containers do several runs, they wait between two of them,
-    which may not be recorded yet."""
+    """The prediction with the mean of the boots that a run pays for. Where containers do several runs, they wait
+    between two of them, which may not be recorded yet."""
     known = boots == 1 or prediction.around != NOTHING
     return replace(prediction, boots=boots, around=prediction.around if known else BETWEEN_RUNS)
 
 
 def _with_starts(prediction: Prediction, many: int) -> Prediction:
-    """With so many starts more, each in a container of its own: one in which a run has failed does no other."""
+    """The prediction with so many more starts, each in a container of its own: a container in which a run has failed
+    does no other run."""
     if not many:
         return prediction
     starts = Range.about(prediction.phases.start, OFF).scaled(many)

@@ -213,7 +213,7 @@ def _total(cost: PlanCost) -> list[str]:
         included = [f"{money(cost.preparing.likely)} for preparing"] if cost.preparing.likely else []
         included += [_boots(cost)] if cost.boots else []
         including = f", including {' and '.join(included)}" if included else ""
-        lines.append(f"total   {spread(cost.dollars, money)}{including}; rates: {cost.rates.told(items)}")
+        lines.append(f"total   {spread(cost.dollars, money)}{including}; rates: {cost.rates.sources(items)}")
     elif cost.rates is not None:
         lines.append("total   unknown, since the cost of a run is unknown")
     if cost.wall is not None:
@@ -222,7 +222,7 @@ def _total(cost: PlanCost) -> list[str]:
 
 
 def _boots(cost: PlanCost) -> str:
-    """Of the containers that do several runs."""
+    """The boots of the containers that do several runs, for people."""
     each = max((one.prediction.boot.likely for one in cost.runs if one.prediction), default=0.0)
     return f"{cost.boots} boot{'' if cost.boots == 1 else 's'} of {span(each)}"
 
@@ -240,8 +240,8 @@ def _rungs_line(cost: PlanCost) -> str:
     return (
         f"rungs   at least {', '.join([*amounts, f'{100 * cost.least.steps:.0f} % of the steps'])}: at "
         f"{named(cost.rungs.fractions)} of the steps, the best 1 in {cost.rungs.eta} goes on{_saves_nothing(cost)}. "
-        "More go on if they cannot be told apart from the best, or were among the best of the first runs "
-        f"there.{_audit(cost)}"
+        "More may go on: runs that are not clearly worse, and runs that were among the best when they reached the "
+        f"rung.{_audit(cost)}"
     )
 
 
@@ -256,7 +256,7 @@ def _audit(cost: PlanCost) -> str:
     if not cost.rungs.audit:
         return ""
     if not cost.audited:
-        return " None of the runs is audited, so what stopping misses stays unknown"
+        return " No run is audited, so the results will not show whether a stopped run would have been better"
     return f" {cost.audited} of the runs {'is' if cost.audited == 1 else 'are'} audited: an audited run never stops"
 
 

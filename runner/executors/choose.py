@@ -279,7 +279,8 @@ def _modal(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, req
 
 
 def _deployment(choice: ExecutorChoice) -> Deployment:
-    """Of executor=modal. Raises SweepError for settings that cannot be deployed; --force does not override this."""
+    """The deployment of executor=modal. Raises SweepError for settings that cannot be deployed; --force does not
+    override this."""
     if choice.modal is None:
         raise SweepError("\n".join(map(str, choice.problems)) or "executor=modal needs settings below executor.modal.")
     return choice.modal

@@ -1,4 +1,4 @@
-"""The runs of a search on this machine: what their ends say to the others, and which of the stopped ones go on."""
+"""The runs of a search on this machine: what is recorded when one ends, and which stopped runs go on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.types import Plan
 
 @dataclass(slots=True)
 class LocalSearch:
-    """Of a plan whose runs stop at rungs."""
+    """The search of a plan whose runs stop at rungs."""
 
     store: Store
     search: str
@@ -32,22 +32,22 @@ class LocalSearch:
         return cls(store, rungs.search, FileEntries(entries_folder(store, rungs.search))) if rungs else None
 
     def note_end(self, step: Step, state: StepState) -> None:
-        """Of a step that no process works on."""
+        """Record the end of a step that no process works on."""
         if step.rungs is not None and state.outcome is not None:
             folder = self.store.folder(step.kind, step.key)
             note_end(self.entries, step, state.outcome, folder, self._known(step, state))
             self.has_news = True
 
     def rung_of(self, step: Step, state: StepState) -> int:
-        """The rung of this search at which a run has stopped; 0 if it has not. If what it has reached there cannot be
-        read any more, it has to say so again."""
+        """The rung of this search at which a run has stopped; 0 if it has not. If the record of what it reached there
+        can no longer be read, the run has to write it again."""
         if step.rungs is None or state.phase is not Phase.AT_RUNG:
             return 0
         rung = rung_of_stop(step.rungs, state.outcome, self._known(step, state))
         return rung if rung and self.entries.get(loss_of(rung, step.key)) else 0
 
     def _known(self, step: Step, state: StepState) -> Known:
-        """Read only of a run that another search has stopped, as each read takes a look at every search."""
+        """Read only of a run that another search has stopped, since each read goes through every search."""
         facts = state.outcome.facts if state.outcome and state.phase is Phase.AT_RUNG else {}
         if not facts or facts.get("search") == self.search:
             return {}

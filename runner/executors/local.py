@@ -254,7 +254,7 @@ class LocalExecutor:
         self._stopping = True
         ours = [job for job in self._jobs.values() if job.submitted and not job.ended]
         with further_requests() as killing:
-            self._signal(ours, signal.SIGTERM, stop_notes.note_asked, "Ctrl-C or SIGTERM")
+            self._signal(ours, signal.SIGTERM, stop_notes.note_stop_request, "Ctrl-C or SIGTERM")
             alive = [(job.step.kind, job.step.key) for job in ours if self._alive(job)]
             if message := stop_message(self.store, alive, "Ctrl-C again"):
                 terminal.message(f"Stopping. {message}")

@@ -189,10 +189,10 @@ class ModalExecutor:
         caller.check(job for many in (work.first, *work.waiting.values()) for job in many)
         forget(claims, entries, plan.sweep)
         if self.notify is not None:
-            asked = watched(
+            notified = watched(
                 plan, work, entries, self.deployment, self.notify, self.budget, at_rungs, further=self.further
             )
-            asked.watch(claims)
+            notified.watch(claims)
         halved = rungs_of(entries)
         while jobs:
             job = jobs.popleft()

@@ -105,7 +105,8 @@ class Copies:
             self._copy(volume, entry)
 
     def _is_identity(self, entry: Any, folder: StepFolder) -> bool:
-        """Whether it says what the step is, and is here: never two things under one key. A launcher has written it."""
+        """Whether the entry is the file that says what the step is, and is here already. A launcher has written it, and
+        it never differs for one key."""
         here = folder.identity
         return entry.path == self._there(here) and here.exists() and here.stat().st_size == entry.size
 

@@ -82,7 +82,7 @@ class Containers:
 
 
 def containers_of(plan: Plan, placed: Mapping[str, Placement], *, reuse: bool) -> list[Containers]:
-    """Of each variant, in the plan's order. `reuse`: whether containers may be reused."""
+    """The containers of each variant, in the plan's order. `reuse`: whether containers may be reused."""
     counts = Counter(placed[one.run.key] for one in plan.pending)
     parts = [(str(one.variant), runs, min(one.max_containers or runs, runs)) for one, runs in counts.items()]
     return [Containers(variant, runs, most, reuse and most < runs) for variant, runs, most in parts]

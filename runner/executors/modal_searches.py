@@ -67,7 +67,7 @@ class ModalSearches:
             return True
 
     def _start(self, search: str, sweep: str, ledger: Ledger) -> bool:
-        found = [*self._look(search), *self._unasked(search)]
+        found = [*self._look(search), *self._without_entries(search)]
         entries = dict(self.claims.items())
         due = [name for run in found if self._is_due(name := f"{StepKind.TRAIN}/{run}", entries)]
         if not due:
@@ -83,9 +83,9 @@ class ModalSearches:
             ledger.append(Record(Event.STARTED, StepKind.TRAIN, _run(name), message=name, facts=facts))
         return True
 
-    def _unasked(self, search: str) -> list[str]:
+    def _without_entries(self, search: str) -> list[str]:
         """The members that another search has stopped, such as a narrower one that had begun them before. No call of
-        this search sees that, and here they have been asked nothing yet."""
+        this search sees that, and this search has no entries of them yet."""
         names = DictEntries(self.claims, search, self.store).items()
         decided = {name.rpartition("/")[2] for name in names if name.startswith(("stop/", "out/"))}
         return [
@@ -114,7 +114,7 @@ class ModalSearches:
         return found
 
     def _note_stops(self, search: str, entries: DictEntries) -> None:
-        """Of runs whose call has ended before it could say so."""
+        """Record the stops of runs whose call ended before it could do so."""
         there = entries.items()
         for run in self.members[search]:
             state = observe(self.store, StepKind.TRAIN, run)
@@ -137,8 +137,8 @@ class ModalSearches:
 
 
 def with_earlier_steps(volume: modal.Volume, sweep: str, new: str) -> str:
-    """A sweep's file of steps with what the one on the Volume has besides: runs may be added to a sweep, or resumed in
-    it, while calls of others read the file."""
+    """A sweep's file of steps, with the further steps that the file on the Volume has: runs may be added to a sweep, or
+    resumed in it, while calls of other runs read the file."""
     there = any(PurePosixPath(entry.path).name == STEPS for entry in listed(volume, f"sweeps/{sweep}"))
     before, now = json.loads(read_text(volume, f"sweeps/{sweep}/{STEPS}")) if there else {}, json.loads(new)
     named = {job["name"]: job for file in (before, now) for job in file.get("halved", ())}

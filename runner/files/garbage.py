@@ -143,7 +143,8 @@ def _of(one: ToDelete, files: Iterable[Entry]) -> list[Entry]:
 
 
 def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
-    """Of a mirror's own files: copies of runs and datasets that belong to no sweep in the mirror."""
+    """A mirror's own files that are no longer needed: copies of runs and datasets that belong to no sweep in the
+    mirror."""
     if stock.unread:
         return Removal(())
     needed = {one.data_key for one in stock.runs.values() if one.sweeps}

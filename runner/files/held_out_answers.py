@@ -30,12 +30,12 @@ _AFTER = re.compile(r"^[ \t]*(?:$|[\n<\[({|])")
 def with_answers(found: Where, store: Store, first: str, second: str) -> Where:
     """The same with the answers of the two runs (keys) to the rows that moved most. Of several sets of answers, the
     largest and newest counts."""
-    asked = list(_asked_of_both(store, first, second))
-    if not asked:
+    both_answered = list(_answers_of_both(store, first, second))
+    if not both_answered:
         return found
 
     def answered(row: MovedRow) -> MovedRow:
-        fits = (one for one in asked if is_question_of(row, one[0]))
+        fits = (one for one in both_answered if is_question_of(row, one[0]))
         both = max(fits, key=lambda one: sum(len(message["content"]) for message in one[0]["messages"]), default=None)
         if both is None:
             return row
@@ -85,7 +85,7 @@ def _without(text: str, messages: Sequence[str]) -> str | None:
     return left + text[at:]
 
 
-def _asked_of_both(store: Store, first: str, second: str) -> Iterable[tuple[Mapping[str, Any], str, str]]:
+def _answers_of_both(store: Store, first: str, second: str) -> Iterable[tuple[Mapping[str, Any], str, str]]:
     """Each prompt with the two answers."""
     for one in answer_sets(store, {first: first, second: second}):
         columns = {column.run: column for column in one.columns if not column.merged}

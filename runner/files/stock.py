@@ -190,8 +190,8 @@ def _plans(files: Files) -> tuple[dict[str, Sequence[Mapping[str, str]]], list[s
 
 
 def _stopped_at_rungs(paths: Iterable[str]) -> dict[str, int]:
-    """By run: the last rung at which it has stopped, if no entry says that it goes on from there. By the names of the
-    entries of searches alone."""
+    """Run -> the last rung at which it has stopped, if no entry says that it goes on from there. Only the names of the
+    searches' entries are read."""
     said: dict[str, dict[str, int]] = {"stop": {}, "go": {}}
     for path in paths:
         match path.split("/"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modal_app.inference.config import asked_of
+from modal_app.inference.config import config_to_load
 from modal_app.serving.spec import FORMAT
 from modal_app.store.step import StepKind
 from runner.follow_up.subjects import Subject, base_step
@@ -32,7 +32,7 @@ def base_answers(chosen: Sequence[Subject], options: Mapping[str, Any]) -> list[
 
 def base_hash(subject: Subject) -> str:
     """Identifies a base model and how it is loaded and prompted, without what only concerns adapters or training."""
-    config = asked_of(subject.config, adapter=None, weights=None)
+    config = config_to_load(subject.config, adapter=None, weights=None)
     left_out = TRAIN_ONLY - LOADING
     part = {
         key: value for key, value in config.items() if key not in left_out and not key.startswith(DATA_ONLY + RL_ONLY)
@@ -52,5 +52,5 @@ def base_evaluations(chosen: Sequence[Subject], options: Mapping[str, Any]) -> l
 
 
 def _eval_batch_size(config: Mapping[str, Any]) -> Any:
-    """In rows, with Axolotl's own default."""
+    """The batch size of an evaluation in rows, with Axolotl's own default."""
     return config.get("eval_batch_size") or config.get("micro_batch_size")

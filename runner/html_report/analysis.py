@@ -27,7 +27,7 @@ class _ComparableRuns:
 
 
 def analysis(rows: Sequence[Row]) -> dict[str, Any]:
-    """Of the largest set of runs with the same held-out rows: the effects, and the price of the finished runs."""
+    """For the largest set of runs with the same held-out rows: the effects, and the price of the finished runs."""
     several = len({row.eval_fingerprint for row in rows}) > 1
     return _effects(_measured(rows), several=several) | _price(_finished(rows))
 

@@ -20,7 +20,7 @@ Point = tuple[Mapping[str, Any], float]
 
 
 def ranks(values: Sequence[float]) -> list[float]:
-    """From 1; equal values share the mean of their ranks.
+    """The rank of each value, from 1; equal values share the mean of their ranks.
 
     >>> ranks([3.0, 1.0, 3.0])
     [2.5, 1.0, 2.5]

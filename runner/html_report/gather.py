@@ -158,11 +158,11 @@ def _question_of(command: str) -> str | None:
     """The question in the comments of the sweep file, if that file still exists."""
     name = words.sweep_file_of(command)
     file = find_project().sweep_files().get(name) if name else None
-    return words.asked_in(file.read_text(encoding="utf-8")) if file else None
+    return words.question_in(file.read_text(encoding="utf-8")) if file else None
 
 
 def _totals(found: _Sweep) -> dict[str, Any]:
-    """Of all runs and datasets."""
+    """The totals of all runs and datasets."""
     data_keys = dict.fromkeys(run.data_key for run in found.plan.runs)
     of_data = [receipt_of(found.store.folder(StepKind.PREPROCESS, key)) for key in data_keys]
     receipts = {row.key: row.receipt for row in found.rows if row.receipt}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from modal_app.store.layout import Store
 from runner.compare.halved import halved, missed_text, saved_text
 from runner.compare.ranking import Row

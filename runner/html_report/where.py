@@ -20,8 +20,8 @@ LONGEST = 1_000
 
 
 def where_values(store: Store, found: Sequence[Setting]) -> dict[str, Any] | None:
-    """Of the best runs of the two best settings in the largest set of runs with the same held-out rows; None without
-    losses by row of both."""
+    """Compares the best runs of the two best settings in the largest set of runs with the same held-out rows. None
+    unless both have losses by row."""
     largest: Sequence[Setting] = max(ranked(found), key=len, default=[])
     if len(largest) < 2:
         return None

@@ -28,10 +28,10 @@ def question(rows: Sequence[Row], own: str | None, metric: str) -> str:
     return f"Which {_listed(counted)} gives the lowest {metric}?"
 
 
-def asked_in(file_text: str) -> str | None:
+def question_in(file_text: str) -> str | None:
     """The question in the comments at the top of a sweep file: up to the first question mark.
 
-    >>> asked_in("# @package _global_\\n# Which rank,\\n# and why? It is known.\\nhydra:\\n")
+    >>> question_in("# @package _global_\\n# Which rank,\\n# and why? It is known.\\nhydra:\\n")
     'Which rank, and why?'
     """
     head: list[str] = []

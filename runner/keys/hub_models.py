@@ -124,7 +124,7 @@ def _refusal(code: int, what: str) -> str:
 
 
 def _file(name: str, commit: str) -> Path:
-    """In the folder that the hub's library has for what other programs remember of the hub."""
+    """The file for a model, in the folder that the hub's library provides for other programs' caches."""
     assets = os.environ.get("HF_ASSETS_CACHE") or hub_home() / "assets"
     return Path(assets).expanduser() / "axosweep" / "models" / name.replace("/", "--") / f"{commit}.json"
 

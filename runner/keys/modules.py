@@ -33,7 +33,7 @@ class Module:
     """Its file or folder."""
 
     def files(self) -> dict[str, Path]:
-        """By the path below the folder that it was found in."""
+        """Its files by their paths below the folder that the module was found in."""
         if self.path.is_file():
             return {self.path.name: self.path}
         complete = (self.path / "__init__.py").is_file()

@@ -157,7 +157,7 @@ def _named(path: Path, stat: tuple[int, int], folder: str) -> NamedFiles:
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    """Of a file with one JSON object on each line, or with a list of them."""
+    """The rows of a file with one JSON object on each line, or with a list of them."""
     text = path.read_text(encoding="utf-8")
     if text.lstrip().startswith("["):
         yield from json.loads(text)

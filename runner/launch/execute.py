@@ -41,7 +41,7 @@ def execute(launch: Launch, workers: MixedWorkers | None) -> Notifier:
     """
     ledger, preflight = Ledger(launch.store, launch.plan.sweep), launch.preflight
     executor = executor_for(launch.executor, launch.plan, launch.store, ledger, workers, launch.request)
-    starts_now = launch.on_this_machine and not preflight.unasked(launch.pending_experiments)
+    starts_now = launch.on_this_machine and not preflight.unanswered(launch.pending_experiments)
     if launch.on_this_machine:
         ask_schema(launch, workers or validator_at_hand(launch.store), message=STARTING)
         refuse_blocked(launch)

@@ -46,7 +46,7 @@ Send = Callable[[Notice], None]
 
 
 def check_notify(choice: ExecutorChoice, request: Request) -> None:
-    """Raises SweepError for what cannot notify anybody. Modal's secret is checked with Modal."""
+    """Raises SweepError for settings with which no notice could be sent. Modal's secret is checked with Modal."""
     if request.notify is None:
         return
     if problem := notices.name_problem(request.notify):
@@ -60,8 +60,8 @@ def check_notify(choice: ExecutorChoice, request: Request) -> None:
 
 @dataclass(slots=True)
 class Notifier:
-    """Looks at a launch's steps and sends what they give cause for. Waits for nothing but in `finish`, and raises only
-    what writing to the ledger raises."""
+    """Looks at a launch's steps and sends the notices that are due. Only `finish` waits, and only errors of writing to
+    the ledger are raised."""
 
     plan: Plan
     store: Store
@@ -206,6 +206,6 @@ def _sent(ledger: Ledger) -> set[tuple[str, str]]:
 
 
 def _fingerprint(rows: Sequence[Row]) -> str:
-    """Of how each run has ended. The same if nothing was tried again."""
+    """A hash of how each run has ended. It is the same if nothing was tried again."""
     ended = sorted((row.key, str(row.status), row.attempts) for row in rows)
     return hashlib.sha256(json.dumps(ended).encode()).hexdigest()[:12]

@@ -41,7 +41,7 @@ def find_origin(text: str, store_arg: str | None) -> Origin:
 
 
 def _without_limit(axolotl: Mapping[str, Any], limit: int | None) -> Mapping[str, Any]:
-    """Without the slices that data.limit has made: it makes them again."""
+    """The config without the slices that data.limit has added: the new run adds them again."""
     if limit is None:
         return axolotl
     cut = [{**one, "split": split_of(one).removesuffix(f"[:{limit}]")} for one in datasets_of(axolotl)]

@@ -65,7 +65,7 @@ def make_plan(
 ) -> Plan:
     """Each distinct run and dataset once, in the requested order. For W&B: axosweep's `commit`, and the `note`.
     `added_to`: the id of an earlier sweep that they are added to; by default they are a sweep of their own. `others`:
-    experiments that they are told apart from, too.
+    experiments from which their names must also distinguish them.
 
     A dataset that only finished runs read is not prepared again, even when it has been deleted. A run that reads its
     own data has none.
@@ -112,7 +112,7 @@ def _datasets(planned: Sequence[PlannedRun], sweep: str, is_done: IsDone) -> tup
 
 
 def _with_damage(plan: Plan, store: Store) -> Plan:
-    """Of the datasets that runs are about to read, those whose files are damaged are not done."""
+    """The plan in which damaged datasets count as not prepared, if runs are about to read them."""
     wanted = {planned.run.data_key for planned in plan.pending}
     damage = {key: dataset_damage(store, key) for key in wanted if store.manifest(key).exists()}
     datasets = tuple(

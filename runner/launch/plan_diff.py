@@ -10,7 +10,7 @@ from typing import Any
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
-from runner.compare.params import flat_experiment, label, show_value, told_apart
+from runner.compare.params import flat_experiment, label, show_value, shown_params
 from runner.compare.source import flat_run
 from runner.store.finding import sweep_in
 from runner.store.ledger import Ledger, SweepRun
@@ -60,7 +60,7 @@ def plan_diff(plan: Plan, stores: Sequence[Store], sweep: str, *, trainer: str) 
     flat = there | here
     words = {run.key: run.overrides for run in earlier}
     words |= {one.run.key: one.run.experiment.overrides for one in plan.runs}
-    params = dict(zip(flat, told_apart(list(flat.values()), [words[key] for key in flat]), strict=True))
+    params = dict(zip(flat, shown_params(list(flat.values()), [words[key] for key in flat]), strict=True))
     return PlanDiff(
         sweep=found.sweep,
         only_there=_runs(params, (key for key in there if key not in here)),

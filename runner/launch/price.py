@@ -67,7 +67,7 @@ def price_lines(launch: Launch) -> list[str]:
 
 
 def further_lines(launch: Launch) -> list[str]:
-    """Of the next round of a search: what may follow, for people."""
+    """What may follow the next round of a search, for people."""
     if launch.request.round is None or launch.cost is None:
         return []
     further = launch.request.round.further

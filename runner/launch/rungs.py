@@ -11,7 +11,7 @@ from typing import Any
 from modal_app.halving.earlier import Known, readings_by_step
 from modal_app.halving.ends import note_end, note_trained, rung_of_stop
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder, go_of
-from modal_app.halving.standing import Terms
+from modal_app.halving.snapshot import Terms
 from modal_app.store import checkpoints
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
@@ -57,7 +57,8 @@ def rungs_of(plan: Plan) -> Rungs | None:
 
 
 def uneven_rows_note(plan: Plan) -> str:
-    """That runs which are compared at the same step have seen other numbers of rows by then; empty if they have not."""
+    """A note if runs that are compared at the same step have seen different numbers of rows by then; otherwise
+    empty."""
     sizes = sorted({_batch_size(one.run) for one in plan.runs})
     if rungs_of(plan) is None or len(sizes) == 1:
         return ""
@@ -69,7 +70,7 @@ def uneven_rows_note(plan: Plan) -> str:
 
 
 def put_terms(plan: Plan, store: Store) -> None:
-    """Before the first run starts. Runs that were trained before have at the rungs what is known of them there."""
+    """Put the search's terms before the first run starts, and what is known of earlier runs at its rungs."""
     rungs = rungs_of(plan)
     if rungs is None:
         return
@@ -163,7 +164,7 @@ def _differing_lengths(runs: Sequence[Run]) -> str:
 
 
 def _length(run: Run) -> dict[str, Any]:
-    """What decides the number of a run's steps, next to its rows. Packed rows do not divide evenly into batches."""
+    """What decides the number of a run's steps, besides its rows. Packed rows do not divide evenly into batches."""
     config, count = run.config, run.experiment.gpu.count
     if config.get("max_steps"):
         return {"max_steps": config["max_steps"]}  # whatever the batch: uneven_rows_note

@@ -34,7 +34,7 @@ def ask_schema(
     """
     preflight = launch.preflight
     wanted = (*launch.pending_experiments, *_others(launch)) if experiments is None else experiments
-    if not preflight.unasked(wanted):
+    if not preflight.unanswered(wanted):
         return True
     if validator is None:
         terminal.message(NOT_CHECKED)

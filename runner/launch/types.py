@@ -42,5 +42,5 @@ class Launch:
 
     @property
     def pending_experiments(self) -> tuple[Experiment, ...]:
-        """Of the runs that are not finished."""
+        """The experiments of the runs that are not finished."""
         return tuple(planned.run.experiment for planned in self.plan.pending)

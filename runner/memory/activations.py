@@ -129,7 +129,7 @@ def _adapter_cost(adapter: Adapter) -> LayerCost:
 
 
 def _narrow_adapter_cost(adapter: Adapter) -> LayerCost:
-    """Of an adapter that computes in 16 bit."""
+    """The cost of an adapter that computes in 16 bit."""
     cost = ADAPTER_16_DROPOUT if adapter.dropout else ADAPTER_16
     if not MLP.intersection(adapter.targets):
         cost += NO_MLP_16_DROPOUT if adapter.dropout else NO_MLP_16

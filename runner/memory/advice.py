@@ -29,7 +29,7 @@ HOUR_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class LargerCards:
-    """On which the run would have fitted as it was."""
+    """Larger cards on which the run would have fitted unchanged."""
 
     override: str
     """`gpu=h100`."""

@@ -222,7 +222,7 @@ def _named_attention(config: Config) -> str | None:
 
 
 def attention_of(config: Config) -> str:
-    """By its current name; transformers' own default is sdpa."""
+    """The attention by its current name; transformers' own default is sdpa."""
     return _named_attention(config) or "sdpa"
 
 

@@ -65,7 +65,7 @@ class Parts:
 
 
 class Evidence(StrEnum):
-    """How a run speaks about the memory of another."""
+    """What the memory of one run says about that of another."""
 
     MEASURED = "measured"
     """It was the same."""
@@ -76,7 +76,7 @@ class Evidence(StrEnum):
     RAN_OUT = "ran out"
     """It had as little or less to process at a time, and ran out of memory."""
     AT_LEAST = "at least"
-    """It did not come to its end: what it used is the least."""
+    """It did not come to its end, so it may need more than it has used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def _by_fsdp(stack: Stack, facts: ModelFacts) -> GatheredBytes:
     start = 2 * root + 2 * layer if second else root + layer
     forward = root + (3 * layer if second else layer) + kept
     if stack.adapter is None:
-        # The gradients of the head, and of the embedding, stay whole until the root is done.
+        # The gradients of the head, and of the embedding, stay complete until the root is done.
         gradients = stack.dtype_bytes * (shape.head or shape.embedding)
         return GatheredBytes(
             start=start,

@@ -116,8 +116,8 @@ def ways_out(current: CurrentSettings) -> WaysToFit:
 
 
 def ways_to_load(current: CurrentSettings) -> tuple[str, ...]:
-    """Changes with which the weights of a model fit of which nothing else is estimated: fewer bits, a larger card, more
-    cards that share them.
+    """For a model of which only the weights are estimated, changes with which these fit: fewer bits, a larger card,
+    more cards that share them.
     """
     four_bit: Config = {"adapter": "qlora", "load_in_4bit": True, "load_in_8bit": False}
     if current.facts.experts:

@@ -219,7 +219,7 @@ def _from_failure(question: _Question, similar: tuple[RunMemory, ...]) -> Estima
 
 
 def _from_peak(question: _Question, similar: tuple[RunMemory, ...]) -> Estimate | None:
-    """By the peak of a run that is the same, or nearly."""
+    """The verdict that follows from the peak of a run that is the same, or nearly."""
     near = [one for one in similar if one.saw_every_length and one.peak is not None
             and one.work.distance(question.work) <= NEAR]  # fmt: skip
     for run in sorted(near, key=question.order):
@@ -239,7 +239,7 @@ def _from_peak(question: _Question, similar: tuple[RunMemory, ...]) -> Estimate 
 
 
 def _from_lower_bound(question: _Question, similar: tuple[RunMemory, ...]) -> Estimate | None:
-    """By a run that did not come to its end, if it needed more than is estimated."""
+    """The verdict that follows from a run that did not come to its end, if it needed more than is estimated."""
     bounds: list[tuple[int, RunMemory]] = []
     for run in similar:
         least = run.usable if run.out_of_memory else int((run.used or 0) or (run.peak or 0) * USED_SHARE)

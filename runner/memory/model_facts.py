@@ -54,8 +54,8 @@ def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = Fa
 
 
 def facts_here(base_model: str, revision: str | None, commit: str | None) -> ModelFacts | None:
-    """The facts of a `base_model` without asking anybody: from this disk, or from what the hub has said of this commit
-    earlier."""
+    """The facts of a `base_model` without any request: from this disk, or from an earlier answer of the hub about this
+    commit."""
     found = facts_of(base_model, revision).facts
     if found is not None or commit is None or not _HUB_NAME.match(base_model):
         return found
@@ -140,7 +140,7 @@ class _Shape:
 
     @property
     def weights(self) -> int:
-        """Of the matrices, the norms and the embeddings, if every layer has attention and a gated MLP."""
+        """The weights of the matrices, the norms and the embeddings, if every layer has attention and a gated MLP."""
         attention = 2 * self.hidden * (self.heads + self.kv_heads) * self.head_dim
         mlps = self.expert * (self.experts or 1)
         norms = (2 * self.layers + 1) * self.hidden

@@ -35,7 +35,7 @@ class OptimizerSize:
         return self.states * (weight_bytes if self.width is None else self.width) + self.extra
 
     def bytes_per_embedding(self, weight_bytes: float) -> float:
-        """Of a trained input embedding."""
+        """Bytes of state per weight of a trained input embedding."""
         return self.states * 4 if self.embeddings_32bit else self.bytes_per_weight(weight_bytes)
 
 

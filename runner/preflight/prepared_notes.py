@@ -19,6 +19,6 @@ def prepared_notes(experiments: Sequence[Experiment], manifest: DataManifest) ->
 
 
 def _new(experiment: Experiment, manifest: DataManifest) -> list[Finding]:
-    """Not what was said of the same before: it was about as true."""
+    """The findings that were not printed before the dataset was prepared: those were about as true then."""
     before = {(one.key, one.source) for one in rule_findings(RunFacts(experiment))}
     return [one for one in rule_findings(RunFacts(experiment, manifest)) if (one.key, one.source) not in before]

@@ -54,7 +54,7 @@ def questions_of(experiment: Experiment) -> list[SchemaQuestion]:
     return [SchemaQuestion(config, one, files, identity) for one in capabilities(experiment.gpu)]
 
 
-def unasked(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[SchemaQuestion]:
+def unanswered(questions: Iterable[SchemaQuestion], verdicts: Verdicts) -> list[SchemaQuestion]:
     """The questions without a remembered answer, once each."""
     open_questions: dict[str, SchemaQuestion] = {}
     for question in questions:
@@ -92,7 +92,7 @@ def schema_findings(
 
 def _findings(experiment: Experiment, answer: SchemaVerdict, own: Sequence[Finding]) -> Iterator[Finding]:
     known = {one.key for one in own}
-    stops = [one for one in own if one.severity is not Severity.WARNING]  # a warning does not stand for a refusal
+    stops = [one for one in own if one.severity is not Severity.WARNING]  # a warning does not replace a refusal
     for problem in answer["problems"]:
         keys = [key for key in problem["keys"] if key not in ("capabilities", "env_capabilities")]
         if not _is_reported(keys, stops):

@@ -33,7 +33,7 @@ from runner.preflight.memory import (
     tries_that_fail,
 )
 from runner.preflight.rules.run_facts import RunFacts
-from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unasked
+from runner.preflight.schema import Validator, ask, questions_of, schema_findings, unanswered
 from runner.types import Experiment
 
 
@@ -112,13 +112,13 @@ class Preflight:
             known = self._by_rules[number] = run.prepared, tuple(run_findings(run, wrong))
         return known[1]
 
-    def unasked(self, wanted: Sequence[Experiment]) -> bool:
+    def unanswered(self, wanted: Sequence[Experiment]) -> bool:
         """Whether Axolotl's verdict on any of these is missing."""
-        return bool(unasked(self._questions_of_all(wanted), self.verdicts))
+        return bool(unanswered(self._questions_of_all(wanted), self.verdicts))
 
     def ask(self, validator: Validator, wanted: Sequence[Experiment]) -> None:
         """Ask Axolotl for the missing verdicts."""
-        if questions := unasked(self._questions_of_all(wanted), self.verdicts):
+        if questions := unanswered(self._questions_of_all(wanted), self.verdicts):
             ask(questions, self.verdicts, validator)
             self._answers += 1
 
@@ -136,7 +136,7 @@ class Preflight:
         `validator` is called only if a verdict is missing. The error has no text if Axolotl adds nothing.
         """
         first = blocking(self.findings(), force=self.force)
-        if not self.unasked(self.experiments) or (process := validator()) is None:
+        if not self.unanswered(self.experiments) or (process := validator()) is None:
             self.show_rest(console)
             raise SweepError(self._refusal(first))
         terminal.say(console, f"axosweep: {self._refusal(first)}")
@@ -183,7 +183,7 @@ class Preflight:
         return [*reasons, *memory_lines(self._memory(), self._names())]
 
     def tries_that_fail(self) -> list[int]:
-        """Of each run: how many tries on_oom=halve is expected to make in vain. Empty without `prepared`."""
+        """For each run, how many tries of on_oom=halve are expected to fail. Empty without `prepared`."""
         known = enumerate(zip(self.experiments, self.prepared, strict=True)) if self.prepared else ()
         return [
             0 if number in self.finished else tries_that_fail(one, manifest.longest_row, self._known(number))
@@ -191,7 +191,7 @@ class Preflight:
         ]
 
     def host_bytes(self) -> list[int]:
-        """Of each run: what it needs of the machine's memory for offloading. Empty without `prepared`."""
+        """For each run, how much of the machine's memory it needs for offloading. Empty without `prepared`."""
         return [max((one.host for one in estimates), default=0) for estimates in self._memory()]
 
     def _memory(self) -> list[tuple[Estimate, ...]]:

@@ -77,7 +77,7 @@ def _vocabulary(path: Path, size: int, changed: int) -> Vocabulary | None:
         return None
     try:
         added = _added(listed, settings.get("added_tokens_decoder"))
-    except (TypeError, ValueError):  # a number that is none
+    except (TypeError, ValueError):  # not a valid number
         return None
     by_bytes = model.get("type") == "BPE" and "ByteLevel" in json.dumps(raw.get("pre_tokenizer"))
     return Vocabulary(frozenset(pieces), added, by_bytes)

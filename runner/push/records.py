@@ -52,7 +52,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         metrics={name.replace("_", " "): last for name in SHOWN if (last := _last(facts.curves, name)) is not None},
         first=row.first,
         best=_smallest(facts.curves),
-        hardware=row.gpu or _asked_gpu(subject),
+        hardware=row.gpu or _requested_gpu(subject),
         seconds=row.seconds if row.paid_seconds is None else row.paid_seconds,
         train_seconds=row.train_seconds,
         healed=row.healed,
@@ -174,7 +174,7 @@ def _smallest(curves: Curves) -> tuple[float, int] | None:
     return min((value, step) for step, value in points.items()) if points else None
 
 
-def _asked_gpu(subject: Subject) -> str:
+def _requested_gpu(subject: Subject) -> str:
     gpu = subject.identity.get("gpu", {})
     kind, count = gpu.get("type", "cpu"), gpu.get("count", 1)
     return kind if count == 1 and kind == "cpu" else f"{count} x {kind}"

@@ -25,7 +25,7 @@ FEWEST, MOST = 3, 5
 
 
 class Role(IntEnum):
-    """Of an axis, in the order of their turns."""
+    """The role of an axis, in the order of their turns."""
 
     RATE = 1
     RANK = 2

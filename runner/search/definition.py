@@ -40,7 +40,8 @@ class Definition:
         return self.request.sweep
 
     def method(self, *, write: bool) -> Method:
-        """With nothing told yet, but for what search=tpe finds in its file. Without `write`, that stays as it is."""
+        """Without any results yet, except those that search=tpe finds in its file. Without `write`, that file is not
+        changed."""
         search = self.request.search
         if search.method is SearchMethod.COORDINATE:
             return Coordinate(self.points)

@@ -46,18 +46,18 @@ class Round:
 
 class Method(Protocol):
     def next_round(self) -> Round | None:
-        """None if the search is over. The same one again, until its results are told."""
+        """None if the search is over. Returns the same round until `tell` was called with its results."""
         ...
 
     def tell(self, losses: Losses) -> None: ...
 
     def leave_out(self, setting: Setting) -> None:
-        """Not to run a point of a round after all."""
+        """Leave out a point of a round."""
         ...
 
     @property
     def losses(self) -> Losses:
-        """All results so far, but for the points that may not be run."""
+        """All results so far, except those of points that may not be run."""
         ...
 
     @property
@@ -72,7 +72,7 @@ class Coordinate:
     def __init__(self, points: Points) -> None:
         self._points = points
         self._losses: dict[Point, float] = {}
-        self._told: dict[Point, float | None] = {}
+        self._results: dict[Point, float | None] = {}
         self.left_out: list[LeftOut] = []
 
     def next_round(self) -> Round | None:
@@ -89,7 +89,7 @@ class Coordinate:
         return None
 
     def tell(self, losses: Losses) -> None:
-        self._told |= losses
+        self._results |= losses
         self._losses |= {point: math.inf if loss is None else loss for point, loss in losses.items()}
 
     def leave_out(self, setting: Setting) -> None:
@@ -98,7 +98,7 @@ class Coordinate:
 
     @property
     def losses(self) -> Losses:
-        return self._told
+        return self._results
 
     def _title(self, turn: Turn) -> str:
         others = [place for place, axis in enumerate(self._points.axes) if axis != turn.axis]
@@ -111,7 +111,7 @@ class Coordinate:
 
 
 class Tpe:
-    """Its points, and what it was told, are in a file in the sweep's folder."""
+    """Its points and their results are in a file in the sweep's folder."""
 
     def __init__(self, points: Points, file: Path, runs: int, at_a_time: int, *, write: bool) -> None:
         """`runs`: how many there are in all; `at_a_time`: how many of them. Without `write`, the file stays as it is.
@@ -135,7 +135,7 @@ class Tpe:
             found = more
         if not found:
             return None
-        begun = len(self._study.told())
+        begun = len(self._study.results())
         title = f"{len(found)} of {self._most} points, {begun} before"
         return Round(title, tuple(found), max(0, self._left() - len(found)))
 
@@ -151,19 +151,19 @@ class Tpe:
 
     @property
     def losses(self) -> Losses:
-        return self._study.told()
+        return self._study.results()
 
     def _left(self) -> int:
         """How many points may still be drawn."""
-        left = self._most - len(self._study.told())
+        left = self._most - len(self._study.results())
         points = size(self._points.axes)
-        known = len(self._study.told()) + len(self._study.forbidden())
+        known = len(self._study.results()) + len(self._study.forbidden())
         return left if points is None else min(left, points - known)
 
     def _drawn(self) -> list[Setting]:
         """New points that may be run, as many as are run at a time."""
         found: dict[Point, Setting] = {}
-        known = {*self._study.told(), *self._study.forbidden()}
+        known = {*self._study.results(), *self._study.forbidden()}
         repeats = refused = 0  # in a row
         while len(found) < min(self._size, self._left()) and refused + repeats < MOST_REFUSED:
             drawn = self._study.ask(at_random=repeats >= MOST_REPEATS)

@@ -49,7 +49,7 @@ def refuse_unmeasured(metric: str, experiments: Sequence[Experiment]) -> None:
 
 
 def note_on(metric: str, experiments: Sequence[Experiment]) -> str:
-    """Of a metric that the runs are not known to log; otherwise empty."""
+    """A note if the runs are not known to log the metric; otherwise empty."""
     known, name = _known(experiments), logged_name(metric)
     if is_of_a_task(metric) or name in known:
         return ""

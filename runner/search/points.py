@@ -75,7 +75,7 @@ class Points:
         return [one.text for one in self._searched.space.excludes]
 
     def experiments(self, points: Sequence[Point]) -> list[Experiment]:
-        """Of those points that can be composed and are not excluded."""
+        """The experiments of those points that can be composed and are not excluded."""
         return [one for setting in self._composed(points) for one in setting.experiments]
 
     def screened(self, points: Sequence[Point]) -> list[Setting]:
@@ -175,8 +175,8 @@ class Points:
 
 
 def _seeds_of(space: SearchSpace) -> ChoiceAxis | None:
-    """The axis that says how often each setting is run. Raises SweepError if others move with it: a seed is nothing
-    that could be better than another."""
+    """The axis that says how often each setting is run. Raises SweepError if others move with it: no seed is better
+    than another."""
     for zipped in space.zips:
         if SEED in zipped:
             others = ", ".join(name for name in zipped if name != SEED)

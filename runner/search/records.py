@@ -48,8 +48,8 @@ class RoundRuns:
     results: Results
 
     def losses(self, *, failures_count: bool = False) -> Losses:
-        """Of the settings whose runs have all succeeded or diverged; with `failures_count`, also of those with runs
-        that failed otherwise, which may succeed when they are run again."""
+        """The losses of the settings whose runs have all succeeded or diverged; with `failures_count`, also of those
+        with runs that failed otherwise, which may succeed when they are run again."""
         found = {}
         for setting, keys in self._keys().items():
             unknown = self.results.unfinished(keys) if failures_count else self.results.to_repeat(keys)
@@ -74,7 +74,7 @@ class RoundRuns:
         self.results.refuse_other_rows()
 
     def dollars_left(self, budget: float) -> float:
-        """For this round: a launch counts what its unfinished runs have cost before."""
+        """The dollars left for this round: a launch counts what its unfinished runs have cost before."""
         begun = {one.run.key for one in self.launch.plan.pending}
         return budget - sum(dollars for key, dollars in self.results.dollars.items() if key not in begun)
 
@@ -88,6 +88,6 @@ class RoundRuns:
         return bool(over_budget(priced.cost, replace(priced.request, budget=left)))
 
     def _keys(self) -> dict[tuple[tuple[str, ...], ...], list[str]]:
-        """Of each setting, in the order of its experiments."""
+        """The run keys of each setting, in the order of its experiments."""
         keys = iter([run.key for run in self.launch.runs])
         return {one.point: [next(keys) for _ in one.experiments] for one in self.settings}

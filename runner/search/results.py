@@ -19,7 +19,7 @@ from runner.store.run_state import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Of the runs of a sweep, by key."""
+    """The results of a sweep's runs, by key."""
 
     rows: Mapping[str, Row]
     metric: Metric
@@ -67,7 +67,7 @@ class Results:
 
 
 def read_results(store: Store, sweep: str, metric: str, *, maximize: bool = False) -> Results:
-    """Without any, if the sweep was never launched. Raises SweepError for a metric that finished runs have not
+    """The results; none if the sweep was never launched. Raises SweepError for a metric that finished runs have not
     logged."""
     name = logged_name(metric)
     if not (Ledger(store, sweep).folder / "plan.json").exists():

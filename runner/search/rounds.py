@@ -55,7 +55,7 @@ def run_search(searched: SearchInput, request: Request, launch: LaunchSweep) -> 
 
 
 def _plan(definition: Definition, launch: LaunchSweep) -> list[RunResult]:
-    """Of the first round that is not finished; of the last one, if all are."""
+    """Plan the first round that is not finished, or the last one if all are."""
     method, records = definition.method(write=False), Records(definition)
     shown: Round | None = None
     while (found := method.next_round()) is not None:

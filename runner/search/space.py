@@ -42,7 +42,7 @@ class Axis:
 
     @property
     def order(self) -> Mapping[Value, float]:
-        """By what the options ascend; empty if they have no order."""
+        """What the options are ordered by; empty if they have no order."""
         return self.ranks or self.numbers()
 
     def numbers(self) -> dict[Value, float]:
@@ -103,7 +103,7 @@ def spaced(low: float, high: float, count: int, *, log: bool) -> list[float]:
 
 
 def middle(values: Sequence[Value]) -> Value:
-    """Of an even number, the first of both.
+    """The value in the middle; of an even number of values, the first of the two.
 
     >>> middle([("8",), ("16",), ("32",), ("64",)])
     ('16',)

@@ -43,7 +43,7 @@ class Study:
     """The points of one search. One process at a time may use it."""
 
     def __init__(self, file: Path, axes: Sequence[Axis], seed: int, points: int, *, write: bool = True) -> None:
-        """`points`: how many there will be. Without `write`, what is asked and told is forgotten."""
+        """`points`: how many there will be. Without `write`, points and results are not stored."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._axes, self._seed = axes, seed
         self._random = min(-(-points // RANDOM_SHARE), MOST_RANDOM)
@@ -67,10 +67,10 @@ class Study:
         return DrawnPoint(trial.number, self._point(trial.params))
 
     def open(self) -> list[DrawnPoint]:
-        """The points that were drawn, and whose results are not told."""
+        """The points that were drawn, and whose results are not known yet."""
         return [DrawnPoint(one.number, self._point(one.params)) for one in self._trials(TrialState.RUNNING)]
 
-    def told(self) -> dict[Point, float | None]:
+    def results(self) -> dict[Point, float | None]:
         """What the points whose runs have ended reached, the smaller, the better: infinite for one that has diverged,
         None for one that failed."""
         found: dict[Point, float | None] = {}
@@ -85,7 +85,8 @@ class Study:
         return {self._point(one.params) for one in self._trials(TrialState.PRUNED) if _is_forbidden(one)}
 
     def tell(self, drawn: DrawnPoint, loss: float | None) -> None:
-        """As `told` has it. A point that failed says nothing about others like it, one that has diverged does."""
+        """Give the result of a point, in the form of `results`. A failed point says nothing about similar ones; a
+        diverged one does."""
         if loss is None:
             self._study.tell(drawn.number, state=TrialState.FAIL)
         elif math.isinf(loss):
@@ -94,7 +95,7 @@ class Study:
             self._study.tell(drawn.number, loss)
 
     def forget(self, drawn: DrawnPoint) -> None:
-        """For a point that was drawn before."""
+        """Drop a point that was drawn before."""
         self._trial(drawn).set_user_attr(REPEATS, True)
         self._study.tell(drawn.number, state=TrialState.FAIL)
 
@@ -145,7 +146,7 @@ def _distribution(axis: Axis) -> BaseDistribution:
             return IntDistribution(round(interval.low), round(interval.high), log=interval.log)
         return FloatDistribution(interval.low, interval.high, log=interval.log)
     if axis.order:
-        return IntDistribution(0, len(axis.options) - 1)  # places: a number of its neighbourhood is as good as it is
+        return IntDistribution(0, len(axis.options) - 1)  # places in the list, since neighbours are about equally good
     return CategoricalDistribution([_label(one) for one in axis.options])
 
 

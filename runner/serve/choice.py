@@ -26,7 +26,7 @@ class ServeSelection:
     subjects: tuple[Subject, ...]
     models: tuple[ServedModel, ...]
     """The base models first."""
-    told: tuple[str, ...]
+    summaries: tuple[str, ...]
     """A description of each model."""
 
 

@@ -60,7 +60,7 @@ def how_to_ask(chosen: ServeSelection, address: Address, *, as_json: bool) -> No
     """Print the models and two ways to use them to standard output, without the token."""
     if as_json:
         names = (model.names for model in chosen.models)
-        models = tuple(ModelNames(tuple(one), what) for one, what in zip(names, chosen.told, strict=True))
+        models = tuple(ModelNames(tuple(one), what) for one, what in zip(names, chosen.summaries, strict=True))
         print_json(ServedModels(f"{address.url}/v1", address.needs_token, models))
         sys.stdout.flush()
         return
@@ -69,7 +69,7 @@ def how_to_ask(chosen: ServeSelection, address: Address, *, as_json: bool) -> No
     table = Table(box=None, pad_edge=False)
     for heading in ("  model", "what", "also called"):
         table.add_column(heading)
-    for model, what in zip(chosen.models, chosen.told, strict=True):
+    for model, what in zip(chosen.models, chosen.summaries, strict=True):
         table.add_row(f"  {model.names[0]}", what, "  ".join(model.names[1:]))
     out.print(table)
     terminal.say(out, f"\n{ways(address, _example(chosen).names[-1])}")

@@ -10,7 +10,7 @@ from runner.settle.log import Round, SeedRun, Settling
 from runner.settle.policy import verdict
 from runner.settle.rounds import SETTLED, Ending, RoundResult, is_finished, keys_of, next_round, spent
 from runner.settle.seeds import compose, refuse_budget
-from runner.settle.standing import Sweep
+from runner.settle.sweep import Sweep
 from runner.store.run_state import RunStatus
 
 
@@ -24,7 +24,7 @@ class SweepLauncher:
     """Launch without asking."""
 
     def affordable(self, now: Sweep, settling: Settling, runs: Sequence[SeedRun]) -> list[SeedRun]:
-        """By the upper estimate. All if the price of one is unknown."""
+        """The runs that the budget covers by the upper estimate; all if the price of one is unknown."""
         if self.budget is None:
             return list(runs)
         left = self.budget - spent(now, settling)
@@ -69,8 +69,8 @@ def preview(now: Sweep, settling: Settling) -> Preview:
     if opened and not is_finished(now, opened):
         rest = tuple(one for one in opened.runs if not is_finished(now, Round((one,))))
         return Preview(None, rest, compose(now.store, now.id, rest).planned())
-    if found is None and now.standing.intervals.seeds and (opened or not settling.events):
-        found, looks = verdict(now.standing, settling.terms), looks + 1
+    if found is None and now.estimate.intervals.seeds and (opened or not settling.events):
+        found, looks = verdict(now.estimate, settling.terms), looks + 1
     if found is not None:
         return Preview(SETTLED[found])
     if looks == settling.terms.looks:

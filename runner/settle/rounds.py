@@ -17,7 +17,7 @@ from modal_app.store.layout import Store
 from runner.errors import SweepError
 from runner.settle.log import FILE, Log, Look, Round, SeedRun, Settling
 from runner.settle.policy import Conclusion, next_seeds, verdict
-from runner.settle.standing import Sweep, read_sweep
+from runner.settle.sweep import Sweep, read_sweep
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus
 
@@ -105,9 +105,9 @@ def settle(store: Store, sweep: str, settling: Settling, launcher: Launcher, sho
         if opened and (unusable := _unusable(now, opened)):
             why = tuple(f"{key}: a loss of its held-out rows is not a number" for key in unusable)
             return Result(Ending.FAILED, now, settling, why)
-        if now.standing.intervals.seeds and (opened or not settling.events):
-            group = tuple(now.runs_of(one) for one in now.standing.group)
-            settling = log.add(settling, Look(verdict(now.standing, terms), group))
+        if now.estimate.intervals.seeds and (opened or not settling.events):
+            group = tuple(now.runs_of(one) for one in now.estimate.group)
+            settling = log.add(settling, Look(verdict(now.estimate, terms), group))
             show(now, settling)
             if settling.verdict:
                 continue
@@ -130,7 +130,7 @@ def next_round(now: Sweep, settling: Settling, looks: int) -> list[SeedRun]:
     order = {key: place for place, key in enumerate(now.facts)}
     given: dict[int, set[Any]] = {}
     found: list[SeedRun] = []
-    for one in next_seeds(now.standing, settling.terms, settling.terms.looks - looks):
+    for one in next_seeds(now.estimate, settling.terms, settling.terms.looks - looks):
         keys = now.runs_of(one)
         before = [now.facts[key].config.get("seed") for key in keys]
         used = given.setdefault(one, {*settling.seeds_of(keys), *before})

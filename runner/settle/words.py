@@ -14,7 +14,7 @@ from runner.settle.launcher import Preview
 from runner.settle.log import SeedRun, Settling
 from runner.settle.policy import Terms, room
 from runner.settle.rounds import Ending, Result, keys_of, spent
-from runner.settle.standing import Sweep
+from runner.settle.sweep import Sweep
 from runner.store.stores import is_mirror
 from runner.verdict.power import needed
 
@@ -79,7 +79,7 @@ def settled(now: Sweep, settling: Settling, ending: Ending | None, *, further: S
         store=str(now.store.root),
         ending=ending,
         settled=ending in (Ending.SEPARATED, Ending.EQUAL),
-        contenders=tuple(_contender(now, one) for one in now.standing.group),
+        contenders=tuple(_contender(now, one) for one in now.estimate.group),
         cheapest=now.runs_of(now.cheapest)[0],
         looks=len(settling.looks),
         max_looks=terms.looks,
@@ -94,7 +94,7 @@ def settled(now: Sweep, settling: Settling, ending: Ending | None, *, further: S
 
 
 def _contender(now: Sweep, one: int) -> Contender:
-    against, leader = now.standing.intervals, now.standing.leader
+    against, leader = now.estimate.intervals, now.estimate.leader
     return Contender(
         params=now.params(one),
         runs=now.runs_of(one),
@@ -108,11 +108,11 @@ def _contender(now: Sweep, one: int) -> Contender:
 
 def opening_lines(now: Sweep, settling: Settling, next_: Preview) -> list[str]:
     """What it will do, and what that may cost."""
-    standing, terms = now.standing, settling.terms
-    margin = terms.worth * float(standing.intervals.means[standing.leader])
-    names = "; ".join(now.name(one) for one in standing.contenders)
-    counts = f"{_count(len(standing.judged.settings), 'setting')}, {_count(len(standing.contenders), 'contender')}"
-    unknown = "" if standing.intervals.seeds else " It is unknown yet how much seeds differ; the first ones measure it."
+    estimate, terms = now.estimate, settling.terms
+    margin = terms.worth * float(estimate.intervals.means[estimate.leader])
+    names = "; ".join(now.name(one) for one in estimate.contenders)
+    counts = f"{_count(len(estimate.judged.settings), 'setting')}, {_count(len(estimate.contenders), 'contender')}"
+    unknown = "" if estimate.intervals.seeds else " It is unknown yet how much seeds differ; the first ones measure it."
     lines = [
         f"{now.id}: {counts}: {names}.{unknown}",
         f"looks   {len(settling.looks)} of at most {terms.looks}, each at {100 * terms.level:.4g} %, so that all "
@@ -125,16 +125,16 @@ def opening_lines(now: Sweep, settling: Settling, next_: Preview) -> list[str]:
     return [
         *lines,
         f"next    {seeds_text(now, next_.runs)}{_price(next_.planned)}",
-        f"total   {_count(room(standing, terms), 'further run')} at most{_most(now, terms, next_.planned)}",
+        f"total   {_count(room(estimate, terms), 'further run')} at most{_most(now, terms, next_.planned)}",
         *needed_line(now),
     ]
 
 
 def look_line(now: Sweep, settling: Settling) -> str:
     """One line after a look."""
-    standing = now.standing
-    others = [one for one in standing.group if one != standing.leader]
-    lead = f"look {len(settling.looks)} of {settling.terms.looks}: {now.name(standing.leader)} is ahead"
+    estimate = now.estimate
+    others = [one for one in estimate.group if one != estimate.leader]
+    lead = f"look {len(settling.looks)} of {settling.terms.looks}: {now.name(estimate.leader)} is ahead"
     if not others:
         return f"{lead} of all others."
     return f"{lead}; not told apart from it: {'; '.join(_against(now, one) for one in others)}."
@@ -147,13 +147,13 @@ def closing_lines(result: Result) -> list[str]:
 
 
 def _ending(result: Result) -> list[str]:
-    now, standing = result.sweep, result.sweep.standing
-    leader, terms = now.name(standing.leader), result.settling.terms
+    now, estimate = result.sweep, result.sweep.estimate
+    leader, terms = now.name(estimate.leader), result.settling.terms
     added = len(keys_of(now, [one for each in result.settling.rounds for one in each.runs]))
     dollars = f", {money(spent(now, result.settling))}" if is_mirror(now.store) else ""
     used = f"{_count(added, 'further run')}{dollars}, {_count(len(result.settling.looks), 'look')}"
     cheapest = f"The cheapest of them is {now.name(now.cheapest)}."
-    others = [_against(now, one) for one in standing.group if one != standing.leader]
+    others = [_against(now, one) for one in estimate.group if one != estimate.leader]
     table = [f"  {one}" for one in others]
     match result.ending:
         case Ending.SEPARATED:
@@ -204,11 +204,11 @@ def seeds_text(now: Sweep, further: Sequence[SeedRun]) -> str:
 
 def needed_line(now: Sweep) -> list[str]:
     """What would show that the leader is better than its nearest contender, if the difference is what was found."""
-    standing = now.standing
-    if len(standing.group) < 2 or standing.intervals.seeds is None:
+    estimate = now.estimate
+    if len(estimate.group) < 2 or estimate.intervals.seeds is None:
         return []
-    leader, other = standing.group[:2]
-    found = needed(standing.judged, standing.intervals, other, leader)
+    leader, other = estimate.group[:2]
+    found = needed(estimate.judged, estimate.intervals, other, leader)
     ways = []
     if found.seeds is not None:
         further = sum(max(0, found.seeds - len(now.runs_of(one))) for one in (leader, other))
@@ -232,15 +232,15 @@ def percent(share: float) -> str:
 
 
 def _against(now: Sweep, one: int) -> str:
-    against, leader = now.standing.intervals, now.standing.leader
+    against, leader = now.estimate.intervals, now.estimate.leader
     three = (float(each[one, leader]) for each in (against.difference, against.low, against.high))
     found, low, high = (difference(value, "+") for value in three)
     return f"{now.name(one)} {found} ({low} to {high})"
 
 
 def _runners_up(now: Sweep) -> str:
-    order = sorted(range(len(now.standing.judged.settings)), key=lambda one: float(now.standing.intervals.means[one]))
-    return f"loss {now.standing.intervals.means[order[0]]:.4f}; next: {_against(now, order[1])}"
+    order = sorted(range(len(now.estimate.judged.settings)), key=lambda one: float(now.estimate.intervals.means[one]))
+    return f"loss {now.estimate.intervals.means[order[0]]:.4f}; next: {_against(now, order[1])}"
 
 
 def _price(planned: Launch) -> str:
@@ -258,7 +258,7 @@ def _price(planned: Launch) -> str:
 
 def _most(now: Sweep, terms: Terms, planned: Launch) -> str:
     """Dollars, or seconds of this machine, by the upper estimate of the dearest run."""
-    runs, most = (planned.cost.runs if planned.cost else ()), room(now.standing, terms)
+    runs, most = (planned.cost.runs if planned.cost else ()), room(now.estimate, terms)
     dollars = [one.dollars.high for one in runs if one.dollars]
     seconds = [one.prediction.seconds.high for one in runs if one.prediction]
     if dollars and len(dollars) == len(runs):

@@ -39,7 +39,7 @@ def shortened(values: Sequence[str], room: int, ellipsis: str) -> tuple[str, ...
 
 
 def narrowest(values: Sequence[str], ellipsis: str, least: int = 4) -> int:
-    """The least room in which the values are still told apart."""
+    """The least room in which the values still differ."""
     widest = max(map(cell_len, values), default=0)
     return next((room for room in range(least, widest) if shortened(values, room, ellipsis) is not None), widest)
 

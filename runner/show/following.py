@@ -9,7 +9,7 @@ from typing import Any
 from modal_app.store.layout import Store
 from modal_app.store.state import StepState, observe
 from modal_app.store.step import StepKind
-from runner.compare.params import label, told_apart
+from runner.compare.params import label, shown_params
 from runner.compare.source import RunFacts
 from runner.cost.spent import sweep_cost
 from runner.show.headway import ExpectedSeconds, Headway, Timing, headway_of
@@ -49,7 +49,7 @@ def lines_of(store: Store, facts: Sequence[RunFacts]) -> list[Line]:
 
 
 def _runs(facts: Sequence[RunFacts]) -> list[Line]:
-    params = told_apart([one.config for one in facts], [one.overrides for one in facts])
+    params = shown_params([one.config for one in facts], [one.overrides for one in facts])
     return [_run(one, own) for one, own in zip(facts, params, strict=True)]
 
 

@@ -127,7 +127,7 @@ class Headway:
 
 
 def part_of(runs: Sequence[Timing]) -> float:
-    """Of all steps, those that are done. A run that has failed has none left, nor has one that stopped at a rung; one
+    """The share of all steps that is done. A run that has failed has none left, nor has one that stopped at a rung; one
     that was stopped resumes."""
     ended = {RunStatus.SUCCEEDED, RunStatus.AT_RUNG, *FAILED, RunStatus.REMOVED} - {RunStatus.STOPPED}
     return sum(1.0 if one.status in ended else one.part for one in runs) / len(runs) if runs else 0.0
@@ -157,7 +157,8 @@ def seconds_left(runs: Sequence[Timing], expected: ExpectedSeconds | None, now: 
 
 
 def run_left(one: Timing, runs: Sequence[Timing], expected: ExpectedSeconds | None, now: float) -> float | None:
-    """Of one running run; None if unknown, also if it already takes longer than the plan said."""
+    """Seconds that a running run will still take; None if unknown, also if it already takes longer than the plan
+    said."""
     plan = expected or ExpectedSeconds()
     left = _left(one, plan, _correction(runs, plan), now) if one.status is RunStatus.RUNNING else None
     return left if left or one.whole_s is not None else None
@@ -170,7 +171,7 @@ def _correction(runs: Sequence[Timing], plan: ExpectedSeconds) -> float:
 
 
 def _left(one: Timing, plan: ExpectedSeconds, speed: float, now: float) -> float | None:
-    """By the plan at first; by its own steps once there are some."""
+    """Seconds left, by the plan at first, and by the run's own steps once there are some."""
     if one.started_at is None:
         return plan.runs.get(one.key)
     spent, whole = now - one.started_at, one.whole_s
@@ -183,7 +184,7 @@ def _left(one: Timing, plan: ExpectedSeconds, speed: float, now: float) -> float
 
 
 def _total(one: Timing, plan: ExpectedSeconds, speed: float, runs: Sequence[Timing]) -> float | None:
-    """Of a run that waits: by the plan, otherwise as long as the others take."""
+    """Seconds of a waiting run: by the plan, otherwise as long as the others take."""
     if one.key in plan.runs:
         return plan.share * plan.runs[one.key] * speed
     known = [plan.share * whole for other in runs if (whole := other.whole_s)]

@@ -112,8 +112,8 @@ def rows(
     marks: Marks,
     expected: ExpectedSeconds | None,
 ) -> list[Text]:
-    """The headings, and a line for each of `shown`, at most `width` wide. `every`: those from which they are told
-    apart, so that columns stay where they are when the terminal shows others."""
+    """The headings, and a line for each of `shown`, at most `width` wide. `every`: all lines, from which these have to
+    differ. So columns stay where they are when the terminal shows other lines."""
     return _drawn(_fitted(_table(every, expected, now, marks), width), shown, width)
 
 
@@ -211,7 +211,7 @@ def _with_short_headings(table: _Table, width: int) -> _Table:
 
 
 def _with_short_values(table: _Table, width: int, least: int) -> _Table:
-    """Values and labels shortened to `least`, if they still tell the runs apart."""
+    """Values and labels shortened to `least`, if the runs still differ in them."""
     ellipsis = table.marks.ellipsis
     # Headings follow the values, as far as there is room in the end.
     bare = tuple(replace(one, shortened_heading=one.heading[:LEAST_HEADING]) for one in table.names)
@@ -240,7 +240,7 @@ def _with_short_values(table: _Table, width: int, least: int) -> _Table:
 
 
 def _with_fewer_names(table: _Table, width: int) -> _Table:
-    """Without parameters that the others already tell apart, the last first."""
+    """The table without the parameters that are not needed to distinguish the runs, the last removed first."""
     for column in reversed(table.names):
         rest = tuple(one for one in table.names if one is not column)
         distinct = len(set(zip(*(one.cells for one in table.names), strict=True)))

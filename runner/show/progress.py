@@ -120,7 +120,7 @@ class Progress:
         redraw.show(lambda size: screen(shown, headway, size, now=now, marks=marks, expected=expected))
 
     def _headway(self, lines: Sequence[Line], expected: ExpectedSeconds | None, now: float) -> Headway:
-        """Of the runs; once they have ended, or if there are none, of the other steps."""
+        """The headway of the runs; once they have ended, or if there are none, that of the other steps."""
         of = {kind: [line.timing for line in lines if line.kind is kind and line.timing] for kind in StepKind}
         datasets, runs = of[StepKind.PREPROCESS], of[StepKind.TRAIN]
         after = [one for kind in FOLLOW_UP_KINDS for one in of[kind]]

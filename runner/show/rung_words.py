@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from runner.compare.metrics import Curves
 from runner.compare.ranking import OBJECTIVE
 from runner.console.numbers import loss, ordinal

@@ -10,7 +10,7 @@ from modal_app.store.layout import Store
 from modal_app.store.state import observe
 from modal_app.store.step import StepKind
 from runner.cost.spent import sweep_cost
-from runner.store.ledger import Ledger, SweepRun, last_asked, sweep_ids
+from runner.store.ledger import Ledger, SweepRun, last_activity, sweep_ids
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 
 
@@ -39,7 +39,7 @@ class SweepList:
 def all_sweeps(*stores: Store) -> list[SweepStatus]:
     """Every sweep of these stores, the one that was launched last comes first."""
     known = [(store, sweep) for store in stores for sweep in sweep_ids(store)]
-    known.sort(key=lambda one: last_asked(*one), reverse=True)
+    known.sort(key=lambda one: last_activity(*one), reverse=True)
     return [sweep_status(store, sweep) for store, sweep in known]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError, did_you_mean
-from runner.store.ledger import Ledger, SweepRun, find_sweep, last_asked, refuse_blank, sweep_ids
+from runner.store.ledger import Ledger, SweepRun, find_sweep, last_activity, refuse_blank, sweep_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ def sweep_in(stores: Sequence[Store], name: str | None) -> FoundSweep:
     if not nonempty:
         return FoundSweep(stores[0], find_sweep(stores[0], name))
     if name is None:
-        newest = max(nonempty, key=lambda store: last_asked(store, sweep_ids(store)[0]))
+        newest = max(nonempty, key=lambda store: last_activity(store, sweep_ids(store)[0]))
         return FoundSweep(newest, sweep_ids(newest)[0])
     refuse_blank(name)
     matching = [store for store in nonempty if any(sweep.startswith(name) for sweep in sweep_ids(store))]
     if len(matching) > 1:
-        matching = [max(matching, key=lambda store: last_asked(store, find_sweep(store, name)))]
+        matching = [max(matching, key=lambda store: last_activity(store, find_sweep(store, name)))]
     if not matching:
         _refuse_run(stores, name)
     store = matching[0] if matching else nonempty[0]

@@ -186,7 +186,7 @@ def refuse_blank(name: str) -> None:
 
 
 def no_sweep_text(store: Store) -> str:
-    """Of a store without sweeps: the way out, also for who is in another folder than the results."""
+    """The way out for a store without sweeps, also if the results are in another folder."""
     return (
         f"There is no sweep in {store.root} yet. Start one: axosweep -m +sweeps=tiny_grid. If it is in another "
         "folder, add --store FOLDER/out."
@@ -214,7 +214,7 @@ def find_sweep(store: Store, name: str | None) -> str:
     )
 
 
-def last_asked(store: Store, sweep: str) -> int:
+def last_activity(store: Store, sweep: str) -> int:
     """The time of a sweep's last launch or record, in nanoseconds, for comparison only."""
     return _last_touched(store.sweeps / sweep / "plan.json")
 

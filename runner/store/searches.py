@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modal_app.halving.entries import TERMS, FileEntries
-from modal_app.halving.standing import Reading, Standing, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Why
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
 
@@ -70,12 +70,12 @@ def searches_of(store: Store, sweep: str) -> list[Search]:
     folders = [path.parent for path in (store.sweeps / sweep / "rungs").glob(f"*/{TERMS}.json")]
     newest = sorted(folders, key=_begun, reverse=True)
     found = [(f"{sweep}/{path.name}", FileEntries(path).items()) for path in newest]
-    return [_search(name, Standing.of(items)) for name, items in found if TERMS in items]
+    return [_search(name, Snapshot.of(items)) for name, items in found if TERMS in items]
 
 
 def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, ...]]:
-    """By key, for the runs that have come to a rung: of the newest search to whose rungs a run has come, and of the
-    others what was reached at the steps of these."""
+    """What the runs that have come to a rung have reached, by key: at the rungs of the newest search whose rungs a run
+    has reached, and of other searches what was reached at the same steps."""
     newest = next((one for one in searches if one.reached), None)
     if newest is None:
         return {}
@@ -89,7 +89,7 @@ def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, .
         if one.step in rung_at
     }
     found = {
-        run: [_told_before(one, others.get((run, one.step))) for one in own] for run, own in newest.reached.items()
+        run: [_with_reason(one, others.get((run, one.step))) for one in own] for run, own in newest.reached.items()
     }
     for (run, _), one in others.items():
         if run not in newest.reached:
@@ -97,8 +97,8 @@ def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, .
     return {run: tuple(sorted(ones, key=lambda one: one.rung)) for run, ones in found.items()}
 
 
-def _told_before(one: RungReached, before: RungReached | None) -> RungReached:
-    """With why a run has gone on from there, if an earlier search has said that."""
+def _with_reason(one: RungReached, before: RungReached | None) -> RungReached:
+    """With the reason why a run went on from there, if an earlier search recorded one."""
     if before is None or one.why is not Why.BEFORE or before.why is None:
         return one
     return replace(one, why=before.why, was_stopped=before.was_stopped)
@@ -108,11 +108,11 @@ def _begun(folder: Path) -> float:
     return (folder / f"{TERMS}.json").stat().st_mtime
 
 
-def _search(name: str, standing: Standing) -> Search:
-    terms = standing.terms
+def _search(name: str, snapshot: Snapshot) -> Search:
+    terms = snapshot.terms
     rungs = Rungs("", terms.fractions, terms.eta)
     reached: dict[str, list[RungReached]] = {}
-    for rung, there in sorted(standing.readings.items()):
+    for rung, there in sorted(snapshot.readings.items()):
         losses = sorted(_loss(one) for one in there.values())
         for run, own in there.items():
             one = RungReached(
@@ -121,8 +121,8 @@ def _search(name: str, standing: Standing) -> Search:
                 loss=own.loss,
                 place=bisect.bisect_left(losses, _loss(own)) + 1,
                 of=len(there),
-                why=standing.gone.get(rung, {}).get(run),
-                was_stopped=run in standing.stopped.get(rung, ()),
+                why=snapshot.gone.get(rung, {}).get(run),
+                was_stopped=run in snapshot.stopped.get(rung, ()),
             )
             reached.setdefault(run, []).append(one)
     return Search(

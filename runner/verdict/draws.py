@@ -18,7 +18,7 @@ AT_A_TIME = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Of one bootstrap. A row of each array is one draw; all settings share it."""
+    """The draws of one bootstrap. A row of each array is one draw; all settings share it."""
 
     counts: Callable[[], Iterator[Floats]]
     """How often each document is drawn, in blocks of draws x documents, each valid until the next. Each

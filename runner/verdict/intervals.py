@@ -24,7 +24,8 @@ PAIRS_AT_A_TIME = 400
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Of SettingLosses.settings; matrices are settings x settings, row minus column, in nats per token."""
+    """Intervals of the settings in SettingLosses.settings. Matrices are settings x settings, row minus column, in nats
+    per token."""
 
     means: Floats
     """The loss of each setting, the mean over all tokens and seeds."""
@@ -48,7 +49,7 @@ class Intervals:
 
 
 def intervals(of: SettingLosses, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Intervals:
-    """Of these settings, with random draws. `intervals_from` has the formula."""
+    """The intervals of these settings, with random draws. `intervals_from` has the formula."""
     return intervals_from(of, draws_for(of, number=draws, seed=seed), level)
 
 
@@ -135,7 +136,8 @@ def _squares(off: Floats) -> Floats:
 
 
 def _seed_variances(of: SettingLosses, noise: SeedNoise | None) -> Floats:
-    """Of the mean of each setting, by its seeds: pooled, but of a setting with a diverged seed its own."""
+    """The variance of each setting's mean that comes from its seeds: pooled, except for a setting with a diverged seed,
+    which has its own."""
     if noise is None:
         return np.zeros(len(of.settings))
     variances = np.full(len(of.settings), noise.sd**2)

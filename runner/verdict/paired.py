@@ -164,8 +164,8 @@ def _measured(pair: _Pair, mask: Mask) -> _Difference:
 
 
 def _half_widths(pair: _Pair, masks: list[Mask], number: int, level: float) -> list[float | None]:
-    """Of the interval of each part. The first is that of all rows, and holds alone; the others hold at once. The
-    formula is that of `intervals.intervals_from`, for two settings without seeds."""
+    """Half the width of each part's interval. The first is that of all rows, and holds alone; the others hold at once.
+    The formula is that of `intervals.intervals_from`, for two settings without seeds."""
     sums, tokens = _by_document(pair, masks)
     documents = (tokens > 0).sum(axis=0)
     degrees = _degrees(tokens)

@@ -1,4 +1,4 @@
-"""What would tell two settings apart: how many held-out rows, or how many seeds."""
+"""What it would take to show that one of two settings is better: how many held-out rows, or how many seeds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MOST_SEEDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class NeededData:
-    """For the interval of two settings to exclude zero in POWER of all cases, if they differ by this in truth. Each
-    number is for the case that nothing else changes. It is a total, not an addition to what there is; null where no
-    number is enough: more rows do not quiet the seeds, and more seeds do not quiet the rows."""
+    """What it takes for the interval of two settings to exclude zero with the probability POWER, if this is their true
+    difference. Each number is for the case that nothing else changes. It is a total, not an addition to what there is;
+    null where no number is enough: more rows do not quiet the seeds, and more seeds do not quiet the rows."""
 
     difference: float
     """The true difference that this is computed for, in nats per token."""

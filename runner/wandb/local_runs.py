@@ -73,5 +73,5 @@ def verdict_summary(run: str, sweep: str, verdict: Verdict | None) -> dict[str, 
 
 
 def _notes(store: Store, record: TrackingRecord, sweep: str) -> tuple[str, ...]:
-    """Of the first sweep that ran it, and of this one. Without secrets."""
+    """The notes of the first sweep that ran it, and of this one. Without secrets."""
     return tuple(map(redacted, dict.fromkeys(filter(None, (record.note, Ledger(store, sweep).plan().note)))))

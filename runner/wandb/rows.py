@@ -148,8 +148,8 @@ def _receipt(summary: Mapping[str, Any]) -> Receipt | None:
     """The seconds by part, without the containers. Before a sync: those of the last attempt's worker."""
     named = {name: summary.get(f"{RECEIPT}{name}") for name in ("seconds", *PARTS)}
     parts = {name: float(value) for name, value in named.items() if isinstance(value, int | float) and value > 0}
-    told = sum(seconds for name, seconds in parts.items() if name not in ("seconds", QUEUE))
-    seconds = parts.pop("seconds", round(told, 3))
+    recorded = sum(seconds for name, seconds in parts.items() if name not in ("seconds", QUEUE))
+    seconds = parts.pop("seconds", round(recorded, 3))
     return Receipt(seconds, parts) if parts else None
 
 

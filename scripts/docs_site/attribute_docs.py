@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 
 def attribute_docs(described: type) -> Mapping[str, str]:
-    """By attribute, the text below it. An attribute without one is left out."""
+    """Attribute -> the text below it. An attribute without a text is left out."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(described))).body
     assert isinstance(definition, ast.ClassDef)
     found = {}

@@ -21,7 +21,7 @@ LEFT_OUT_OF_SEARCH = "---\nsearch:\n  exclude: true\n---\n\n"
 
 
 def linked_pages(root: Path) -> dict[str, str]:
-    """By their place in the site, the pages of what documents link outside docs/, and of what these pages link."""
+    """Place in the site -> the page of a file that documents link outside docs/, or that these pages link."""
     waiting = [root / name for name in OF_THE_PROJECT]
     for document in (root / DOCS).rglob("*.md"):
         waiting += _targets(document, root)
@@ -94,7 +94,7 @@ def _contents(folder: Path) -> str:
 
 
 def _first_line(path: Path) -> str:
-    """What a module says of itself."""
+    """The docstring of a module."""
     module = path / "__init__.py" if path.is_dir() else path
     if module.suffix != ".py" or not module.is_file():
         return ""

@@ -29,7 +29,7 @@ def plain(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Without the columns in which no row has anything."""
+    """A table without the columns in which no row has anything."""
     rows = list(rows)
     used = [at for at in range(len(head)) if any(row[at] for row in rows)]
     lines = [[head[at] for at in used], ["---"] * len(used), *([row[at] for at in used] for row in rows)]

@@ -1,6 +1,6 @@
 """Every shipped choice, and the pairs of them that constrain one another, pass Axolotl's own schema for their GPU.
 
-One trainer process judges all of them: its start is most of the time.
+One trainer process checks all of them, since starting it takes most of the time.
 """
 
 from __future__ import annotations

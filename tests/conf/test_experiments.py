@@ -1,4 +1,4 @@
-"""Each shipped experiment and sweep fits its GPUs by our own estimate, and docs/experiments.md says what it says."""
+"""Each shipped experiment and sweep fits its GPUs by our own estimate, and docs/experiments.md agrees with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Each model file agrees with itself: its shape has the weights that it says, and its facts are of its base_model."""
+"""Each model file agrees with itself: its shape has the stated number of weights, and its facts are those of its
+base_model."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def weights(facts: dict[str, Any]) -> int:
 @pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
 def test_a_models_shape_has_the_weights_that_its_publisher_counts(file: Path) -> None:
     facts = _read(file)["model"]
-    if facts.get("unusual"):  # no formula here: transformers counted these weights, on its meta device
+    if facts.get("unusual"):  # no formula: these weights were counted by transformers on its meta device
         assert weights(facts) < 1.5 * facts["parameters"]
     elif facts.get("vision"):
         # SigLIP or Pixtral, with the projector
@@ -55,7 +56,7 @@ def test_a_models_facts_are_of_its_own_base_model_and_say_their_source(file: Pat
 @pytest.mark.parametrize("file", MODELS, ids=lambda file: file.stem)
 def test_a_model_says_how_to_talk_to_it_and_what_to_pad_with(file: Path) -> None:
     axolotl = _read(file)["axolotl"]
-    if axolotl.get("tokenizer_use_mistral_common"):  # mistral-common has both, and Axolotl takes neither with it
+    if axolotl.get("tokenizer_use_mistral_common"):  # mistral-common has both, so Axolotl refuses them
         assert not {"chat_template", "special_tokens"} & set(axolotl)
         return
     assert axolotl["chat_template"]
@@ -84,6 +85,6 @@ def test_a_token_is_multiplied_with_a_part_of_a_model(file: Path) -> None:
         assert active
     if active and facts.get("experts"):
         idle = facts["layers"] * 3 * facts["hidden"] * facts["ffn"] * (facts["experts"] - facts["active_experts"])
-        assert facts["parameters"] - active == pytest.approx(idle, rel=0.2)  # and what is only looked up
+        assert facts["parameters"] - active == pytest.approx(idle, rel=0.2)  # and the weights that are only looked up
     elif active:
         assert 0.4 < active / facts["parameters"] < 1

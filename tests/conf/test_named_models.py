@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but the name leads to the facts: no cache, and a hub that is not there."""
+    """Only the name leads to the facts: there is no cache, and no hub."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_HOME", str(folder / "nothing"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -70,7 +70,7 @@ def known() -> dict[str, Answer]:
 
 @pytest.fixture
 def by_option(ask: Callable[..., Any], folder: Path, known: dict[str, Answer]) -> Mapping[str, Answer]:
-    """Of `model=OPTION`, asked for once; its configs are written as files, for base= and import."""
+    """The runs of `model=OPTION`, composed once; their configs are written as files, for base= and import."""
     if not known:
         asked = ask("-m", f"model={','.join(MODELS)}", *ASKED, *CONFIG, *SAME)
         for option, one in zip(MODELS, asked.experiments, strict=True):

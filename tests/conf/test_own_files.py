@@ -1,4 +1,4 @@
-"""Files of one's own, in each format that a dataset option names, become rows in the real Axolotl."""
+"""A user's own files, in each format that a dataset option names, become rows in the real Axolotl."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _written(folder: Path, option: str) -> Path:
-    """A file of distinct rows, more than the limit lets through."""
+    """A file with more distinct rows than the limit."""
     file = folder / f"{option}.jsonl"
     rows = [json.dumps(ROWS[option]).replace("Ann", f"Ann{number}") for number in range(2 * LIMIT)]
     file.write_text("\n".join(rows), encoding="utf-8")

@@ -121,7 +121,7 @@ def test_the_tutorials_config_composes(ask: Callable[..., Any]) -> None:
 
 
 def test_a_gpu_changes_nothing_of_what_a_run_is(ask: Callable[..., Any]) -> None:
-    """Only gpu=cpu and gpu=t4 do, in sight: what they take away is part of the run's identity."""
+    """Only gpu=cpu and gpu=t4 change these keys, visibly: the removed keys are part of the run's identity."""
     gpus = [gpu for gpu in VOCABULARY.groups["gpu"] if gpu not in ("auto", "cpu", "t4")]
     asked = ask("-m", "gpu=" + ",".join(gpus))
     assert all(experiment.axolotl == asked.experiments[0].axolotl for experiment in asked.experiments)
@@ -178,7 +178,7 @@ def test_a_rule_for_alpha_reads_the_rank_wherever_that_is_set(
 
 
 def test_the_rules_for_alpha_agree_at_rank_16_and_one_of_them_is_that_of_the_adapters(ask: Callable[..., Any]) -> None:
-    """So a sweep over rules trains what they share once, and finds what has been trained without one."""
+    """So a sweep over rules trains shared runs only once, and finds runs that were trained without a rule."""
     (without,) = ask("lora=r16").experiments
     for experiment in ask("-m", f"alpha={','.join(ALPHA)}", "lora=r16").experiments:
         assert experiment.axolotl == without.axolotl

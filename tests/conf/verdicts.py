@@ -2,7 +2,7 @@
 
 Each entry of the list is {"axolotl": the config, "capabilities": what its GPUs can do}; no GPU is needed. Each verdict
 is null, or the error's text. With them come names that a config may take: chat templates and model classes. The schema
-is built once for each list of plugins, which tests/modal_app/test_validate.py holds equal to Axolotl's own way.
+is built once for each list of plugins, which tests/modal_app/test_validate.py compares with Axolotl's own way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def verdict(config: dict[str, Any], capabilities: dict[str, Any]) -> str | None:
 
 
 def deepspeed_problem(config: dict[str, Any]) -> str | None:
-    """What DeepSpeed's own config class says, with what accelerate would write for each `auto`."""
+    """The verdict of DeepSpeed's own config class, with the values that accelerate would write for each `auto`."""
     from deepspeed.runtime.config import DeepSpeedConfig
 
     settings = _filled_in(config["deepspeed"])
@@ -45,7 +45,8 @@ def deepspeed_problem(config: dict[str, Any]) -> str | None:
 
 
 def _filled_in(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without its `auto`s: left out, each is DeepSpeed's own default; a dtype that may be either is off."""
+    """The config without its `auto`s: an absent key has DeepSpeed's own default, and a dtype that may be either is
+    off."""
     kept = {key: value for key, value in settings.items() if value != "auto"}
     return {key: _filled_in(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
@@ -61,7 +62,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     order = sorted(range(len(asked)), key=lambda index: bool(asked[index]["axolotl"].get("plugins")))
     verdicts: list[str | None] = [None] * len(asked)
-    for index in order:  # those with plugins last: a plugin stays registered for whatever comes after it
+    for index in order:  # those with plugins last, since a plugin stays registered
         config = asked[index]["axolotl"]
         verdicts[index] = verdict(config, asked[index]["capabilities"])
         if verdicts[index] is None and config.get("deepspeed"):

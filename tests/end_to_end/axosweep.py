@@ -1,4 +1,4 @@
-"""The axosweep command against a store of its own, and the moments in its life at which a test acts."""
+"""The axosweep command with a store of its own, and the moments of its run at which a test acts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Axosweep:
     def run_in_turn(
         self, lines: Sequence[Sequence[str]], timeout_s: float = TIMEOUT_S
     ) -> list[subprocess.CompletedProcess[str]]:
-        """Several commands, one after the other in one process, which spares them half of their time."""
+        """Several commands, one after the other in one process, which takes half of the time."""
         return forked_command.run_in_turn(lines, self.folder, self.variables(), timeout_s)
 
     def json(self, *words: str) -> Any:
@@ -74,7 +74,7 @@ class Axosweep:
         ) as process:
             os.close(theirs)
             shown = b""
-            with contextlib.suppress(OSError):  # a terminal that nobody has open any more
+            with contextlib.suppress(OSError):  # a terminal that is closed already
                 while chunk := os.read(ours, 1 << 16):
                     shown += chunk
             process.wait(timeout_s)
@@ -102,16 +102,17 @@ class Axosweep:
         return [pid for pid in _all_pids() if pid != os.getpid() and self._belongs(pid)]
 
     def preloaded(self) -> int | None:
-        """The preloaded trainer of this store, whether or not it still imports; not one that it has forked."""
+        """The preloaded trainer of this store, even if it still imports, without its forks."""
         found = running(self.store.root)
         return found[0].owner.pid if found else None
 
     def with_variables(self, variables: Mapping[str, str]) -> Axosweep:
-        """The same place, and more variables for its commands."""
+        """The same place, with more variables for its commands."""
         return replace(self, environment={**self.environment, **variables})
 
     def without_forks(self) -> Axosweep:
-        """The same place, and its commands and trainers are started as a user's, for tests that look at processes."""
+        """The same place, whose commands and trainers are started as a user would start them, for tests that look at
+        processes."""
         return self.with_variables({BROKER: ""})
 
     def waiting(self) -> Axosweep:
@@ -119,22 +120,21 @@ class Axosweep:
         return self.with_variables({VARIABLE: str(WAITS_S)})
 
     def ending(self) -> Axosweep:
-        """The same place, with a preloaded trainer, be it here already, that ends with its last command."""
+        """The same place, with a preloaded trainer (a running one, if there is one) that ends with its last command."""
         return self.with_variables({VARIABLE: "0"})
 
     @property
     def verdicts(self) -> Path:
-        """Where it is kept what Axolotl's schema has said."""
+        """The file with the verdicts of Axolotl's schema."""
         return self.store.cache / "verdicts.json"
 
     def know_verdicts(self, verdicts: str) -> None:
-        """Axolotl's schema has been asked before, so that a preloaded trainer is needed only for steps."""
+        """Store the verdicts of Axolotl's schema, so that a preloaded trainer is needed only for steps."""
         self.store.cache.mkdir(parents=True)
         self.verdicts.write_text(verdicts)
 
     def empty(self) -> None:
-        """Take away what is in the store and in the folder, but not these: a preloaded trainer ends without its
-        store."""
+        """Empty the store and the folder, but do not remove them: a preloaded trainer ends without its store."""
         for path in (*self.store.root.iterdir(), *self.folder.iterdir()):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -142,7 +142,7 @@ class Axosweep:
                 path.unlink()
 
     def left_behind(self) -> list[int]:
-        """Its live processes, without a preloaded trainer that is to wait."""
+        """Its live processes, without a preloaded trainer that should wait."""
         waits = self.preloaded() if self.environment.get(VARIABLE, "0") != "0" else None
         return [pid for pid in self.processes() if pid != waits]
 
@@ -169,14 +169,15 @@ class Axosweep:
 
 @functools.cache
 def _content_trainer() -> Path:
-    """For sweeps on Modal this machine only judges configs: a trainer that takes no time and is content with all."""
+    """For sweeps on Modal, this machine only checks configs. This trainer takes no time and accepts all of them."""
     folder = Path(tempfile.mkdtemp(prefix="axosweep-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return make_trainer(folder / "trainer")
 
 
 def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S, pause_s: float = A_STEP_S) -> None:
-    """Poll often enough to land between two steps, or inside a save. Each look takes CPU from what is waited for."""
+    """Poll often enough to act between two steps, or during a save. Each poll takes CPU from the process that is waited
+    for."""
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, f"never came: {what}"

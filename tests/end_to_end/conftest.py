@@ -1,4 +1,4 @@
-"""Stores and working directories; the trainer environment must be there."""
+"""Stores and working directories; the trainer environment must exist."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def alone(tmp_path: Path) -> Iterator[Axosweep]:
 
 @pytest.fixture(scope="session")
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
-    """One place for many tests, one after the other, since a preloaded trainer is that of a store: importing Axolotl
-    takes longer than what most tests ask of it."""
+    """One place for many tests, one after the other, since a preloaded trainer belongs to a store, and importing
+    Axolotl takes longer than most tests."""
     place = tmp_path_factory.mktemp("waiting")
     for name in ("work", "store"):
         (place / name).mkdir()
@@ -78,7 +78,7 @@ def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def _train_two_runs(place: Path) -> Path:
-    """The store in which they are. Their rows are tokenized in as many processes as a user's."""
+    """The store of these runs. Their rows are tokenized in as many processes as a user's."""
     command = Axosweep(Store(place / "store"), place, {"AXOLOTL_DATASET_NUM_PROC": ""})
     done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """How far merged models are from their base: `python logit_distances_script.py BASE [MERGED ADAPTER]...`.
 
-Prints a line for each: the largest difference in any logit to the base with the adapter, and to the base without.
+Prints a line for each: the largest difference in any logit from the base with the adapter, and from the base without
+it.
 """
 
 from __future__ import annotations

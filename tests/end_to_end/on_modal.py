@@ -1,4 +1,4 @@
-"""The command on a local Modal, and what the calls of its sweeps have left there."""
+"""The command with a local Modal, and what the calls of its sweeps have left there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNS, CACHE = "axosweep-runs", "axosweep-cache"
 
 @contextmanager
 def local_modal(settings: Settings) -> Iterator[ModalServer]:
-    """With the secret that axosweep asks for."""
+    """A local Modal with the secret that axosweep requires."""
     with ModalServer(settings) as server:
         server.set_secret("secrets-hf-wandb", SECRET)
         yield server
@@ -44,7 +44,7 @@ def with_axolotl(container_environment: Mapping[str, str] | None = None, **other
 
 
 def machine(server: ModalServer, folder: Path, **variables: str) -> Axosweep:
-    """One with an empty store, whose commands ask that server."""
+    """A place with an empty store, whose commands use that server."""
     (folder / "work").mkdir(parents=True)
     return Axosweep(Store(folder / "store"), folder / "work", {**server.environment(), **variables})
 
@@ -55,7 +55,7 @@ def beside(axosweep: Axosweep, server: ModalServer, store: Store) -> Axosweep:
 
 
 def finish(on_modal: Axosweep, *words: str) -> Counter[str]:
-    """Launch, and follow to the end, which all runs have to come to; how they stand in the table."""
+    """Launch, and follow to the end, which all runs have to reach; returns their statuses in the table."""
     return Counter(row["status"] for row in on_modal.json(*words)["runs"])
 
 
@@ -64,14 +64,14 @@ def statuses(on_modal: Axosweep) -> Counter[str]:
 
 
 def recorded(on_modal: Axosweep, event: Event, *kinds: StepKind) -> int:
-    """How often that is in the ledgers of its sweeps, of steps of these kinds, or of any."""
+    """How often this event is in the ledgers of its sweeps, for steps of these kinds, or of any kind."""
     mirror = Store(on_modal.store.root / "modal")
     records = (record for sweep in sweep_ids(mirror) for record in Ledger(mirror, sweep).records())
     return sum(record.event is event and (not kinds or record.kind in kinds) for record in records)
 
 
 def attempts(server: ModalServer, on_modal: Axosweep) -> list[int]:
-    """Of every run and dataset that this store knows of, as the Volumes have them."""
+    """The number of attempts at every run and dataset in this store, as the Volumes have them."""
     mirror = on_modal.store.root / "modal"
     runs = [server.volume_tree(RUNS) / "runs" / path.name for path in (mirror / "runs").iterdir()]
     data = [server.volume_tree(CACHE) / "prepared" / path.name for path in mirror.glob("prepared/*.work")]
@@ -83,6 +83,6 @@ def calls_since(server: ModalServer, started: float) -> Counter[str]:
 
 
 def container_records(server: ModalServer, folder: str) -> list[dict[str, Any]]:
-    """What the containers themselves have left, as it is committed."""
+    """What the containers themselves have left and committed."""
     tree = server.volume_tree(CACHE if folder.startswith("prepared") else RUNS)
     return [json.loads(path.read_text()) for path in tree.glob(f"{folder}/containers/*.json")]

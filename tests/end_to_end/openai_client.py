@@ -1,7 +1,7 @@
-"""Asks servers with OpenAI's own client, in the trainer's Python: a line of JSON in, a line of JSON out.
+"""Sends requests to servers with OpenAI's own client, in the trainer's Python: a line of JSON in, a line of JSON out.
 
 In: {"url": URL/v1, "key": KEY, "requests": "models", or what `chat.completions.create` takes, each}. An answer is its
-text, what was said in pieces, how it ended and what it took, or the class and the content of an error.
+text, its pieces, how it ended and what it took, or the class and the content of an error.
 """
 
 from __future__ import annotations

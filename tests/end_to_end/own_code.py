@@ -1,4 +1,4 @@
-"""A folder with a GRPO config and the Python of its user next to it: rewards, a dataset format and a plugin."""
+"""A folder with a GRPO config and the user's own Python next to it: rewards, a dataset format and a plugin."""
 
 from __future__ import annotations
 

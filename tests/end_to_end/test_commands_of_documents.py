@@ -1,7 +1,7 @@
-"""Every command that README and the pages of docs/ show, run as it stands, or with the reason why it is not.
+"""Every command that README and the pages of docs/ show, run as it is written, or with the reason why it is not run.
 
-A launch is only planned, unless its runs are in the shared sweep. Words in capitals stand for what the reader has; here
-they become the shared sweep, its runs, and files that are created.
+A launch is only planned, unless its runs are in the shared sweep. Words in capitals are placeholders; here they become
+the shared sweep, its runs, and files that are created.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHARED = ("lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
 
 @dataclass(frozen=True)
 class Rule:
-    """Commands that are treated alike: those in which the pattern is found."""
+    """Commands that are treated alike: those that match the pattern."""
 
     pattern: str
     why: str
@@ -106,7 +106,7 @@ PLACEHOLDER = re.compile(r"OWNER/NAME|(?<![\w$])[A-Z]+(?![\w-])")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command is run, and what its words in capitals stand for there."""
+    """Where a command is run, and the values of its words in capitals."""
 
     command: Axosweep
     sweep: str
@@ -187,7 +187,7 @@ def _place_of(words: tuple[str, ...], here: Place, written: Place, elsewhere: Pl
 
 
 def _answered(words: tuple[str, ...]) -> list[str]:
-    """What keeps a command from asking, or from training."""
+    """What prevents a command from asking, or from training."""
     return ["--yes"] if words[0] in ("rm", "gc") else ["--plan"] if PLANNED.holds(words) else []
 
 
@@ -201,7 +201,7 @@ def removing(trained: Axosweep, tmp_path: Path) -> Iterator[Axosweep]:
 
 
 def _folder(place: Path) -> Path:
-    """With the files that the pages name; only a few prompts, since three models answer each."""
+    """A folder with the files that the pages name; only a few prompts, since three models answer each."""
     folder = place / "work"
     (folder / "tiny" / "data").mkdir(parents=True)
     for name, text in FILES.items():
@@ -242,6 +242,6 @@ def _written_store(place: Path) -> Store:
 
 
 def _without_launching(words: tuple[str, ...]) -> tuple[str, ...]:
-    """A launch as a plan of it, but for one that is trained already."""
+    """A launch, turned into a plan unless it is trained already."""
     launches = not re.fullmatch(r"[a-z][a-z-]*", words[0])
     return ("plan", *words) if launches and OMITTED not in words and "--cfg" not in words else words

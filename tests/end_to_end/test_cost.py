@@ -1,4 +1,5 @@
-"""What plan predicts of a run that real Axolotl then trains. How near it comes is benchmarks/cost.py's to tell."""
+"""What plan predicts for a run that real Axolotl then trains. benchmarks/cost.py measures how close the predictions
+are."""
 
 from __future__ import annotations
 
@@ -28,5 +29,5 @@ def test_one_run_tells_the_seconds_of_another_size(axosweep: Axosweep, monkeypat
     assert predicted["steps"] == facts["step"] == facts["max_steps"]
     assert sum("eval_loss" in line for line in logged) == 7  # 3 an epoch, and the untrained model
     assert len(list(folder.model.glob("checkpoint-*"))) > 0
-    # Not seconds: they also tell what else this machine had to do.
+    # Not seconds: they also depend on other work of this machine.
     assert predicted["cpu_seconds"] == pytest.approx(sum(facts["cpu"].values()), rel=0.4)

@@ -21,7 +21,7 @@ EXACT = "tasks/tiny_directory/exact_match"
 
 
 def lines_of(axosweep: Axosweep, *words: str) -> dict[str | None, dict[str, Any]]:
-    """What `eval` says of each run; under None of the base model."""
+    """What `eval` prints for each run; under None, for the base model."""
     return {one["run"]: one for one in axosweep.json("eval", *words)["lines"]}
 
 
@@ -134,7 +134,7 @@ def test_a_task_that_there_is_not_is_refused_before_anything_starts(
 def test_a_task_whose_dataset_cannot_be_reached_says_so_and_does_not_ask_again(
     trained: Axosweep,
 ) -> None:
-    """Nor is it looked for in this machine's cache of the hub: an evaluation has one of its own."""
+    """It is not taken from this machine's cache of the hub, either: an evaluation has a cache of its own."""
     hub = "http://127.0.0.1:9"
     alone = Axosweep(trained.store, trained.folder, {"HF_ENDPOINT": hub})
     before = attempts(trained.store)

@@ -1,4 +1,4 @@
-"""The way onto Modal in docs/modal.md, command by command, with the real client against the local Modal."""
+"""The first launch in docs/modal.md, command by command, with the real client and the local Modal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    """What stands in the section's fences, a line each, without comments."""
+    """The commands in the section's code blocks, one a line, without comments."""
     (section,) = re.findall(r"^## The first launch\n(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     lines = "".join(FENCED.findall(section)).splitlines()
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.strip()]
@@ -34,7 +34,7 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    """With what experiment=llama3_8b_alpaca names; what it holds is looked at by nobody."""
+    """A hub with what experiment=llama3_8b_alpaca names; its contents are not read."""
     with serve_hub("NousResearch/Meta-Llama-3-8B-Instruct", ROOT / "tiny" / "model") as hub:
         hub.add("fozziethebeat/alpaca_messages_2k_test", ROOT / "tiny" / "data", kind="datasets")
         yield hub
@@ -42,7 +42,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def server(hub: Hub) -> Iterator[ModalServer]:
-    """No secret is there yet: the page creates it. Steps do nothing, but for the fetch."""
+    """There is no secret yet: the page creates it. Steps do nothing, except for the fetch."""
     environment = {"HF_ENDPOINT": hub.url}
     settings = noop_settings(container_python=trainer_environment.find(), container_environment=environment)
     with ModalServer(settings) as server:
@@ -66,7 +66,7 @@ def test_each_command_of_the_section_does_what_it_says(axosweep: Axosweep, hub: 
 
 
 def run(line: str, on_modal: Axosweep) -> subprocess.CompletedProcess[str]:
-    """One command, with the newest sweep and its first run in place of the words that stand for them."""
+    """One command, with the newest sweep and its first run in place of their placeholders."""
     program, *words = shlex.split(line)
     if any(name in word for word in words for name in ("SWEEP", "RUN")):
         plan = max(on_modal.store.root.glob("modal/sweeps/*/plan.json"), key=lambda path: path.stat().st_mtime)

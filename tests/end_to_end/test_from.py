@@ -1,4 +1,5 @@
-"""from=RUN@STEP for real: the same losses with the same config, another schedule with another; kills and all."""
+"""from=RUN@STEP with real trainings: the same config gives the same losses, another one another schedule, also after
+kills."""
 
 from __future__ import annotations
 
@@ -34,13 +35,13 @@ def source(command: Axosweep) -> str:
 
 @pytest.fixture(scope="module")
 def swept(command: Axosweep, source: str) -> dict[float, dict[str, Any]]:
-    """Runs from step 20 on, with the same rate and with another, by their rates."""
+    """Runs from step 20 on, with the same rate and with another one, by their rates."""
     words = (*WORDS, "max_steps=40", f"from={source}@20", "learning_rate=0.004,0.001")
     return {run["params"]["learning_rate"]: run for run in command.json("-m", *words)["runs"]}
 
 
 def logged(command: Axosweep, key: str) -> dict[tuple[int, str], float]:
-    """Everything that was logged of losses and rates, by step; of what came twice, the last."""
+    """All logged losses and rates, by step; if a step was logged twice, the last."""
     text = command.store.folder(StepKind.TRAIN, key).metrics.read_text()
     lines = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
     names = ("loss", "eval_loss", "learning_rate", "grad_norm")

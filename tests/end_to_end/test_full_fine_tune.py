@@ -1,4 +1,4 @@
-"""What comes after a run that has trained all weights: it is loaded by its own, and there is nothing to merge."""
+"""Follow-up steps of a run that has trained all weights: it is loaded on its own, and there is nothing to merge."""
 
 from __future__ import annotations
 

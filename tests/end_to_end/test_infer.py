@@ -33,7 +33,7 @@ def by_run(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def exact(rows: list[dict[str, Any]]) -> float:
-    """The share of right answers, counted anew from the prompts' file."""
+    """The share of right answers, counted again from the prompts' file."""
     right = {row["prompt"]: row["answer"] for row in map(json.loads, PROMPTS.read_text().splitlines())}
     assert {row["prompt"] for row in rows} == set(right)
     assert [row["exact"] for row in rows] == [row["output"] == right[row["prompt"]] for row in rows]
@@ -94,7 +94,7 @@ def test_the_merged_model_answers_as_the_adapter_does(trained: Axosweep) -> None
     asked = trained.store.runs.glob(f"{best}/infer/*/attempt-*/answering.yml")
     loaded = [yaml.safe_load(path.read_text()) for path in asked]
     merged_models = [one for one in loaded if "/merge/" in one["base_model"] and "adapter" not in one]
-    assert len(merged_models) == 1  # and it was the merged model that spoke
+    assert len(merged_models) == 1  # and the merged model has answered
 
 
 def test_one_question_is_answered_in_its_own_words_on_stdout(trained: Axosweep) -> None:

@@ -1,4 +1,4 @@
-"""kill -9 at every moment that matters: the truth is told, the rest is finished, nothing runs twice."""
+"""kill -9 at every moment that matters: the status is right, the rest is finished, nothing runs twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """The same two runs, which nobody disturbs."""
+    """The same two runs, undisturbed."""
 
     losses: dict[str, float]
     """The last on the held-out rows, by run."""
@@ -40,7 +40,7 @@ def left_alone(waiting: Axosweep) -> LeftAlone:
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, moment: str, left_alone: LeftAlone) -> Axosweep:
-    """With a preloaded trainer that has yet to import, or with one that has."""
+    """With a preloaded trainer that still imports, or with one that is ready."""
     place: Axosweep = request.getfixturevalue("alone" if moment == FIRST else "axosweep")
     place.know_verdicts(left_alone.verdicts)
     return place
@@ -89,7 +89,7 @@ MOMENTS: dict[str, Moment] = {
 
 
 def pause_s(moment: str) -> float:
-    """Before another look whether it has come."""
+    """The pause before looking again."""
     return A_SAVE_S if moment == MID_SAVE else A_STEP_S
 
 

@@ -25,8 +25,8 @@ SCRIPT = Path(__file__).with_name("logit_distances_script.py")
 
 @dataclass(frozen=True)
 class Merged:
-    """What `merge` says of one, and how far the model is from its base with the adapter, and without: the largest
-    difference in any logit."""
+    """What `merge` prints for a run, and how far the model is from its base with the adapter, and without it: the
+    largest difference in any logit."""
 
     said: dict[str, Any]
     with_adapter: float
@@ -39,7 +39,8 @@ def merges(store: Store, key: str) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def merged(trained: Axosweep, trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Merged, Merged]:
-    """The best run, and the other one's adapter in its place. One process loads them all."""
+    """The merged models of the best run: with its own adapter, and with the other run's. One process loads all of
+    them."""
     best, other = (row["key"] for row in trained.json("compare")["runs"])
     foreign = tmp_path_factory.mktemp("merge") / "foreign"
     model = trained.store.folder(StepKind.TRAIN, other).model

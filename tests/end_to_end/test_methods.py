@@ -95,7 +95,7 @@ def test_each_method_trains_and_leaves_what_it_says(axosweep: Axosweep) -> None:
 
 
 def left_by(store: Store, key: str) -> TrainedWeights:
-    """What a run has left. It has evaluated before it began, between, and at its end."""
+    """What a run has left. It has evaluated before its first step, in between, and at its end."""
     folder = store.folder(StepKind.TRAIN, key)
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if "eval_loss" in line] == [0, 2, 4]

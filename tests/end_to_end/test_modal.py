@@ -1,5 +1,5 @@
 """executor=modal with the unmodified client and container entrypoint and the real Axolotl, against the local Modal of
-tests/modal_server: a sweep that has ended, and what can be asked of it from then on.
+tests/modal_server: a finished sweep, and what can be done with it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TABLE = yaml.safe_load((Path(__file__).parents[2] / "conf" / "prices" / "modal.y
 
 @dataclass(frozen=True)
 class Swept:
-    """A sweep of two runs, trained one after the other in one container, that has ended."""
+    """A finished sweep of two runs, trained one after the other in one container."""
 
     here: Axosweep
     said: str
@@ -68,13 +68,13 @@ def test_a_launch_says_before_it_starts_how_its_runs_share_containers_and_which_
 
 
 def losses(told: Mapping[str, Any], store: Store) -> dict[int, Any]:
-    """By rank, since a key names the Python of its trainer, and this machine's may be another than Modal's: those of
-    the table, and all that were logged."""
+    """The losses in the table and all logged losses, by rank: keys name the Python of the trainer, and this machine's
+    may differ from Modal's."""
     return {row["params"]["lora_r"]: (row["first"], row["final"], curve(store, row["key"])) for row in told["runs"]}
 
 
 def machine_rate(record: Mapping[str, Any]) -> float:
-    """Dollars a second of a container without GPUs, by the table."""
+    """Dollars a second of a container without GPUs, according to the table."""
     cores = max(record["cores_reserved"], record["cores_used"] or 0)
     memory_gib = max(record["memory_gib_reserved"], record["memory_gib_used"] or 0)
     return float(cores * TABLE["cpu"] + memory_gib * TABLE["memory"])
@@ -141,7 +141,7 @@ def test_on_cpus_it_costs_its_seconds_at_the_tables_rates(swept: Swept, server: 
     assert cost["preparing"] == pytest.approx(sum(one["seconds"] * machine_rate(one) for one in prepared))
     assert cost["preparing"] > 0
     assert f"rates: table of {TABLE['date']}" in swept.said
-    # The server's own figures; between them lie a container's very start, and its last commit.
+    # The server's own figures, which also include the first moment of a container and its last commit.
     (task,) = server.tasks("train")
     recorded = sum(record["seconds"] for record in container_records(server, "runs/*"))
     lived = (task.ended_at or time.time()) - task.started_at
@@ -194,7 +194,7 @@ def test_rows_that_no_run_can_train_on_end_there_before_a_card_is_rented(swept: 
 
 
 def test_a_run_there_goes_on_from_a_checkpoint_of_another_one(swept: Swept, server: ModalServer) -> None:
-    """The checkpoint leaves its Volume, and is an input of the run that begins with it."""
+    """The checkpoint is copied from its Volume, and is an input of the run that begins with it."""
     (before,) = [row for row in swept.told["runs"] if row["params"]["lora_r"] == 8]
     words = ("lora=r8", *OF_A_RUN, "executor=modal", f"from={before['key']}@5", "learning_rate=0.001")
     (after,) = swept.here.json(*words)["runs"]
@@ -210,7 +210,8 @@ def test_a_run_there_goes_on_from_a_checkpoint_of_another_one(swept: Swept, serv
 def test_a_run_that_stops_at_a_rung_and_goes_on_has_the_losses_of_one_that_nobody_has_asked(
     swept: Swept, server: ModalServer, tmp_path: Path
 ) -> None:
-    """The same runs, on Volumes where nobody has trained them. At its rung, nothing is evaluated or saved otherwise."""
+    """The same runs, on Volumes where they were not trained yet. Without rungs, nothing would be evaluated or saved at
+    that step."""
     elsewhere = [f"executor.modal.{name}=rungs-{name}" for name in ("runs_volume", "claims")]
     here, rungs = machine(server, tmp_path / "here"), ("search.rungs=[0.3]", "search.eta=2", "search.audit=false")
     done = here.run(*WORDS, "executor=modal", *elsewhere, *rungs)

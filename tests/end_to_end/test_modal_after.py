@@ -39,7 +39,7 @@ EXACT = "tasks/tiny_directory@limit=32/exact_match"
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """With four rows to be asked about."""
+    """A dataset with four rows for questions."""
     rows = tmp_path_factory.mktemp("rows")
     (rows / "test.jsonl").write_text("".join(PROMPTS.read_text().splitlines(keepends=True)[:4]))
     with serve_hub() as hub:
@@ -55,7 +55,7 @@ def server(hub: Hub) -> Iterator[ModalServer]:
 
 @pytest.fixture(scope="module")
 def on_modal(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
-    """With a run that has learned its directory."""
+    """A place with a run that has learned its directory."""
     on_modal = machine(server, tmp_path_factory.mktemp("after") / "machine")
     done = on_modal.run("lora=r32", "learning_rate=4e-3", "tracking=disabled", "executor=modal")
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def on_modal(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.fixture(scope="module")
 def row(on_modal: Axosweep) -> dict[str, Any]:
-    """Of that run."""
+    """The row of that run."""
     (row,) = on_modal.json("compare")["runs"]
     return dict(row)
 
@@ -76,7 +76,7 @@ def calls_of_asking_again(on_modal: Axosweep, server: ModalServer, *words: str) 
 
 
 def results(server: ModalServer, kind: str) -> list[dict[str, Any]]:
-    """How the steps of that kind have ended, as the Volume has it."""
+    """How the steps of that kind have ended, according to the Volume."""
     paths = server.volume_tree(RUNS).glob(f"runs/*/{kind}/*/attempt-1/result.json")
     return [json.loads(path.read_text()) for path in paths]
 
@@ -96,7 +96,7 @@ def test_it_is_rated_on_its_held_out_rows_as_in_training_and_so_is_its_base_mode
 def test_it_is_rated_on_tasks_whose_dataset_may_come_from_the_hub_and_an_unknown_one_loads_no_model(
     on_modal: Axosweep, server: ModalServer, hub: Hub, row: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The models' cache is mounted read-only. This machine has no trainer that could have been asked for the names."""
+    """The models' cache is mounted read-only. This machine has no trainer that could check the names."""
     no_trainer = {"AXOSWEEP_TRAINER": str(on_modal.folder / "nowhere")}
     here = Axosweep(on_modal.store, on_modal.folder, {**on_modal.environment, **no_trainer})
     own = tmp_path / "own"

@@ -1,5 +1,5 @@
-"""A budget on the local Modal: what is above it is refused, and a run that overruns its share is stopped, for good.
-The worker in the containers does nothing, a step at a time."""
+"""A budget on the local Modal: a launch above it is refused, and a run that exceeds its share is stopped permanently.
+The worker in the containers does nothing, step by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`axosweep cancel` of what works on the local Modal, where the worker does nothing for as long as it is let."""
+"""`axosweep cancel` on the local Modal, where the worker does nothing until it may end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TWO_RUNS = ("-m", "lora=r8,r16", *ON_GPUS)
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """The file that lets datasets be ready."""
+    """The file that lets datasets finish."""
     (tmp_path / "signs").mkdir()
     return tmp_path / "signs" / "prepared"
 
 
 @pytest.fixture
 def trained(prepared: Path) -> Path:
-    """And runs."""
+    """The file that lets runs finish."""
     return prepared.with_name("trained")
 
 

@@ -1,5 +1,5 @@
-"""Dollars of sweeps on the local Modal, of what was really allocated. The worker in the containers does nothing; what a
-sweep of real runs on CPUs costs is looked at in test_modal.py.
+"""Dollars of sweeps on the local Modal, for what was really allocated. The worker in the containers does nothing;
+test_modal.py checks the cost of a sweep of real runs on CPUs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def machine_rate(record: Mapping[str, Any]) -> float:
 
 
 def with_cards(settings: Settings, folder: Path, *cards: str) -> Settings:
-    """The same, with an nvidia-smi that shows these cards in every container that it is asked for GPUs for."""
+    """The same, with an nvidia-smi that shows these cards in every container with GPUs."""
     folder.mkdir()
     program = folder / "nvidia-smi"
     lines = "".join(f"echo '{card}, 143771, 70000, 80'\n" for card in cards)
@@ -45,7 +45,7 @@ def with_cards(settings: Settings, folder: Path, *cards: str) -> Settings:
 
 
 def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(tmp_path: Path) -> None:
-    """Two H100s are asked for, and two H200s are what comes."""
+    """Two H100s are requested, and two H200s are allocated."""
     settings = with_cards(noop_settings(train_s=14, billing_rates=HOURLY), tmp_path / "bin", H200, H200)
     with local_modal(settings) as server:
         here, elsewhere = machine(server, tmp_path / "here"), machine(server, tmp_path / "elsewhere")
@@ -64,7 +64,7 @@ def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(
         assert row["dollars"] == pytest.approx(record["seconds"] * per_second)
         assert told["cost"]["as_asked"] == []
         assert "rates: Modal's of " in said
-        # The last word came after the tick of the tenth second.
+        # The last record came after the tick of the tenth second.
         so_far = [float(dollars) for dollars in re.findall(r"\$(\d+\.\d+) so far", shown)]
         assert row["dollars"] / 2 < so_far[-1] <= round(told["cost"]["dollars"], 4), "as it is shown below ten cents"
         (used,) = row["record"]["containers"]
@@ -73,7 +73,7 @@ def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(
 
 
 def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
-    """One is preempted, and has time for a last word; the other one is killed. What their cards showed then decides
+    """One is preempted, and has time for a last record; the other one is killed. What their cards showed then decides
     where the same runs fit."""
     settings = with_cards(noop_settings(train_s=4, billing_rates=HOURLY, grace_s=10), tmp_path / "bin", H200)
     with local_modal(settings) as server:

@@ -1,4 +1,4 @@
-"""executor=modal over GPUs that nobody here has: what is asked for, how many at a time, what will do as well."""
+"""executor=modal with GPUs that do not exist here: which are requested, how many at a time, and which alternatives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = ("-m", "lora=r8,r16", "tracking=disabled", "executor=modal", "--yes")
 
 @pytest.fixture
 def server() -> Iterator[ModalServer]:
-    """With room for more containers than the tests' caps allow."""
+    """A server with room for more containers than the tests' caps allow."""
     with local_modal(noop_settings(train_s=1.0, max_containers=12)) as server:
         yield server
 

@@ -43,7 +43,7 @@ def server(hub: Hub) -> Iterator[ModalServer]:
 
 @pytest.fixture
 def fetching(hub: Hub) -> Iterator[ModalServer]:
-    """One on which nothing is real but the fetch."""
+    """A local Modal on which only the fetch is real."""
     settings = noop_settings(
         container_python=trainer_environment.find(), container_environment={"HF_ENDPOINT": hub.url}
     )
@@ -100,7 +100,7 @@ def test_a_hub_model_is_fetched_once_for_all_runs_and_again_when_somebody_has_ma
 def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(
     alone: Axosweep, hub: Hub, fetching: ModalServer
 ) -> None:
-    """It is pinned, so that this machine does not ask for it."""
+    """It is pinned, so that this machine does not look it up."""
     on_modal = Axosweep(alone.store, alone.folder, fetching.environment())
     done = on_modal.run("base_model=owner/gone", f"revision_of_model={COMMIT}", *SHORT)
     assert done.returncode == 1

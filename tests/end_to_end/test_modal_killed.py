@@ -1,5 +1,5 @@
-"""executor=modal with clients that are killed at any moment, or come two at a time. The worker in the containers does
-nothing: what counts are the calls."""
+"""executor=modal with clients that are killed at any moment, or run two at a time. The worker in the containers does
+nothing: the tests look at the calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 
 @dataclass(frozen=True)
 class Moment:
-    """The client's nth call of a name: before it has any effect, or when it has had it but was not answered."""
+    """The client's nth call of a name: before it has any effect, or after its effect and before its answer."""
 
     name: str
     nth: int = 1
@@ -49,7 +49,7 @@ def server(settings: Settings) -> Iterator[ModalServer]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[ModalServer]:
-    """For tests with datasets and runs of their own. A dataset takes longer than to give a line once more."""
+    """A place for tests with datasets and runs of their own. A dataset takes longer than repeating a command line."""
     with local_modal(noop_settings(preprocess_s=1.5)) as server:
         yield server
 
@@ -70,13 +70,13 @@ def start_to_die(on_modal: Axosweep, server: ModalServer, moment: Moment, *words
 
 
 BEFORE_ANY_CALL = (
-    Moment("FunctionGet"),  # nothing is there yet
+    Moment("FunctionGet"),  # nothing exists yet
     Moment("ImageGetOrCreate", 2),
     Moment("AppPublish"),
     Moment("VolumePutFiles2"),
-    Moment("VolumePutFiles2", 2),  # the inputs' bytes are there, the files are not
+    Moment("VolumePutFiles2", 2),  # the inputs' bytes are uploaded, the files do not exist
     Moment("VolumePutFiles2", 2, after=True),
-    Moment("DictContents"),  # everything is there, nothing is called
+    Moment("DictContents"),  # everything is uploaded, nothing is called
 )
 
 
@@ -94,7 +94,7 @@ def test_a_client_killed_again_and_again_before_it_calls_anything_loses_nothing(
 
 WHILE_CALLING = [
     Moment("FunctionMap"),
-    Moment("FunctionMap", after=True),  # called, and nobody has heard the id: only the call itself can claim its job
+    Moment("FunctionMap", after=True),  # called, but no process knows the id: only the call itself can claim its job
     Moment("DictUpdate", after=True),  # claimed, and not in the ledger
     Moment("FunctionMap", 2),
     Moment("FunctionMap", 2, after=True),
@@ -121,7 +121,7 @@ def test_the_line_of_a_client_killed_while_it_calls_submits_what_is_missing(
 
 
 class TestManyRuns:
-    """With one container, which is busy: they wait in the queue, and what counts is what the client does."""
+    """With one container, which is busy: the calls wait in the queue, and the test looks at what the client does."""
 
     @pytest.fixture
     def settings(self) -> Settings:
@@ -130,7 +130,8 @@ class TestManyRuns:
     def test_64_runs_take_two_client_calls_each_and_their_line_once_more_makes_none(
         self, on_modal: Axosweep, server: ModalServer
     ) -> None:
-        """From the first call to the last id; three a run would do. Uploads and the deployment come before."""
+        """Requests from the first call to the last id; three a run would be enough. Uploads and the deployment come
+        before."""
         busy = on_modal.start("learning_rate=1e-3", *ON_GPUS)
         server.wait_until(lambda: server.function_calls("train"), 30)
         kill(busy.pid)
@@ -159,7 +160,7 @@ def test_two_clients_at_the_same_moment_prepare_and_train_everything_once(
     on_modal: Axosweep, server: ModalServer, tmp_path: Path
 ) -> None:
     other = beside(on_modal, server, Store(tmp_path / "other"))
-    finish(on_modal, "sequence_len=200", *ON_GPUS)  # deploys: what is raced for are the calls
+    finish(on_modal, "sequence_len=200", *ON_GPUS)  # deploys, so that the race is about the calls
     released = [server.hold("DictContents", nth=nth) for nth in (1, 2)]
     clients = [
         on_modal.start("-m", "lora=r4,r8", *ON_GPUS),

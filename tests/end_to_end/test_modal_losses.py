@@ -1,4 +1,4 @@
-"""Real trainings on the local Modal that are disturbed, and end in the losses of one that nobody has disturbed."""
+"""Real trainings on the local Modal that are disturbed, and end with the losses of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Losses = dict[tuple[int, str], float]
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Losses:
-    """Of the same run on this machine."""
+    """The losses of the same run on this machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
     here = Axosweep(Store(folder / "store"), folder)
     assert here.run(*WORDS, "save_steps=20").returncode == 0
@@ -35,20 +35,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Losses:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ModalServer]:
-    """With room for both runs: they read one dataset, and how often they save tells them apart."""
+    """A server with room for both runs: they read one dataset, and differ in how often they save."""
     with local_modal(with_axolotl()) as server:
         yield server
 
 
 def losses(store: Store) -> Losses:
-    """All that was logged; of a step that was taken again, the last word."""
+    """Everything that was logged; of a step that was repeated, the last values."""
     (metrics,) = store.root.glob("**/runs/*/metrics.jsonl")
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     return {(line["step"], name): line[name] for line in lines for name in ("loss", "eval_loss") if name in line}
 
 
 def wait_for_losses_of(server: ModalServer, store: Store, attempt: int) -> str:
-    """The container in which an attempt at the store's run is training, as soon as it has logged something there."""
+    """The container in which an attempt at the store's run is training, once it has logged something there."""
 
     def training() -> str | None:
         (run,) = (store.root / "modal" / "runs").glob("*")
@@ -69,7 +69,7 @@ def calls_of_training(server: ModalServer, since: float) -> list[Spawned]:
 
 
 def worker_of(server: ModalServer) -> int:
-    """The one worker that trains now."""
+    """The only worker that trains now."""
     found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"modal_app/run.py\0worker" in _read(path)]
     (pid,) = [int(path.parent.name) for path in found if server.folder.name.encode() in _read(path.parent / "mounts")]
     return pid
@@ -83,7 +83,7 @@ def _read(path: Path) -> bytes:
 
 
 def is_pending(pid: int, number: signal.Signals) -> bool:
-    """Whether a signal was sent to a process that has not taken it yet."""
+    """Whether a process has a pending signal."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("ShdPnd")]
     return bool(int(line.split()[1], 16) >> (number - 1) & 1)
 
@@ -115,7 +115,8 @@ def test_a_run_that_is_preempted_then_killed_then_crashes_ends_in_the_losses_of_
 def test_a_run_longer_than_its_time_limit_ends_in_the_losses_of_one_without(
     on_modal: Axosweep, server: ModalServer, undisturbed: Losses
 ) -> None:
-    """The worker is frozen while it trains until the limit comes: so it comes then, however fast this machine is."""
+    """The worker is frozen during training until the limit is reached: so it is reached then, however fast this machine
+    is."""
     limited = ("save_steps=25", "executor=modal", f"executor.modal.timeout_hours={40 / 3600}")
     client, began = on_modal.start(*WORDS, *limited), time.time()
     wait_for_losses_of(server, on_modal.store, 1)

@@ -1,5 +1,5 @@
-"""executor=modal where the calls are what matters: the worker in the containers does nothing. How a sweep is followed,
-by its own client and from elsewhere; clients that are killed are in test_modal_killed.py."""
+"""executor=modal with a worker that does nothing: how a sweep is followed, by its own client and from elsewhere.
+Clients that are killed are in test_modal_killed.py."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_webhook_is_told_of_the_end_though_the_laptop_is_closed(alone: Axoswee
 
 @dataclass(frozen=True)
 class Abandoned:
-    """A sweep of two runs whose client was killed when it had called the dataset, and which has gone on to its end."""
+    """A finished sweep of two runs, whose client was killed after it had called the dataset."""
 
     server: ModalServer
     sweep: str

@@ -1,4 +1,4 @@
-"""`axosweep rm` of runs that calls on the local Modal have trained, or train just now."""
+"""`axosweep rm` of runs that calls on the local Modal have trained, or are training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = ("-m", "lora=r8,r16", "gpu=h100", "tracking=disabled", "executor=modal",
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
-    """The file that lets runs come to their end."""
+    """The file that lets runs finish."""
     (tmp_path / "signs").mkdir()
     return tmp_path / "signs" / "trained"
 

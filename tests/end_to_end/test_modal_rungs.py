@@ -1,5 +1,5 @@
-"""Rungs with executor=modal, where the worker in the containers does nothing but ask: the client is killed, two come at
-a time, one comes when Modal has forgotten everything; none disturbs the search."""
+"""Rungs with executor=modal, where the worker in the containers does nothing but ask: the client is killed, two run at
+a time, and one runs after Modal has deleted all entries; none disturbs the search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries
-from modal_app.halving.standing import Standing
+from modal_app.halving.snapshot import Snapshot
 from modal_app.store.layout import Store
 from tests.end_to_end.axosweep import Axosweep, kill
 from tests.end_to_end.on_modal import ON_GPUS, RUNS, local_modal, machine
@@ -27,12 +27,12 @@ SEARCH = (*GRID, "search.rungs=[0.2,0.6]", "search.eta=3", "search.audit=false")
 CLAIMS = "axosweep-claims"
 
 
-def standing(store: Store) -> Standing:
+def snapshot(store: Store) -> Snapshot:
     (folder,) = store.root.glob("sweeps/*/rungs/*")
-    return Standing.of(FileEntries(folder).items())
+    return Snapshot.of(FileEntries(folder).items())
 
 
-def all_have_gone_that_should(found: Standing) -> bool:
+def all_have_gone_that_should(found: Snapshot) -> bool:
     return all(found.has_gone(rung, run) for rung in (1, 2) for run in who_goes_on(found, rung))
 
 
@@ -42,7 +42,7 @@ def statuses(here: Axosweep, sweep: str) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Abandoned:
-    """A search of twelve runs whose client was killed when it had called them, at rest."""
+    """A search of twelve runs that is over. Its client was killed after it had called them."""
 
     server: ModalServer
     here: Axosweep
@@ -68,7 +68,7 @@ def abandoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abandoned]:
 
 
 def test_a_search_whose_client_was_killed_has_come_to_rest_by_itself(abandoned: Abandoned) -> None:
-    there = standing(Store(abandoned.server.volume_tree(RUNS)))
+    there = snapshot(Store(abandoned.server.volume_tree(RUNS)))
     assert all_have_gone_that_should(there)
     ended = [one for name, one in abandoned.server.dict_items(CLAIMS).items() if name.startswith("ended/train/")]
     assert set(counts := Counter(one["status"] for one in ended)) == {"succeeded", "stopped at rung"}
@@ -78,7 +78,7 @@ def test_a_search_whose_client_was_killed_has_come_to_rest_by_itself(abandoned: 
 
 
 def test_nothing_is_called_again_by_whoever_comes_later(abandoned: Abandoned, tmp_path: Path) -> None:
-    """The same line, two at a time, and another machine for which Modal has forgotten everything."""
+    """The same command line twice at a time, and on another machine after Modal has deleted all entries."""
     before = abandoned.calls
     clients = [abandoned.here.start(*SEARCH) for _ in range(2)]
     for client in clients:
@@ -94,11 +94,11 @@ def test_nothing_is_called_again_by_whoever_comes_later(abandoned: Abandoned, tm
     assert attached.returncode == 0, attached.stderr
     assert abandoned.calls == before
     assert statuses(late, abandoned.sweep) == known
-    assert standing(Store(late.store.root / "modal")) == standing(Store(abandoned.here.store.root / "modal"))
+    assert snapshot(Store(late.store.root / "modal")) == snapshot(Store(abandoned.here.store.root / "modal"))
 
 
 def test_another_search_of_the_same_runs_calls_none_only_to_compare_it(abandoned: Abandoned) -> None:
-    """It lets fewer of them go on from the same rungs. What each has reached there is known."""
+    """This search lets fewer of them go on from the same rungs. What each has reached there is known."""
     before, known = abandoned.calls, statuses(abandoned.here, abandoned.sweep)
     planned = abandoned.here.json("plan", *GRID, "search.rungs=[0.2,0.6]", "search.eta=6", "search.audit=false")
     assert sum(run["at_rung"] is not None for run in planned["runs"]) == known["stopped at rung"]

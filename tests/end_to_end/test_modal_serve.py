@@ -1,4 +1,5 @@
-"""`axosweep serve` on Modal: the real client, entrypoint and web proxy; a stand-in for vLLM's command, and no GPU."""
+"""`axosweep serve` on Modal: the real client, entrypoint and web proxy, with a stand-in for vLLM's command and no
+GPU."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def server() -> Iterator[ModalServer]:
 
 @pytest.fixture(scope="module")
 def swept(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
-    """Two runs that have finished on Modal."""
+    """Two finished runs on Modal."""
     on_modal = machine(server, tmp_path_factory.mktemp("serve") / "machine")
     done = on_modal.run(*SWEEP)
     assert done.returncode == 0, done.stderr

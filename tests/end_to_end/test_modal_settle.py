@@ -1,5 +1,5 @@
 """Settling a sweep on the local Modal, with a budget and a client that is killed. The worker in the containers does
-nothing, and leaves losses that were made up."""
+nothing, and leaves invented losses."""
 
 from __future__ import annotations
 

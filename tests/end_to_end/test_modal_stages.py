@@ -1,4 +1,4 @@
-"""What comes after a run, on Modal, where the calls are what matters: the worker in the containers does nothing."""
+"""Follow-up steps on Modal: their calls. The worker in the containers does nothing."""
 
 from __future__ import annotations
 

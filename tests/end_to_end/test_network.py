@@ -1,5 +1,5 @@
-"""A sweep over local files asks nobody: no telemetry, no update check, no look-up, and so no time-out where there is no
-network. Whoever tries is heard by a proxy of the test's own, which every library here goes through.
+"""A sweep over local files sends no request: no telemetry, no update check, no look-up, and so no time-out without a
+network. A proxy of the test, which every library here uses, records each attempt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"
 
 
 class Proxy:
-    """Hears who wants to go where, and lets nobody through."""
+    """A proxy that records the address of each request, and refuses it."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -62,8 +62,8 @@ def test_a_sweep_over_local_files_asks_nobody(axosweep: Axosweep, proxy: Proxy) 
 
 
 def test_who_does_ask_is_heard(alone: Axosweep, proxy: Proxy) -> None:
-    """The same sweep, with what the user's own environment may turn on; that waits for an answer for minutes."""
+    """The same sweep with everything that the user's own environment may turn on, which waits minutes for an answer."""
     launcher = apart(alone, proxy, AXOLOTL_DO_NOT_TRACK="0", DO_NOT_TRACK="0").start(*WORDS)
     wait_until(lambda: any("posthog" in line for line in proxy.heard), "Axolotl's telemetry", 200)
-    kill(launcher.pid)  # or it would start its next step when this one is killed
+    kill(launcher.pid)  # otherwise it would start its next step when this one is killed
     launcher.wait()

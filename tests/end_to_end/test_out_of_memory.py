@@ -1,4 +1,4 @@
-"""Runs that are out of memory, by torch's own exception: what they are told, and how on_oom=halve heals them."""
+"""Runs that are out of memory, by torch's own exception: the advice, and how on_oom=halve heals them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ WORDS = ("base=configs/grpo.yml", "tracking=disabled")
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Axosweep]:
-    """A GRPO run that has finished."""
+    """A finished GRPO run."""
     place = tmp_path_factory.mktemp("own")
     write_own_code(place / "work" / "configs")
     command = Axosweep(Store(place / "store"), place / "work").waiting()

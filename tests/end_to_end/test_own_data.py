@@ -1,5 +1,5 @@
 """Runs that read their own data: a stream of the hub, a stream of a file, rows that are not prepared beforehand, and
-rows with pictures for a tiny model that sees; on this machine, by two ranks, and on the local Modal. No dataset is
+rows with pictures for a tiny vision model; on this machine, on two ranks, and on the local Modal. No dataset is
 prepared for any of them.
 """
 
@@ -100,7 +100,7 @@ TRAIN_ONLY = ("test_datasets=null", "tracking=disabled")
 
 @dataclass(frozen=True)
 class Swept:
-    """A sweep of one run of each config that has ended."""
+    """A finished sweep with one run of each config."""
 
     here: Axosweep
     printed: str
@@ -110,7 +110,7 @@ class Swept:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """One whose datasets have only the pinned commit: whoever reads their newest one finds nothing."""
+    """A hub whose datasets have only the pinned commit: reading their newest one fails."""
     text, chat = tmp_path_factory.mktemp("text"), tmp_path_factory.mktemp("chat")
     lines = [{"text": " ".join(one["content"] for one in row["messages"])} for row in _rows(200)]
     (text / "train.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -190,7 +190,7 @@ def losses(store: Store, key: str) -> dict[int, float]:
 
 
 def logged(store: Store, key: str, name: str) -> dict[int, float]:
-    """By step, the newest attempt's last."""
+    """The losses by step; of a repeated step, those of the newest attempt."""
     lines = [json.loads(text) for text in store.folder(StepKind.TRAIN, key).metrics.read_text().splitlines()]
     return {line["step"]: line[name] for line in lines if name in line and {"loss", "eval_loss"} & line.keys()}
 
@@ -209,7 +209,7 @@ def test_each_run_reads_its_own_data_and_nothing_is_prepared(swept: Swept) -> No
 
 
 def test_a_stream_of_the_hub_is_read_at_its_commit(swept: Swept, hub: Hub) -> None:
-    """The hub has no other commit, so that this run has read it is enough."""
+    """The hub has no other commit, so it is enough that this run has read it."""
     assert facts(swept.here.store, swept.keys["pretraining"])["own_data"] == "pretraining_dataset"
     assert hub.asked[f"datasets/{TEXT}/train.jsonl"] > 0
 
@@ -273,8 +273,8 @@ def test_what_needs_a_prepared_dataset_is_refused_before_anything_starts(swept: 
 
 
 def test_two_ranks_read_each_row_once(swept: Swept) -> None:
-    """Half the batch on each of two ranks is the batch of one process, so they count the same tokens. Axolotl averages
-    the ranks' means, so the losses are only close."""
+    """Half the batch on each of two ranks equals the batch of one process, so they count the same tokens. Axolotl
+    averages the ranks' means, so the losses are only close."""
     here = swept.here
     words = ("-m", "base=pretraining.yml,stream.yml", "micro_batch_size=2", "gpu=cpu", "gpu.count=2", *TRAIN_ONLY)
     rows = here.json(*words)["runs"]

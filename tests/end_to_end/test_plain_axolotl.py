@@ -1,4 +1,4 @@
-"""An Axolotl config of one's own, through axosweep and back: the file that a plan writes trains to the same losses."""
+"""A user's own Axolotl config, through axosweep and back: the file that a plan writes trains to the same losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`axosweep push` with the hub's unmodified library, to our own stand-in for the hub (tests/hub_writes.py)."""
+"""`axosweep push` with the hub's unmodified library and our own stand-in for the hub (tests/hub_writes.py)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ADAPTER = [".gitattributes", *ADAPTER_FILES]
 
 @dataclass(frozen=True)
 class Pushing:
-    """A store with a finished run, a hub that can be pushed to, and the command in between."""
+    """A store with a finished run, a hub that accepts pushes, and the command."""
 
     store: Store
     key: str
@@ -59,7 +59,7 @@ class Pushing:
         return process.returncode, out, err
 
     def refused(self, *words: str, **variables: str) -> str:
-        """The one message of a push that must not happen."""
+        """The message of a push that is refused."""
         code, out, err = self.run(*words, **variables)
         assert (code, out) == (2, ""), err
         assert err.count("\n") == 1, err
@@ -89,7 +89,7 @@ def pushing(tmp_path: Path) -> Iterator[Pushing]:
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushing]:
-    """For what changes nothing."""
+    """A shared place for tests that change nothing."""
     with pushing_to(tmp_path_factory.mktemp("refusing")) as found:
         yield found
 
@@ -111,7 +111,7 @@ def test_an_adapter_is_pushed_as_exactly_these_files_in_one_commit_to_a_private_
 def test_neither_the_token_nor_a_path_of_the_machine_is_in_anything_that_a_push_leaves(pushing: Pushing) -> None:
     code, out, err = pushing.run(pushing.key, "ada/answers", "--json")
     assert code == 0, err
-    secret_in_the_run = {"run.json", "config.yml"}  # of the store: the user's own words, as they were asked
+    secret_in_the_run = {"run.json", "config.yml"}  # of the store: the user's own request
     for root in (pushing.writes.root, pushing.folder / "hf", pushing.store.root):
         for path in root.rglob("*") if root.exists() else ():
             if path.is_file() and not (root == pushing.store.root and _was_there(path, secret_in_the_run)):

@@ -1,4 +1,4 @@
-"""The notebook of the Python API, from its first cell to its last, and what it leaves."""
+"""The notebook of the Python API, from its first cell to its last, and its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReLoRA from the command line, in two ranks: every later verb treats its result as the complete model that it is."""
+"""ReLoRA from the command line, on two ranks: every later verb treats its result as a complete model."""
 
 from __future__ import annotations
 

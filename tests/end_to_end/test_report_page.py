@@ -1,4 +1,4 @@
-"""The report in a browser: what a person sees, sorts and brushes, of a sweep that ran and of a large made one."""
+"""The report in a browser: what a person sees, sorts and brushes, for a real sweep and for a large synthetic one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.browser import Browser, chromium, needs_chromium
 from tests.end_to_end.axosweep import Axosweep
 from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
 from tests.report_in_browser import KEYS, brush, opened
-from tests.runner.report_store import HOSTILE, Standings, answered, sweep_of_every_kind, synthetic_sweep
+from tests.runner.report_store import HOSTILE, RunsByStatus, answered, sweep_of_every_kind, synthetic_sweep
 from tests.runner.where_store import SECRET, two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -68,16 +68,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a made sweep of 200 runs of 1,000 steps."""
+    """The report of a synthetic sweep of 200 runs of 1,000 steps."""
     store = Store(tmp_path_factory.mktemp("large") / "store")
     return write_report(store, synthetic_sweep(store, 200, points=1000).sweep)
 
 
 @pytest.fixture
-def every_kind(tmp_path: Path) -> Iterator[tuple[Store, Plan, Standings]]:
+def every_kind(tmp_path: Path) -> Iterator[tuple[Store, Plan, RunsByStatus]]:
     store = Store(tmp_path / "kinds")
-    with sweep_of_every_kind(store) as (planned, stands):
-        yield store, planned, stands
+    with sweep_of_every_kind(store) as (planned, by_status):
+        yield store, planned, by_status
 
 
 def is_whole(browser: Browser, page: Path, width: int) -> None:
@@ -233,9 +233,9 @@ def test_the_rows_that_moved_most_are_text_whatever_they_say(
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_kind_of_run_is_shown_as_what_it_is_and_no_markup_gets_in(
-    browser: Browser, every_kind: tuple[Store, Plan, Standings], width: int
+    browser: Browser, every_kind: tuple[Store, Plan, RunsByStatus], width: int
 ) -> None:
-    store, planned, stands = every_kind
+    store, planned, by_status = every_kind
     page = write_report(store, planned.sweep)
     opened(browser, page, width)
     is_whole(browser, page, width)
@@ -244,11 +244,11 @@ def test_every_kind_of_run_is_shown_as_what_it_is_and_no_markup_gets_in(
         ".map(row => [row.dataset.key, row.querySelector('.status').textContent]))"
     )
     expected = {
-        stands.failed.key: "failed (oom)",
-        stands.diverged.key: "diverged (NaN)",
-        stands.running.key: "running",
-        stands.blocked.key: "blocked",
-        stands.pending.key: "pending",
+        by_status.failed.key: "failed (oom)",
+        by_status.diverged.key: "diverged (NaN)",
+        by_status.running.key: "running",
+        by_status.blocked.key: "blocked",
+        by_status.pending.key: "pending",
     }
     assert {key: shown[key] for key in expected} == expected
     assert HOSTILE in browser.run("return document.querySelector('#failure-list').textContent")
@@ -257,7 +257,7 @@ def test_every_kind_of_run_is_shown_as_what_it_is_and_no_markup_gets_in(
         "return charts.get(byId('curve-chart')).getOption().series"
         ".filter(one => one.markPoint?.data?.length).map(one => one.name)"
     )
-    assert cross == [f"{stands.diverged.key} train"]
+    assert cross == [f"{by_status.diverged.key} train"]
 
 
 def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, large: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, large: P
 
 def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browser: Browser, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    with sweep_of_every_kind(store) as (planned, stands):
+    with sweep_of_every_kind(store) as (planned, by_status):
         command = Axosweep(store, tmp_path)
         watching = command.start("watch", planned.sweep)
         try:
@@ -285,7 +285,7 @@ def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browse
             browser.look(1280)
             browser.open(address[0])
             browser.wait("return document.documentElement.dataset.drawn")
-            word = f"return document.querySelector('tr[data-key=\"{stands.running.key}\"] .status').textContent"
+            word = f"return document.querySelector('tr[data-key=\"{by_status.running.key}\"] .status').textContent"
             assert browser.run(word) == "running"
             assert re.search(r"^\d of \d done.*, 1 running; \d+:\d\d(:\d\d)? elapsed", browser.run(HEADWAY))
             assert 0 < browser.run("return byId('headway-bar').value") < 1
@@ -293,7 +293,7 @@ def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browse
         except BaseException:
             os.kill(watching.pid, signal.SIGKILL)
             raise
-    # The claim is let go without a result: the run is lost, and nobody sees to the sweep any more but this process.
+    # The claim is released without a result: the run is lost, and only this process still looks at the sweep.
     forget_launcher(store, planned.sweep)
     browser.wait(f"return ({word.removeprefix('return ')}) === 'lost'", timeout_s=20)
     assert browser.run("return byId('headway').hidden"), "it is over"
@@ -304,7 +304,7 @@ def test_watch_serves_only_this_machine_refreshes_and_ends_with_the_sweep(browse
 
 
 def refused(address: str, name: str) -> bool:
-    """Whether a page of somebody else's, under a name that leads to this machine, is sent away."""
+    """Whether a foreign page, under a name that resolves to this machine, is refused."""
     try:
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": name}), timeout=10)
     except urllib.error.HTTPError as error:
@@ -313,7 +313,7 @@ def refused(address: str, name: str) -> bool:
 
 
 def forget_launcher(store: Store, sweep: str) -> None:
-    """As if the launcher, which is this very process, had ended."""
+    """As if the launcher, which is this process, had ended."""
     path = store.sweeps / sweep / "records.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row | {"facts": {}}) + "\n" for row in rows))

@@ -1,4 +1,5 @@
-"""`axosweep resume` with the real Axolotl: a run that its search has stopped is trained to its end, as a run of it."""
+"""`axosweep resume` with the real Axolotl: a run that its search has stopped is trained to its end, as a run of that
+search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search with rungs on this machine: whatever is killed, nothing is trained twice and no decision is lost."""
+"""A search with rungs on this machine: after any kill, nothing is trained twice, and no decision is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries
-from modal_app.halving.standing import Standing
+from modal_app.halving.snapshot import Snapshot
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import A_SAVE_S, Axosweep, held_by, kill, wait_until
@@ -30,31 +30,31 @@ Losses = dict[tuple[str, int, str], float]
 
 @dataclass(frozen=True)
 class LeftAlone:
-    """The same search, which nobody disturbs."""
+    """The same search, undisturbed."""
 
     losses: Losses
     verdicts: str
 
 
 def folder_of(axosweep: Axosweep) -> Path:
-    """Of the entries of its one search."""
+    """A snapshot of its only search."""
     (found,) = axosweep.store.sweeps.glob("*/rungs/*")
     return found
 
 
-def standing(axosweep: Axosweep) -> Standing:
-    return Standing.of(FileEntries(folder_of(axosweep)).items())
+def snapshot(axosweep: Axosweep) -> Snapshot:
+    return Snapshot.of(FileEntries(folder_of(axosweep)).items())
 
 
 def steps_of(axosweep: Axosweep, key: str) -> list[tuple[int, int]]:
-    """Each training step that a run has logged, as (attempt, step), in the order in which they were."""
+    """Each training step that a run has logged, as (attempt, step), in order."""
     metrics = axosweep.store.folder(StepKind.TRAIN, key).metrics
     lines = [json.loads(text) for text in metrics.read_text().splitlines() if text.endswith("}")]
     return [(line["attempt"], line["step"]) for line in lines if "loss" in line]
 
 
 def losses_of(axosweep: Axosweep) -> Losses:
-    """Every loss of every run at every step, as it was logged last."""
+    """Every loss of every run at every step; of a repeated step, the last."""
     found: Losses = {}
     for key in axosweep.run_keys():
         metrics = axosweep.store.folder(StepKind.TRAIN, key).metrics
@@ -64,9 +64,9 @@ def losses_of(axosweep: Axosweep) -> Losses:
 
 
 def check_at_rest(axosweep: Axosweep, left_alone: LeftAlone, killed: tuple[str, ...] = ()) -> None:
-    """All that go on have gone on; each step was trained once, apart from those that a killed run has not saved; and
-    whoever comes to a step has the loss there that it has in the search that nobody disturbs."""
-    now = standing(axosweep)
+    """All runs that should go on have gone on. Each step was trained once, except those that a killed run has not
+    saved. At each step, the loss is that of the undisturbed search."""
+    now = snapshot(axosweep)
     assert len(now.at(1)) == 6
     for rung in AT:
         assert who_goes_on(now, rung).keys() <= now.gone.get(rung, {}).keys(), f"at rung {rung}"
@@ -89,7 +89,7 @@ def stopped_runs(axosweep: Axosweep) -> list[str]:
 
 
 def live_at_rung(axosweep: Axosweep) -> tuple[str, int] | None:
-    """A run that has just said what it has reached, and the process that trains it."""
+    """A run that has just recorded its loss at a rung, and the process that trains it."""
     for path in axosweep.store.sweeps.glob("*/rungs/*/loss/1/*.json"):
         if not path.name.startswith(".") and (pid := held_by(axosweep.store, StepKind.TRAIN, path.stem)):
             return path.stem, pid
@@ -164,7 +164,7 @@ def test_a_reading_that_is_lost_is_taken_again_and_a_sweep_without_rungs_trains_
     place: Axosweep, left_alone: LeftAlone
 ) -> None:
     assert place.run(*WORDS).returncode == 0
-    now = standing(place)
+    now = snapshot(place)
     key = next(key for key in now.stopped[1] if now.at(1)[key].loss is not None and not now.has_gone(1, key))
     reading = folder_of(place) / "loss" / "1" / f"{key}.json"
     before = json.loads(reading.read_text())

@@ -20,7 +20,7 @@ def finished(axosweep: Axosweep) -> set[str]:
 
 
 def attempts(axosweep: Axosweep) -> dict[str, int]:
-    """Of the finished runs."""
+    """The losses of the finished runs."""
     return {key: len(list((axosweep.store.runs / key).glob("attempt-*"))) for key in finished(axosweep)}
 
 

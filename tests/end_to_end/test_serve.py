@@ -1,4 +1,4 @@
-"""`axosweep serve` on this machine, asked by OpenAI's own client: really trained runs, a really loaded model."""
+"""`axosweep serve` on this machine, with OpenAI's own client, trained runs and a loaded model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOKEN = "what-nobody-writes-down"
 
 @dataclass(frozen=True)
 class Client:
-    """OpenAI's own, in a process that asks one server after the other: its import takes longer than the answers."""
+    """OpenAI's own client, in one process for all servers, since its import takes longer than the answers."""
 
     process: subprocess.Popen[str]
 
@@ -62,7 +62,7 @@ class Serving:
 
 
 def start(axosweep: Axosweep, client: Client, *words: str) -> Serving:
-    """Comes back when it can be asked."""
+    """Returns when the server accepts requests."""
     process = subprocess.Popen(
         axosweep._command(("serve", *words, "--json")), cwd=axosweep.folder, env=axosweep.variables(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -89,7 +89,7 @@ def is_alive(pid: int) -> bool:
 
 
 def places() -> set[str]:
-    """The folders of servers."""
+    """The folders of running servers."""
     return {path.name for path in Path(tempfile.gettempdir()).glob("axosweep-serve-*")}
 
 
@@ -103,7 +103,7 @@ def hello(model: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def swept(trained: Axosweep, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
-    """A good run and a less good one, where no preloaded trainer waits: a server would be a fork of it."""
+    """A good run and a worse one, in a place without a preloaded trainer: a server would be a fork of it."""
     folder = tmp_path_factory.mktemp("serve")
     (folder / "work").mkdir()
     after = shutil.ignore_patterns("merge", "infer", "evaluate")
@@ -113,7 +113,7 @@ def swept(trained: Axosweep, tmp_path_factory: pytest.TempPathFactory) -> Axoswe
 
 @pytest.fixture(scope="module")
 def runs(swept: Axosweep) -> tuple[str, str]:
-    """The good one, the bad one."""
+    """The names of the good run and of the worse one."""
     good, bad = (row["key"] for row in sorted(swept.json("compare")["runs"], key=lambda row: row["final"]))
     return good, bad
 
@@ -239,7 +239,7 @@ def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
     before = places()
     guarded = swept.with_variables({"AXOSWEEP_SERVE_TOKEN": TOKEN})
     serving = start(guarded.without_forks(), client, runs[0])
-    request.addfinalizer(serving.process.kill)  # of a test that fails half-way
+    request.addfinalizer(serving.process.kill)  # left by a test that has failed
     (wrong,) = serving.ask([hello("base")], key="something-else")
     assert (wrong["error"], wrong["status"]) == ("AuthenticationError", 401)
     assert serving.ask([hello("base", max_tokens=1)], key=TOKEN)[0]["finish"] == "length"

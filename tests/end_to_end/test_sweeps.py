@@ -85,7 +85,7 @@ def test_two_overlapping_sweeps_share_one_preprocessing_and_one_training_per_run
 
 
 def test_a_failed_run_does_not_stop_the_others_and_says_why(axosweep: Axosweep) -> None:
-    """And a webhook is told of it while the other run trains."""
+    """A webhook gets a notice of it while the other run trains."""
     words = ("-m", f"plugins=[{write_failing_plugin(axosweep.folder)}],[]", *SHORT)
     with serve_webhook() as webhook:
         notified = axosweep.with_variables({"TEST_NOTIFY_URL": webhook.address})
@@ -104,7 +104,7 @@ def test_a_failed_run_does_not_stop_the_others_and_says_why(axosweep: Axosweep) 
 
 
 def test_rows_that_no_run_can_train_on_fail_where_they_are_prepared_and_others_are_noted(axosweep: Axosweep) -> None:
-    """Preflight does not read files of this name, so nothing is known of their rows before."""
+    """Preflight does not read files of this name, so their rows are not known before."""
     write_chats(axosweep.folder / "long.ndjson", [("user", "long " * 400), ("assistant", "Yes.")], times=40)
     write_chats(axosweep.folder / "silent.ndjson", [("user", "Who?"), ("user", "You.")], times=40)
     write_chats(axosweep.folder / "half.ndjson", [("user", "Who?"), ("assistant", "You.")], times=120)
@@ -134,7 +134,7 @@ def test_two_ranks_train_as_one_world(axosweep: Axosweep) -> None:
 
 
 def test_what_a_run_is_decides_its_dataset_and_nothing_else_does(alone: Axosweep) -> None:
-    # Without a trainer Axolotl's schema is not asked, which takes its time and decides no key.
+    # Without a trainer, Axolotl's schema is not checked, which takes time and decides no key.
     planning = alone.with_variables({"AXOSWEEP_TRAINER": str(alone.folder / "none")})
 
     def data_keys(*words: str) -> list[str]:

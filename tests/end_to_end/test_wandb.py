@@ -1,6 +1,6 @@
 """Runs of the real trainer as W&B's own reader sees them: synced from offline, killed, stopped, continued.
 
-The service is the fake of tests/wandb_server; the SDK, in the trainer and here, is the real one.
+The service is the fake one of tests/wandb_server; the SDK, in the trainer and here, is real.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def asks(axosweep: Axosweep, server: WandbServer) -> Axosweep:
 
 
 def read(axosweep: Axosweep, **filters: Any) -> list[dict[str, Any]]:
-    """What W&B has of some runs, by the SDK's own reader."""
+    """What W&B has of some runs, as the SDK's own reader returns it."""
     done = subprocess.run(
         [sys.executable, "-P", SCRIPT, json.dumps(filters)], env=axosweep.variables(), cwd=axosweep.folder,
         capture_output=True, text=True, timeout=120, check=False,
@@ -119,7 +119,7 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
 
 
 def has_every_key(store: Store, key: str, config: dict[str, Any]) -> None:
-    """Of Axolotl's keys in the config of a run, under their own names; models by the name that the user gave."""
+    """Axolotl's keys in the config of a run, under their own names; models by the names that the user gave."""
     asked = json.loads(store.folder(StepKind.TRAIN, key).identity.read_text())["axolotl"]
     assert {name: config.get(name) for name in asked} == asked
     assert config["_name_or_path"] == asked["base_model"]
@@ -153,7 +153,7 @@ def without(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def agree(folder: Path, run: dict[str, Any]) -> None:
-    """W&B's history and summary, metrics.jsonl and transformers' own log say the same of each step."""
+    """W&B's history and summary, metrics.jsonl and transformers' own log have the same values for each step."""
     curves = read_curves(folder / "metrics.jsonl").by_name
     newest = max(folder.glob("model/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     trainer = json.loads((newest / "trainer_state.json").read_text())["log_history"]

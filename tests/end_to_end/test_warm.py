@@ -1,4 +1,4 @@
-"""The next command is served by the trainer that the last one preloaded."""
+"""The next command uses the trainer that the last one preloaded."""
 
 from __future__ import annotations
 

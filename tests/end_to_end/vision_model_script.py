@@ -1,4 +1,4 @@
-"""Makes a tiny model that sees: `python vision_model_script.py TINY FOLDER`, with the trainer's Python.
+"""Makes a tiny vision model: `python vision_model_script.py TINY FOLDER`, with the trainer's Python.
 
 A LLaVA of transformers' own classes: two layers of CLIP with random weights before the language model of the tiny
 model, likewise random, with its tokenizer. Its processor needs only Pillow.

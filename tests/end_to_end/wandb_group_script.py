@@ -1,4 +1,4 @@
-"""Print what the SDK's reader has of the runs that filters select: `python wandb_group_script.py FILTERS`."""
+"""Print what the SDK's reader returns for the runs that filters select: `python wandb_group_script.py FILTERS`."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Broker:
 
 
 def _start(kind: str, python: str, environment: Key) -> socket.socket:
-    """What its imports warn of is printed only if they fail: the log of a green run is quiet."""
+    """Warnings of the imports are printed only if these fail: the log of a successful run is quiet."""
     ours, theirs = socket.socketpair()
     variables = {name: value for name, value in environment if name not in MADE_AT_IMPORT}
     warned = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
@@ -112,7 +112,7 @@ def main(name: str, python: str) -> None:
         waiting.register(sys.stdin, selectors.EVENT_READ)
         print(flush=True)
         while all(key.fileobj is listener for key, _ in waiting.select()):
-            with listener.accept()[0] as line, contextlib.suppress(OSError):  # whoever has asked may be gone
+            with listener.accept()[0] as line, contextlib.suppress(OSError):  # the process that asked may have ended
                 broker.answer(line)
 
 

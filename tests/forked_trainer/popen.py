@@ -1,4 +1,4 @@
-"""A `subprocess.Popen` that asks for a fork where it would start the trainer's Python. Standard library only.
+"""A `subprocess.Popen` that requests a fork where it would start the trainer's Python. Standard library only.
 
 A process is started as usual if it is no trainer's, if there is no broker, or if the broker has no process with the
 imports of such an environment, or one that has died. A fork is not this process's child: its end is read from a socket.
@@ -45,8 +45,8 @@ _become: Become | None = None
 
 
 def install(become: Become | None = None) -> None:
-    """From now on, in this process and its forks. `become`: in one with the trainer's imports, what a fork of it calls
-    to be the process that a request describes, with these descriptors."""
+    """Replace Popen from now on, in this process and its forks. `become`: in a process with the trainer's imports, the
+    function with which a fork becomes the process of a request, with these descriptors."""
     global _broker, _become
     _broker = os.environ.get(BROKER, "")
     _become = become
@@ -132,7 +132,7 @@ def send(line: socket.socket, value: Any, descriptors: Sequence[int] = ()) -> No
 
 
 def receive(line: socket.socket) -> tuple[Any, list[int]]:
-    """What `send` has sent. Raises ConnectionError."""
+    """Receive what `send` has sent. Raises ConnectionError."""
     header, descriptors, _, _ = socket.recv_fds(line, 4, 64)
     if len(header) < 4:
         raise ConnectionError("the other side has hung up")
@@ -184,7 +184,7 @@ def _connect(request: dict[str, Any], descriptors: Sequence[int]) -> socket.sock
 
 
 def _line_of(line: socket.socket) -> bytes:
-    """Up to the end of a line; empty when the other side has hung up."""
+    """Read up to the end of a line; empty if the other side has closed the connection."""
     read = b""
     while not read.endswith(b"\n"):
         part = line.recv(1)

@@ -88,7 +88,7 @@ def import_command() -> None:
 
 
 def serve(connections: socket.socket) -> None:
-    """Until the socket ends."""
+    """Serve until the socket is closed."""
     with selectors.DefaultSelector() as waiting:
         waiting.register(connections, selectors.EVENT_READ)
         while True:
@@ -102,7 +102,7 @@ def serve(connections: socket.socket) -> None:
                 if not message:
                     return
                 line = socket.socket(fileno=descriptors[0])
-                with contextlib.suppress(OSError):  # whoever has asked is gone
+                with contextlib.suppress(OSError):  # the process that asked has ended
                     pid = fork(line)
                     waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, line))
 
@@ -138,7 +138,7 @@ def _shares_processes(pid: int) -> bool:
 
 
 def _enter_container(pid: int) -> None:
-    """Of that process. The next child of this one is inside of it."""
+    """Enter the namespace of that process. The next child of this process is inside of it."""
     root, process = os.open(f"/proc/{pid}/root", os.O_PATH), os.pidfd_open(pid)
     os.setns(process, os.CLONE_NEWNS | os.CLONE_NEWPID)  # type: ignore[attr-defined]  # Python 3.12 and above
     os.fchdir(root)
@@ -162,7 +162,7 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
     if address := os.environ.get("HF_ENDPOINT"):
         _ask_another_hub(address.rstrip("/"))
     time.tzset()
-    tempfile.tempdir = None  # what the imports have found without TMPDIR
+    tempfile.tempdir = None  # what the imports found without TMPDIR
     os.chdir(request["folder"])
     os.umask(request["umask"])
     for name, limit in request["limits"].items():
@@ -180,7 +180,7 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
 
 
 def find_addresses() -> None:
-    """Once: a fork that looked at every name would copy the memory in which it is."""
+    """Only once: a fork that looked at every name would copy the memory with the names."""
     for module in [*sys.modules.values()]:
         for name, value in [*vars(module).items()]:
             if type(value) is str and value.startswith(HUB) and not name.startswith("_HF_DEFAULT"):
@@ -190,7 +190,7 @@ def find_addresses() -> None:
 
 
 def _ask_another_hub(address: str) -> None:
-    """As if the imports had read that address, which each test's hub has of its own."""
+    """As if the imports had read the address of the test's own hub."""
     for module, name, rest in addresses:
         setattr(module, name, address + rest)
     for client in clients:
@@ -198,7 +198,7 @@ def _ask_another_hub(address: str) -> None:
 
 
 def _place(descriptors: list[int], numbers: list[int], line: socket.socket | None) -> None:
-    """Give each its number, and close all others but the connection."""
+    """Give each descriptor its number, and close all others except the connection."""
     moved = [fcntl.fcntl(one, fcntl.F_DUPFD, FIRST_FREE) for one in descriptors]
     kept = fcntl.fcntl(line.detach(), fcntl.F_DUPFD_CLOEXEC, FIRST_FREE) if line else -1
     for descriptor, number in zip(moved, numbers, strict=True):
@@ -215,7 +215,7 @@ def _set_signals(ignored: list[int], blocked: list[int]) -> None:
     """As in a new interpreter."""
     always = {signal.SIGPIPE, signal.SIGXFSZ}
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):  # one that the C library keeps to itself
+        with contextlib.suppress(OSError, ValueError):  # one that the C library reserves
             signal.signal(number, signal.SIG_IGN if number in always or number in ignored else signal.SIG_DFL)
     if signal.SIGINT not in ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -249,7 +249,7 @@ def _opened(descriptor: int, mode: str, errors: str = "strict") -> IO[Any]:
 
 
 def _run(words: list[str]) -> NoReturn:
-    """As `python WORDS` does, but for its imports."""
+    """As `python WORDS` does, except for its imports."""
     random.seed()
     if is_trainer:
         popen.install(become)
@@ -278,7 +278,7 @@ if __name__ == "__main__":
     connections = socket.socket(fileno=int(sys.argv[2]))
     if is_trainer:
         import_everything()
-        from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package anew
+        from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package again
     else:
         import_command()
     find_addresses()

@@ -1,4 +1,4 @@
-"""Trainers and commands of the tests are forks: such a process is what `subprocess` would have started, but for its
+"""Trainers and commands of the tests are forks: such a process equals one that `subprocess` would start, except for its
 imports."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRAINER = "modal_app/run.py"
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the script has the names of what is started as a fork."""
+    """A folder in which the script has the names of programs that are started as forks."""
     folder = tmp_path_factory.mktemp("programs")
     for name in (TRAINER, popen.COMMAND):
         (folder / name).parent.mkdir(parents=True)
@@ -70,7 +70,7 @@ def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
 
 
 def test_a_trainer_of_the_launchers_python_is_a_process_of_its_own(programs: Path, tmp_path: Path) -> None:
-    """The containers of a local Modal whose steps do nothing have such ones."""
+    """Containers of a local Modal whose steps do nothing have such processes."""
     answer(programs / popen.COMMAND, tmp_path, popen.ForkingPopen)
     _, started = answer(programs / TRAINER, tmp_path, popen.ForkingPopen, python=sys.executable)
     assert not started["imported"]

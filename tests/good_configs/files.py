@@ -1,7 +1,7 @@
-"""The good configs, and the files that they read, laid out in a folder that stands for a user's own.
+"""The good configs, and the files that they read, written to a folder that represents a user's own.
 
-Each is a whole Axolotl 0.21 config that its schema accepts for eight H100s (test_good_configs.py asks it). What they
-read from the hub is only named; what they read from disk is made here.
+Each is a complete Axolotl 0.21 config that its schema accepts for eight H100s (test_good_configs.py checks this). What
+they read from the hub is only named; what they read from disk is created here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS = 600
 
 
 def lay_out(folder: Path, configs: Sequence[Path] = FILES) -> Path:
-    """The configs, and what they read, in `folder`; relative paths in them hold when it is the working directory."""
+    """The configs, and what they read, in `folder`; their relative paths are valid if it is the working directory."""
     for file in configs:
         shutil.copy(file, folder)
     (folder / "tiny").symlink_to(shipped_root() / "tiny")
@@ -58,7 +58,7 @@ def as_axolotl_reads(file: Path) -> dict[str, Any]:
 
 
 def as_a_run_has_it(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to come out of a config as `axolotl train` loads it: without addresses and without empty keys that
+    """The expected result for a config as `axolotl train` loads it: without addresses and without empty keys that
     Axolotl does not have, with a seed and with numbers."""
     known = axolotl_fields().everywhere
     kept = {
@@ -70,7 +70,7 @@ def as_a_run_has_it(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_numbers(value: Any) -> Any:
-    """2e-5, which YAML 1.1 takes for text, is a number wherever these configs have it."""
+    """Converts 2e-5, which is text in YAML 1.1, to a number wherever these configs have it."""
     match value:
         case str() if re.fullmatch(r"\d+(\.\d+)?[eE]-\d+", value):
             return float(value)

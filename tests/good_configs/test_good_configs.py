@@ -1,4 +1,4 @@
-"""The good configs are good: Axolotl's schema takes each, and together they use every block that it has."""
+"""The good configs are good: Axolotl's schema accepts each, and together they use every block that it has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modal_app.inference.config import asked_of
+from modal_app.inference.config import config_to_load
 from runner.config.fields import axolotl_fields, unknown_keys
 from runner.environment import trainer_environment
 from tests.good_configs.files import FILES, HERE, NAMES, as_axolotl_reads, lay_out
@@ -44,7 +44,7 @@ def test_no_key_of_theirs_is_unknown() -> None:
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What Axolotl says of each, and of what answers are loaded by after training with it. One process reads them all:
+    """Axolotl's verdict on each, and on the configs with which its trained model is loaded. One process reads them all:
     its imports take longer than a hundred configs."""
     folder = lay_out(tmp_path_factory.mktemp("good"))
     files = [f"{name}.yml" for name in NAMES]
@@ -67,13 +67,13 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def _answering(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The configs that load what is asked after a training."""
+    """The configs with which the trained model is loaded for answers."""
     made = {
-        "base": asked_of(config, adapter=None, weights=None),
-        "weights": asked_of(config, adapter=None, weights=Path(config["base_model"])),
+        "base": config_to_load(config, adapter=None, weights=None),
+        "weights": config_to_load(config, adapter=None, weights=Path(config["base_model"])),
     }
     if config.get("adapter"):
-        made["adapter"] = asked_of(config, adapter=Path("model"), weights=None)
+        made["adapter"] = config_to_load(config, adapter=Path("model"), weights=None)
     return made
 
 

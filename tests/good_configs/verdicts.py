@@ -1,8 +1,8 @@
 """Axolotl's own verdict on config files, run by the trainer's Python: `verdicts.py FILE...`, a JSON object on stdout.
 
-`verdicts`: of each file null, or the error's text. `parts`: the classes that the schema is made of, with their keys.
-A config is read as `axolotl train` reads it and judged in a process of its own, since plugins stay registered. The
-schema is told of eight H100s, so no GPU is needed. What it is without a plugin is built once, for all of them.
+`verdicts`: for each file null, or the error's text. `parts`: the classes of the schema, with their keys. A config is
+read as `axolotl train` reads it, and checked in a process of its own, since plugins stay registered. The schema gets
+the capabilities of eight H100s, so no GPU is needed. The schema without plugins is built once, for all of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What a change in each source file of a copied program moves: `python changed_sources.py ROOT`, with ROOT on the path.
+"""Which names change with each source file of a copied program: `python changed_sources.py ROOT`, with ROOT on the
+path.
 
-Prints, as JSON, for each Python file below ROOT/modal_app the names that are other once a line is appended to it, and
-for `renamed`, the names that are other once a file has moved to another folder with its content and its name.
+Prints, as JSON, for each Python file below ROOT/modal_app the names that change when a line is appended to it, and for
+`renamed`, the names that change when a file moves to another folder with its content and its name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Changed sources never meet what unchanged ones have made: apps, preloaded trainers, remembered verdicts."""
+"""Changed sources never use what was created by unchanged ones: apps, preloaded trainers, remembered verdicts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SERVING = {"modal_app/cloud/vllm_app.py", "modal_app/serving/vllm.py", "modal_ap
 
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """By file: what is named anew once it has changed."""
+    """File -> the names that change with it."""
     copy = tmp_path_factory.mktemp("program")
     for package in ("modal_app", "runner"):
-        shutil.copytree(ROOT / package, copy / package)  # with their bytecode, which knows the times that are copied
+        shutil.copytree(ROOT / package, copy / package)  # with their bytecode, which records the copied time stamps
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("changed_sources.py"), copy],
         env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True, check=False,

@@ -1,7 +1,7 @@
-"""Run keys and data keys stay what they are: whoever has trained a run once never pays for it again after an update.
+"""Run keys and data keys do not change: a user who has trained a run once never pays for it again after an update.
 
-golden_keys.json was written by the version of November 2026. A change that moves a key on purpose writes the file anew
-(AXOSWEEP_RENEW_GOLDEN=1), and says so in the changelog: every finished run of every user is trained once more.
+golden_keys.json was written by the version of November 2026. A change that moves a key on purpose renews the file
+(AXOSWEEP_RENEW_GOLDEN=1), and says so in the changelog: every finished run of every user is trained again.
 """
 
 from __future__ import annotations

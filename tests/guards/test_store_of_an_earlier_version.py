@@ -1,7 +1,7 @@
 """A store that version 0.1.0 wrote in November 2026: its finished runs are found, shown, and not trained again.
 
-Kept of it are the small files; weights, checkpoints, logs and rows were taken out. Like the golden keys it means the
-trainer's lock as it is: with another Axolotl these are other runs, and the store is written anew. Its keys are those
+Only its small files are stored; weights, checkpoints, logs and rows were removed. Like the golden keys, it belongs to
+the present lock of the trainer: with another Axolotl these are other runs, and the store is renewed. Its keys are those
 of Python 3.12.
 """
 

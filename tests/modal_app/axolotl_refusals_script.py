@@ -1,4 +1,4 @@
-"""Print which configs Axolotl itself refuses: reads a list of (name, config, capabilities of a GPU) as JSON."""
+"""Prints which configs Axolotl itself refuses: reads a list of (name, config, capabilities of a GPU) as JSON."""
 
 from __future__ import annotations
 

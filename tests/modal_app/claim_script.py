@@ -1,6 +1,7 @@
-"""Claim a folder and hold it: `python claim_script.py FOLDER hold|fork|race [WON]`.
+"""Claim a folder and keep it locked: `python claim_script.py FOLDER hold|fork|race [WON]`.
 
-`fork` leaves it to a forked child, and dies of SIGKILL. `race` makes the folder WON, which can be done once.
+`fork` leaves the lock to a forked child, and dies of SIGKILL. `race` creates the folder WON, which only one process can
+do.
 """
 
 from __future__ import annotations

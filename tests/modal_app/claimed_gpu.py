@@ -1,5 +1,5 @@
-"""The hash by which a trainer on a GPU looks for its prepared rows, asked on a machine without one: run by the
-trainer's Python with a store, a config, and what torch would say of the GPU (axolotl.cli.config.gpu_capabilities)."""
+"""The hash with which a trainer on a GPU looks for its prepared rows, computed on a machine without one: run by the
+trainer's Python with a store, a config, and torch's description of the GPU (axolotl.cli.config.gpu_capabilities)."""
 
 from __future__ import annotations
 

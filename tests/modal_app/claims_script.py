@@ -1,4 +1,4 @@
-"""What processes do with the claims that the local Modal keeps: `python claims_script.py CASE`."""
+"""What processes do with the claims on the local Modal: `python claims_script.py CASE`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Deployed:
         self.caller = Caller(self.claims)
 
     def known(self) -> list[str]:
-        """Of all entries but those that say that somebody waits for a job."""
+        """All entries except those about something that waits for a job."""
         return sorted(str(key) for key in self.claims.keys() if not key.startswith("awaited/"))  # noqa: SIM118
 
     def call(self, one: Job) -> str:
@@ -151,7 +151,7 @@ def hand_on() -> None:
     first = app.call(RUN)
     second = continue_in_new_call(app.claims, RUN, first)
     print(last_claim(app.claims.get, RUN.name)[1] == second, claim(app.claims, RUN, first) == second)
-    app.claims.pop(f"{RUN.name}/after/{first}")  # as if the first had been killed before it could say so
+    app.claims.pop(f"{RUN.name}/after/{first}")  # as if the first had been killed before it could record that
     print(claim(app.claims, replace(RUN, continues=first), second) == second)
 
 

@@ -53,7 +53,7 @@ class Cloud:
         return function.spawn(replace(job, options=all_options).to_json())
 
     def run(self, **changes: Any) -> str:
-        """How the call ends, in its own words."""
+        """How the call ends, according to its answer."""
         return str(self.start(**changes).get(timeout=90)["status"])
 
     @property
@@ -66,7 +66,7 @@ class Cloud:
 
     @property
     def outcomes(self) -> list[str]:
-        """How each attempt ended; empty for one that died without a word."""
+        """How each attempt ended; empty for one that died without a result."""
         return [str(outcome.status) if (outcome := outcome_of(one)) else "" for one in self.attempts]
 
     @property
@@ -75,7 +75,7 @@ class Cloud:
         return {line["step"]: line["loss"] for line in map(json.loads, text.splitlines())}
 
     def wait_for_all(self) -> list[Spawned]:
-        """All calls, once none goes on."""
+        """All calls, once none is running."""
 
         def ended() -> list[Spawned]:
             calls = self.server.function_calls()
@@ -86,7 +86,7 @@ class Cloud:
     def kill_at(self, name: str, nth: int, call: Call | Callable[[], Call], *, after: bool = False) -> Call:
         """Kill the container of a call at its nth call of that name from now on, before or after its effect.
 
-        A call that may be quicker than this is given as what makes it.
+        For a call that may end sooner than this, pass the function that makes it.
         """
         made = len(self.server.calls(name))
         release = self.server.hold(name, nth=nth, after=after)
@@ -100,7 +100,7 @@ class Cloud:
         return call
 
     def wait_for_training(self, attempt: int, run: str = STEP.key) -> None:
-        """Until that attempt has taken a step, seen in its container: it is not committed yet."""
+        """Wait until that attempt has taken a step, as seen in its container: it is not committed yet."""
 
         def trains() -> bool:
             curves = self.server.folder.glob(f"t/*/volumes/*/runs/{run}/attempt-*/draft/metrics.jsonl")
@@ -110,7 +110,7 @@ class Cloud:
 
 
 def _text(path: Path) -> str:
-    """Empty for a file that has vanished: a container that ends takes its files along."""
+    """The text of a file; empty if it has vanished: a container that ends removes its files."""
     try:
         return path.read_text()
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def undisturbed(steps: int = LAST) -> dict[int, float]:
 
 
 def submit(client: modal.Client, *, reused: bool = False, step: Step = STEP) -> Job:
-    """Put the plan of one run on the Volume, as the launcher does; its job."""
+    """Put the plan of one run on the Volume, as the launcher does; returns its job."""
     deployment = shipped(reused=reused)
     train = Job(
         name="train/run", sweep="sweep", app=deployment.app_name, function="train", claims=deployment.claims,
@@ -145,7 +145,7 @@ def submit(client: modal.Client, *, reused: bool = False, step: Step = STEP) -> 
 
 @contextmanager
 def clouds(patch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
-    """`clouds(...)({"1": "crash@3"})`: attempt 1 is to come to grief in that way."""
+    """`clouds(...)({"1": "crash@3"})`: attempt 1 fails in that way."""
     with ExitStack() as stack:
 
         def start(

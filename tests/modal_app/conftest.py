@@ -25,7 +25,7 @@ BEST: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def trainer() -> Path:
-    """The trainer's python; its absence is a failure, and says what to do."""
+    """The trainer's python. If it is missing, the tests fail with a message that says what to do."""
     return trainer_environment.find()
 
 
@@ -45,7 +45,7 @@ def warm(trainer: Path, store: Store) -> Iterator[Warm]:
 
 @pytest.fixture(scope="session")
 def plain(warm: Warm, store: Store) -> Step:
-    """A run that has been forked and has finished."""
+    """A finished run of a fork."""
     step = train_step("plain")
     assert warm.run(step) == 0
     return step
@@ -53,7 +53,7 @@ def plain(warm: Warm, store: Store) -> Step:
 
 @pytest.fixture(scope="session")
 def plain_ranks(warm: Warm, store: Store) -> Step:
-    """The same in two ranks."""
+    """The same on two ranks."""
     step = train_step("plain-ranks", processes=2)
     assert warm.run(step) == 0
     return step
@@ -61,7 +61,7 @@ def plain_ranks(warm: Warm, store: Store) -> Step:
 
 @pytest.fixture(scope="session")
 def overshot(warm: Warm, store: Store) -> Step:
-    """A run that stores its best weights, with a rate so high that it is best before its end."""
+    """A run that stores its best weights, with a learning rate so high that its best step is not the last."""
     step = train_step("overshot", **BEST)
     assert warm.run(step) == 0, outcome(store, step).message
     return step

@@ -24,5 +24,5 @@ def shipped(
     reused: bool = False,
     **node: Any,
 ) -> Deployment:
-    """`reused`: as for a plan that has more runs than containers."""
+    """`reused`: as for a plan with more runs than containers."""
     return Deployment.from_node(shipped_node() | node).wanted_by(gpu_lists=gpu_lists, kernels=kernels, reuse=reused)

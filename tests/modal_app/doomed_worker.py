@@ -1,8 +1,8 @@
-"""Put over modal_app/worker.py in a test's containers: trains in tiny steps, saves, resumes, and comes to grief where
-it is told to.
+"""Put over modal_app/worker.py in a test's containers: trains in tiny steps, saves, resumes, and fails where it is told
+to.
 
-WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint of WORKER_BYTES bytes every WORKER_SAVE_STEPS. The loss hangs
-on all steps before, so that one taken twice or left out shows. WORKER_DOOM is JSON: an attempt's number,
+WORKER_STEPS steps of WORKER_STEP_S seconds, a checkpoint of WORKER_BYTES bytes every WORKER_SAVE_STEPS. The loss
+depends on all earlier steps, so that a repeated or missing step shows. WORKER_DOOM is JSON: an attempt's number,
 <run>/<number> or "*" -> what becomes of it, and after which step (0: before the first; left out: before it begins at
 all):
 
@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.halving.asking import ByFile
-from modal_app.halving.standing import Reading
+from modal_app.halving.snapshot import Reading
 from modal_app.process import attempt as attempts
 from modal_app.process import healing, stop
 from modal_app.process.failures import StepFailed
@@ -105,7 +105,7 @@ class _Rungs:
         self._step, self._attempt, self._doom = step, attempt, doom
 
     def stop_at(self, number: int) -> bool:
-        """Whether the run is to stop after a step. Raises nothing: it has a checkpoint to save."""
+        """Whether the run stops after a step. Raises nothing, since a checkpoint has to be saved."""
         return self.at(number) > 0 and not self._goes_on(self.at(number))
 
     def at(self, number: int) -> int:
@@ -124,7 +124,7 @@ class _Rungs:
 
 
 def _train(folder: StepFolder, attempt: Attempt, doom: _Doom, rungs: _Rungs) -> int | None:
-    """The step it was stopped at; None when it has come to the end."""
+    """The step at which it was stopped; None if it has reached its end."""
     folder.model.mkdir(exist_ok=True)
     resumed = checkpoints.set_aside_unusable(folder.model)
     number, value = 0, 1
@@ -176,7 +176,7 @@ class _Doom:
         self._at = int(at) if at else None
 
     def strike_if(self, kind: str) -> None:
-        """Kill the container if that is its doom."""
+        """Kill the container if that is its fault in this test."""
         if self._kind == kind:
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)
@@ -227,7 +227,7 @@ class _Doom:
 
 
 def _start_daemon(held: Path = Path(os.devnull)) -> None:
-    """Forked twice, so that it belongs to no one."""
+    """Forked twice, so that it has no parent in the container."""
     if (child := os.fork()) == 0:
         os.setsid()
         if os.fork() == 0:

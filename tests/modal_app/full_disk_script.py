@@ -1,4 +1,4 @@
-"""Fork a process that cannot write its last words, and print how it ended."""
+"""Fork a process that cannot write its last output, and print how it ended."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def user(text: str) -> list[dict[str, str]]:
 
 
 def asked(config: dict[str, Any], tokenizer: Any, conversation: list[dict[str, str]]) -> str:
-    """The text of a question, or why there is none."""
+    """The text of a question, or the reason why there is none."""
     try:
         return formats.instruction(formats.prompter_of(DictDefault(config), tokenizer), conversation)
     except StepFailed as error:
@@ -36,7 +36,7 @@ def asked(config: dict[str, Any], tokenizer: Any, conversation: list[dict[str, s
 
 
 def batching(loaded: generation.LoadedModel) -> dict[str, Any]:
-    """Prompts of very different lengths, all at once and one by one."""
+    """Answers to prompts of very different lengths, all at once and one by one."""
     conversations = [user(text * (1 + index % 6)) for index, text in enumerate(PROMPTS)]
     together = generation.answers(loaded, conversations, Generation(max_tokens=12))
     alone = [generation.answers(loaded, [one], Generation(max_tokens=12))[0] for one in conversations]

@@ -13,7 +13,7 @@ import modal
 from modal_app.cloud.job import Job, steps_file
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries, entries_folder
-from modal_app.halving.standing import Standing, Terms
+from modal_app.halving.snapshot import Snapshot, Terms
 from modal_app.store.layout import STEPS
 from modal_app.store.rungs import Rungs
 from modal_app.store.state import observe
@@ -27,7 +27,7 @@ RUNG = LAST // 5
 
 @dataclass(frozen=True)
 class HalvedCloud:
-    """`losses`: of the runs, at each rung."""
+    """`losses`: those of the runs, at each rung."""
 
     cloud: Cloud
     losses: Mapping[str, float]
@@ -68,7 +68,7 @@ class HalvedCloud:
 
     @property
     def entries(self) -> Mapping[str, Mapping[str, Any]]:
-        """As the Volume has them."""
+        """The entries, as the Volume has them."""
         return FileEntries(entries_folder(self.cloud.runs, SEARCH)).items()
 
     @property
@@ -81,17 +81,17 @@ class HalvedCloud:
         return sum(job.name == f"train/{run}" for job in jobs)
 
     def steps_trained(self, run: str) -> list[int]:
-        """Each step as often as it was taken, as far as it was committed."""
+        """The committed steps, each as often as it was taken."""
         folder = self.cloud.runs.folder(StepKind.TRAIN, run)
         drafts = [attempt.draft / "metrics.jsonl" for attempt in folder.attempts()]
         curves = [path.read_text() for path in (folder.metrics, *drafts) if path.exists()]
         return [json.loads(line)["step"] for line in max(curves, key=len).splitlines()]
 
     def all_have_gone_that_should(self) -> bool:
-        """The invariant at rest."""
-        standing = Standing.of(self.entries)
+        """What has to hold when no run works."""
+        snapshot = Snapshot.of(self.entries)
         every = range(1, len(self.rungs.fractions) + 1)
-        return all(standing.has_gone(rung, run) for rung in every for run in who_goes_on(standing, rung))
+        return all(snapshot.has_gone(rung, run) for rung in every for run in who_goes_on(snapshot, rung))
 
     def _step(self, run: str) -> Step:
         return Step(

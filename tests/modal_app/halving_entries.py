@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modal_app.halving.entries import TERMS, Entries
-from modal_app.halving.standing import Reading, Terms
+from modal_app.halving.snapshot import Reading, Terms
 
 
 @dataclass(slots=True)
@@ -25,13 +25,13 @@ class MemoryEntries:
 
 
 class Paused(Exception):
-    """Nothing more is done in this step."""
+    """No further operation is done in this step."""
 
 
 @dataclass(slots=True)
 class Stepwise:
-    """Does one further operation each time that the same code is run with it, and gives what it gave before for those
-    that it has done: so code can be stopped, or killed, between any two operations."""
+    """Does one further operation each time that the same code runs with it, and repeats the earlier results of the
+    operations before. So code can be stopped, or killed, between any two operations."""
 
     entries: Entries
     done: list[Any] = field(default_factory=list)

@@ -11,12 +11,12 @@ from typing import Any
 
 from modal_app.halving import halve
 from modal_app.halving.entries import Entries, go_of
-from modal_app.halving.standing import Reading
+from modal_app.halving.snapshot import Reading
 from tests.modal_app.halving_entries import MemoryEntries, Paused, Stepwise
 
 
 class Fate(Enum):
-    """What ends a run on its way to a rung."""
+    """What may end a run on its way to a rung."""
 
     DIVERGES = "diverges"
     FAILS = "fails"
@@ -28,7 +28,7 @@ Curve = Sequence[Reading | Fate]
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """Code that works on the entries; killed, it leaves what it has done."""
+    """Code that works on the entries. If it is killed, its operations so far remain."""
 
     code: Callable[[Entries], Any]
     then: Callable[[Any], None]
@@ -37,7 +37,7 @@ class Worker:
     """The run that it trains; None: a launcher."""
 
     def step(self) -> bool:
-        """Do one operation more. Returns whether that was all."""
+        """Do one more operation. Returns whether that was the last one."""
         self.stepwise.begin()
         try:
             found = self.code(self.stepwise)
@@ -64,7 +64,7 @@ class World:
     kills: Counter[str] = field(default_factory=Counter)
 
     def play(self, *, kills: float, relaunches: float, most: int = 20_000) -> None:
-        """Until nothing is left to do. `kills`, `relaunches`: for each operation, how likely each is."""
+        """Run until nothing is left to do. `kills`, `relaunches`: how likely each is, per operation."""
         self.launch()
         for _ in range(most):
             self.fill()
@@ -88,7 +88,8 @@ class World:
             self.kills[worker.run] += 1
 
     def launch(self) -> None:
-        """The same line: what earlier launchers may have left is put, then it looks, and starts what is to run."""
+        """The same command line: the launcher puts what earlier launchers may have left out, looks at the rungs, and
+        starts what should run."""
 
         def code(entries: Entries) -> dict[str, int]:
             for run, how in ended.items():
@@ -104,7 +105,7 @@ class World:
         self._begin(code, then)
 
     def start(self, run: str) -> None:
-        """Unless a process works on it, or it is done, or has failed: that is what locks and outcomes are for."""
+        """Start it, unless a process works on it, it is done, or it has failed, as locks and outcomes would show."""
         over = run in self.ended and not isinstance(self.ended[run], int)
         if not over and run not in self.waiting and all(worker.run != run for worker in self.workers):
             self.waiting.append(run)
@@ -115,8 +116,8 @@ class World:
             self._go_on(self.waiting.pop())
 
     def _go_on(self, run: str) -> None:
-        """Train to the next rung, and ask there; a run that was stopped, or killed, at a rung asks there again unless
-        it has been told to go on."""
+        """Train to the next rung, and ask there. A run that was stopped or killed at a rung asks there again, unless it
+        has the answer to go on."""
         rung = self.reached.get(run, 0)
         if rung == 0 or go_of(rung, run) in self.entries.found:
             rung += 1
@@ -142,7 +143,7 @@ class World:
         self._begin(lambda entries: halve.ask(entries, run, rung, here), then, run)
 
     def _end(self, run: str, how: int | Fate | None) -> None:
-        """Of a job: its launcher notes it, looks, and starts what is to go on."""
+        """The end of a job: its launcher records it, looks at the rungs, and starts what goes on."""
         self.ended[run] = how
 
         def code(entries: Entries) -> dict[str, int]:

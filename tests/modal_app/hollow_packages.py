@@ -1,7 +1,7 @@
-"""Makes everything heavy hollow: sitecustomize.py of the environment that hollow_trainer.py lays out.
+"""Replaces all heavy packages by empty ones: sitecustomize.py of the environment that hollow_trainer.py creates.
 
-A package of ROOTS is found, empty, and has whatever is asked of it: a class by a name in capitals, which takes type
-arguments, else a function that does nothing. What the real server and worker need of one is put into it.
+A package of ROOTS is found, is empty, and has any attribute: for a capitalized name a class that takes type arguments,
+otherwise a function that does nothing. What the real server and worker need of a package is put into it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from types import ModuleType
 
-TYPE_CHECKING = False  # typing takes as long to import as everything here, in each process
+TYPE_CHECKING = False  # importing typing takes as long as everything here, in each process
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
@@ -82,7 +82,7 @@ def base(module: Any) -> None:
 
 
 class Generator:
-    """Counts how often it was seeded."""
+    """Counts the calls that seed it."""
 
     seeds = 0
 

@@ -1,5 +1,5 @@
-"""A trainer environment in which everything heavy is hollow: the real server and worker run, and "training" is a line
-of Python from the config (`probe`), so that what a step finds itself in can be looked at in milliseconds.
+"""A trainer environment in which all heavy packages are empty: the real server and worker run, and "training" is a line
+of Python from the config (`probe`). So a test can look at the surroundings of a step in milliseconds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def serving(python: Path, store: Store, **variables: str) -> Iterator[Warm]:
 
 
 def make_store(root: Path) -> Store:
-    """A store with a dataset that is prepared, as far as anybody here looks."""
+    """A store with a dataset that looks prepared to everything in these tests."""
     store = Store(root)
     store.manifest("data").parent.mkdir(parents=True)
     store.manifest("data").write_text(json.dumps({"attempt": 1, "started_at": 0.0, "finished_at": 1.0}))
@@ -53,7 +53,7 @@ def make_store(root: Path) -> Store:
 
 
 def probing(key: str, probe: str, **config: Any) -> Step:
-    """A step that runs `probe` where it would train, and fails afterwards, since it has trained nothing."""
+    """A step that runs `probe` in place of a training, and then fails, since it has trained nothing."""
     return Step(StepKind.TRAIN, key, {"probe": probe, **config}, "data", tracking=Tracking("disabled"))
 
 

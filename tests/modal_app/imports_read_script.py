@@ -1,4 +1,4 @@
-"""Print which variables the trainer's imports read, which flags say offline, and whether CUDA was woken.
+"""Print which variables the trainer's imports read, which flags mean offline, and whether CUDA was initialized.
 
 `python imports_read_script.py ROOT` prints to stderr, since imports print. Runs in the trainer's environment.
 """

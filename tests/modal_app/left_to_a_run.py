@@ -17,7 +17,7 @@ def main() -> None:
     from modal_app.warm.preload import preload
 
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what imports print is no part of it
+    os.dup2(2, 1)  # the output of imports is not part of it
     step, store = Step.from_json(sys.stdin.read()), Store(Path(sys.argv[1]))
     os.environ |= base_environment(Device.CPU)
     preload()

@@ -1,4 +1,4 @@
-"""What happens in one container that keeps a record of itself: `python meter_script.py CASE [ARGUMENT...]`."""
+"""What happens in one container that writes its record: `python meter_script.py CASE [ARGUMENT...]`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def meter(step: str, attempt: int = 1) -> Meter:
 
 
 def two_cards(says: str, *ticks: str) -> None:
-    """A tick for each of what nvidia-smi says meanwhile."""
+    """A tick for each of these outputs of nvidia-smi."""
     one = meter("train")
     for cards in ticks:
         Path(says).write_text(cards)
@@ -44,7 +44,7 @@ def killed() -> None:
 
 
 def clock_set_back() -> None:
-    """By ten minutes, while the container works."""
+    """Set the clock by ten minutes, while the container works."""
     one, clock = meter("train"), time.time
     time.sleep(0.3)
     time.time = lambda: clock() - 600

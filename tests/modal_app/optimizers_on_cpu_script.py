@@ -1,6 +1,6 @@
 """Takes steps on the CPU with each optimizer that is named: `python optimizers_on_cpu_script.py FOLDER NAME...`
 
-Run with the trainer's Python. Axolotl's own builder and trainer make the optimizer, over a LoRA adapter whose matrices
+Run with the trainer's Python. Axolotl's own builder and trainer create the optimizer, for a LoRA adapter whose matrices
 are large enough for 8-bit states. Prints a line of JSON for each name: `error` is empty if the weights have changed.
 """
 
@@ -48,7 +48,7 @@ def trained_error(name: str, folder: str) -> str:
 
 
 def made(name: str, model: Any, folder: str) -> Any:
-    """As Axolotl makes it for a run."""
+    """The optimizer as Axolotl creates it for a run."""
     settings: dict[str, Any] = {"learning_rate": 1e-2, "weight_decay": 0.01, "dion_learning_rate": 1e-2}
     settings["dion_momentum"] = 0.95
     of_trainer: dict[str, Any] = {}
@@ -62,6 +62,6 @@ def made(name: str, model: Any, folder: str) -> Any:
 
 
 if __name__ == "__main__":
-    torch.compiler.set_stance("force_eager")  # some compile their step, which takes minutes and asks no more of the CPU
+    torch.compiler.set_stance("force_eager")  # some would compile their step, which takes minutes
     for named in sys.argv[2:]:
         print(json.dumps({"name": named, "error": trained_error(named, sys.argv[1])}), flush=True)

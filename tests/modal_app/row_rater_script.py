@@ -1,5 +1,5 @@
-"""The losses of rows by `RowRater`, of batches that Axolotl's own collators make, for a model that knows only the token
-before; prints them as JSON next to those that each row has by itself.
+"""The losses of rows from `RowRater`, for batches of Axolotl's own collators and a model that sees only the previous
+token; prints them as JSON next to those that each row has by itself.
 
 Run with the trainer's Python and this checkout in PYTHONPATH: `python row_rater_script.py MODEL FOLDER`.
 """
@@ -40,7 +40,7 @@ ALONE = (0, 1, 2, 3, 4, 5)
 
 
 class Bigrams(torch.nn.Module):  # type: ignore[misc]
-    """`fused`: it computes its loss without giving logits. `bias`: of its own loss."""
+    """`fused`: it computes its loss without returning logits. `bias`: the error of its own loss."""
 
     def __init__(self, vocabulary: int, *, fused: bool = False, bias: float = 0.0) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def rows_of(*chosen: int, positions: bool) -> datasets.Dataset:
 
 
 def rated(model: Bigrams, rows: datasets.Dataset, batches: list[Any], sharded: bool, folder: Path) -> dict[str, Any]:
-    """What an evaluation of these batches leaves."""
+    """The file that an evaluation of these batches leaves."""
     arguments = SimpleNamespace(world_size=1, process_index=0, average_tokens_across_devices=True, device="cpu")
     trainer = SimpleNamespace(
         args=arguments, eval_dataset=rows, label_smoother=None, compute_loss_func=None, model_accepts_loss_kwargs=True,
@@ -104,7 +104,7 @@ def rated(model: Bigrams, rows: datasets.Dataset, batches: list[Any], sharded: b
 
 
 def alone(model: Bigrams) -> list[float]:
-    """Each turn of each row, by its definition."""
+    """The loss of each turn of each row, by its definition."""
     scores = torch.log_softmax(model.scores.weight.double(), dim=1)
     found: list[float] = []
     for tokens, labels in ROWS:

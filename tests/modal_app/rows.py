@@ -1,4 +1,4 @@
-"""The losses of held-out rows that a step has left, and the loss that Axolotl's Trainer makes of such rows."""
+"""The losses of held-out rows that a step has left, and the loss that Axolotl's Trainer computes from such rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_rows(path: Path) -> RowLosses:
 
 
 def evaluated_rows(store: Store, run: str) -> RowLosses:
-    """Of the one evaluation on held-out rows that a run, or the base model, has."""
+    """The losses of the only evaluation on held-out rows that a run, or the base model, has."""
     (found,) = (
         path
         for kind, key in store.after(run)
@@ -28,10 +28,10 @@ def evaluated_rows(store: Store, run: str) -> RowLosses:
 
 
 def trainers_loss(losses: RowLosses, *, ranks: int = 1, packed: bool = False) -> float:
-    """Batch means, each weighted with the rows that it has, or all alike if they are packed.
+    """The mean of the batches' means, each weighted with its number of rows, or all equally if they are packed.
 
     On several ranks a batch's sum is divided by the tokens of the batches that the ranks rate at the same time. Rows
-    that were rated a second time count in their batch's loss, and are none of its rows.
+    that were computed a second time count in their batch's loss, but are not among its rows.
     """
     rated = losses.batch >= 0
     nll, tokens = losses.row_nll, losses.row_tokens

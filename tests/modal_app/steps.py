@@ -33,7 +33,7 @@ PACKAGE = Path(next(iter(modal_app.__path__)))
 ENVIRONMENT = os.environ | {
     "HF_HUB_OFFLINE": "1",
     "WANDB_ERROR_REPORTING": "false",
-    "AXOLOTL_DO_NOT_TRACK": "1",  # without a network, Axolotl's telemetry may wait for ever when its process ends
+    "AXOLOTL_DO_NOT_TRACK": "1",  # without a network, Axolotl's telemetry may wait forever when its process ends
 }
 CONFIG: dict[str, Any] = {
     "base_model": MODEL,
@@ -104,7 +104,7 @@ def run_fresh(python: Path, store: Store, step: Step, **variables: str) -> int:
 
 @dataclass
 class Warm:
-    """The preloaded process, and the events that it has told so far."""
+    """The preloaded process, and its events so far."""
 
     process: subprocess.Popen[bytes]
     here: Address
@@ -114,9 +114,9 @@ class Warm:
 
     @classmethod
     def start(cls, python: Path, store: Store, environment: Mapping[str, str] = ENVIRONMENT) -> Warm:
-        """One that ends with its last command, and that this is the first command of."""
+        """A preloaded process that ends with its last command. This test is its first command."""
         folder = tempfile.mkdtemp(prefix="axosweep-", dir="/tmp")  # a socket's name is short
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # whatever becomes of the test
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)  # even if the test fails
         here = Address(Path(folder) / "warm")
         variables = import_environment({**environment, **base_environment(Device.CPU)})
         with socket.socket(socket.AF_UNIX) as listener:
@@ -132,7 +132,7 @@ class Warm:
 
     @classmethod
     def join(cls, process: subprocess.Popen[bytes], here: Address, environment: Mapping[str, str]) -> Warm:
-        """As another command."""
+        """Connect as another command."""
         line = socket.socket(socket.AF_UNIX)
         line.connect(str(here.socket))
         warm = cls(process, here, line, line.makefile("rb"))
@@ -150,7 +150,7 @@ class Warm:
         self.line.close()
 
     def close(self) -> None:
-        """Leave, as the last one, and wait for its end."""
+        """Disconnect as the last command, and wait for its end."""
         self.leave()
         assert self.process.wait(timeout=60) == 0
 
@@ -182,7 +182,7 @@ class Warm:
 
 
 def outcome(store: Store, step: Step) -> Outcome:
-    """How the newest attempt ended, by its own word."""
+    """How the newest attempt ended, according to its result."""
     attempt = store.folder(step.kind, step.key).attempts()[-1]
     return Outcome.from_json(attempt.result.read_text())
 
@@ -193,7 +193,8 @@ def lines(store: Store, step: Step) -> list[dict[str, Any]]:
 
 
 def losses(store: Store, step: Step) -> dict[tuple[int, str], float]:
-    """Every logged loss by step, the last value told winning, rounded to what summing in another order changes."""
+    """Every logged loss by step, the last value of each, rounded so that another order of summing makes no
+    difference."""
     return {
         (line["step"], name): round(line[name], 5)
         for line in lines(store, step)
@@ -203,7 +204,7 @@ def losses(store: Store, step: Step) -> dict[tuple[int, str], float]:
 
 
 def wait_for_step(store: Store, step: Step, number: int, timeout_s: float = 120) -> None:
-    """Until training has logged that step."""
+    """Wait until training has logged that step."""
 
     def there() -> bool:
         folder = store.folder(step.kind, step.key)

@@ -1,11 +1,11 @@
-"""The config that loads a model which answers: a training's config without the training. That Axolotl's schema accepts
-them is tested with the good configs."""
+"""The config that loads a model for answers: the config of the training, without what concerns training. The tests of
+the good configs check that Axolotl's schema accepts them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from modal_app.inference.config import asked_of
+from modal_app.inference.config import config_to_load
 
 QLORA = {
     "base_model": "owner/model", "revision_of_model": "c0ffee", "adapter": "qlora", "load_in_4bit": True, "lora_r": 8,
@@ -15,7 +15,7 @@ QLORA = {
 
 
 def test_an_adapter_is_loaded_on_the_base_model_as_it_was_trained() -> None:
-    made = asked_of(QLORA, adapter=Path("../model"), weights=None)
+    made = config_to_load(QLORA, adapter=Path("../model"), weights=None)
     assert made["lora_model_dir"] == "../model"
     assert (made["adapter"], made["load_in_4bit"], made["revision_of_model"]) == ("qlora", True, "c0ffee")
     assert (made["chat_template"], made["special_tokens"]) == ("chatml", {"eos_token": "<|im_end|>"})
@@ -25,16 +25,16 @@ def test_an_adapter_is_loaded_on_the_base_model_as_it_was_trained() -> None:
 
 
 def test_a_base_model_alone_keeps_how_it_is_quantized_and_nothing_else_of_the_adapter() -> None:
-    made = asked_of(QLORA, adapter=None, weights=None)
+    made = config_to_load(QLORA, adapter=None, weights=None)
     assert (made["adapter"], made["load_in_4bit"]) == ("qlora", True)  # Axolotl quantizes below an adapter only
     assert "lora_model_dir" not in made
     assert "peft_init_lora_weights" not in made
-    plain = asked_of(QLORA | {"load_in_4bit": False, "adapter": "lora"}, adapter=None, weights=None)
+    plain = config_to_load(QLORA | {"load_in_4bit": False, "adapter": "lora"}, adapter=None, weights=None)
     assert not {"adapter", "lora_r", "peft_init_lora_weights", "lora_model_dir"} & set(plain)
 
 
 def test_whole_weights_stand_in_the_place_of_the_base_model_and_bring_their_tokenizer() -> None:
-    made = asked_of(QLORA | {"tokenizer_config": "owner/tokens"}, adapter=None, weights=Path("../merged"))
+    made = config_to_load(QLORA | {"tokenizer_config": "owner/tokens"}, adapter=None, weights=Path("../merged"))
     assert made["base_model"] == "../merged"
     assert not {"adapter", "lora_r", "load_in_4bit", "revision_of_model", "tokenizer_config"} & set(made)
     assert made["chat_template"] == "chatml"

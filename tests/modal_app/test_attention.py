@@ -1,4 +1,4 @@
-"""The attention kernel that transformers loads: brought into an image, found there offline, trained with.
+"""The attention kernel that transformers loads: put into an image, found there offline, and used by a training.
 
 The stand-in computes with torch what the real one computes on a GPU. The real one has not been run.
 """
@@ -29,7 +29,8 @@ LOOK_UP = Path(__file__).with_name("kernel_lookup_script.py")
 
 
 def kernel_repository(folder: Path, *, python_depends: tuple[str, ...] = ()) -> Path:
-    """With a build that fits any torch with CUDA, and one for another torch, which nobody should download."""
+    """A kernel with a build that fits any torch with CUDA, and one for another torch, which should not be
+    downloaded."""
     build, other = folder / "build" / "torch-cuda", folder / "build" / "torch210-cxx11-cu130-x86_64-linux"
     for path in (build, other):
         path.mkdir(parents=True)
@@ -50,7 +51,7 @@ def hub() -> Iterator[Hub]:
 
 
 def bring(trainer: Path, hub: Hub, home: Path, *kernels: str) -> subprocess.CompletedProcess[str]:
-    """As the image's build does it."""
+    """Download the kernel as the image's build does."""
     command: list[str | Path] = [trainer, HERE / "process" / "attention.py", home / "kernels", *kernels]
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf")}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

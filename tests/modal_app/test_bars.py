@@ -13,7 +13,7 @@ from modal_app.process.bars import noted_bars
 
 
 def noted(path: Path, is_meant: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """What is in the file, as soon as it is what is meant."""
+    """The content of the file, as soon as it is the expected one."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:

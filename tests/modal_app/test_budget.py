@@ -1,4 +1,4 @@
-"""A share of a budget: the seconds of all containers count, and what is stopped for it is not begun again."""
+"""A share of a budget: the seconds of all containers count, and a step that was stopped for it is not started again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_container_ends_for_the_budget_or_the_time_limit_whichever_has_stopped
 
 
 def test_a_dead_rank_is_the_end_too_when_the_share_is_spent(folder: StepFolder) -> None:
-    """Else Modal would start the call again, for as long as it counts, and each time nothing could be tried."""
+    """Otherwise, Modal would start the call again and again, and each time nothing could be tried."""
     attempt = folder.attempt(1)
     attempt.path.mkdir()
     budget.fail(SHARE, attempt, Outcome(OutcomeStatus.FAILED, 1, 0.0, 5.0, FailureReason.LOST, "rank 1 was killed"))

@@ -64,7 +64,7 @@ def test_a_claim_is_held_until_the_last_process_that_shares_it_is_gone(folder: S
 
 
 def test_a_forked_child_that_is_given_no_copy_does_not_hold_the_claim(folder: StepFolder) -> None:
-    process = hold(folder, "fork")  # its child has said so, which lives
+    process = hold(folder, "fork")  # its living child has printed that
     assert process.wait() == -signal.SIGKILL
     assert holder(folder) is None
 

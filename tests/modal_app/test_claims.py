@@ -1,4 +1,4 @@
-"""What decides on Modal whether somebody works on a step, asked of the local Modal by the unmodified client."""
+"""What decides on Modal whether a call works on a step, tested with the local Modal and the unmodified client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def forks() -> Iterator[ForkServer]:
 
 @pytest.fixture
 def answer(forks: ForkServer) -> Answer:
-    """What a process prints that does this case of claims_script.py."""
+    """What a process prints that runs this case of claims_script.py."""
 
     def of(server: ModalServer, case: str) -> str:
         done = forks.run(SCRIPT, case, environment=os.environ | server.environment(), timeout_s=30)
@@ -43,7 +43,7 @@ def test_a_call_that_modal_does_not_know_is_not_live(answer: Answer) -> None:
 
 @pytest.mark.parametrize("status", [Status.RESOURCE_EXHAUSTED, Status.PERMISSION_DENIED])
 def test_a_question_that_modal_does_not_answer_is_no_dead_call(answer: Answer, status: Status) -> None:
-    """Else a second trainer would be started beside the one that nobody could ask about."""
+    """Otherwise, a second trainer would be started next to the one whose call gave no answer."""
     with ModalServer() as server:
         server.fail("FunctionGetOutputs", status=status)
         assert answer(server, "ask_of_an_unknown_call") in ("ResourceExhaustedError", "PermissionDeniedError")
@@ -51,7 +51,7 @@ def test_a_question_that_modal_does_not_answer_is_no_dead_call(answer: Answer, s
 
 def test_a_question_whose_connection_is_lost_each_time_is_no_dead_call(answer: Answer) -> None:
     with ModalServer() as server:
-        for nth in range(1, 5):  # the client asks four times
+        for nth in range(1, 5):  # the client tries four times
             server.lose_connection("FunctionGetOutputs", nth=nth)
         assert answer(server, "ask_of_an_unknown_call") == "ConnectionError"
 
@@ -59,14 +59,14 @@ def test_a_question_whose_connection_is_lost_each_time_is_no_dead_call(answer: A
 def test_a_call_that_was_followed_and_comes_back_leaves_the_job_alone_even_if_its_follower_is_over(
     answer: Answer,
 ) -> None:
-    """Else the two would follow each other in a circle, and whoever looks for the last claim would never find it."""
+    """Otherwise, the two would follow each other in a circle, and the search for the last claim would never end."""
     with ModalServer() as server:
         assert answer(server, "come_back") == "True True"
 
 
 @pytest.fixture
 def idle() -> Iterator[ModalServer]:
-    """What is called there waits for a container that never comes."""
+    """A server whose calls wait for a container that never starts."""
     with ModalServer(Settings(max_containers=0)) as server:
         yield server
 
@@ -86,7 +86,7 @@ def test_of_two_complete_drafts_the_first_that_is_chosen_is_published_unless_it_
 def test_a_call_that_has_said_how_its_job_ended_is_followed_though_it_still_lives(
     answer: Answer, idle: ModalServer
 ) -> None:
-    """It is starting what waits, and whoever asks for the job again asks for another try."""
+    """It is starting what waits, and a new request for the job is a request for another try."""
     assert answer(idle, "follow_an_ended_job").split() == ["True", "True", "fc-second", "failed", "None"]
 
 
@@ -101,7 +101,7 @@ def test_what_waits_is_started_once_whoever_has_put_it_down(answer: Answer, idle
 def test_what_waits_for_a_call_that_has_handed_its_job_on_is_started_by_the_last_one(
     answer: Answer, idle: ModalServer
 ) -> None:
-    """A merge that waits for a run which came to a time limit and went on in another call."""
+    """A merge that waits for a run that reached a time limit and went on in another call."""
     assert answer(idle, "continue_and_start_what_waits").split() == ["train/other"]
 
 
@@ -122,7 +122,7 @@ def test_what_modal_refuses_to_start_is_recorded_with_its_cause_the_rest_is_star
 
 
 def test_a_job_that_others_wait_for_is_called_whoever_works_on_it(answer: Answer, idle: ModalServer) -> None:
-    """Only the call itself can put down what waits for it in its sweep."""
+    """Only the call itself can start the jobs of its sweep that wait for it."""
     answer(idle, "start_twice")
     assert Counter(call.function for call in idle.function_calls()) == {"preprocess": 2, "train": 1}
 

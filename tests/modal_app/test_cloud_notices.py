@@ -1,4 +1,5 @@
-"""Which notices a sweep on Modal is due, from the claims alone; and that each arrives, at least once, with one id."""
+"""Which notices of a sweep on Modal are due, according to the claims alone, and that each arrives at least once, with
+one id."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def found(*entries: dict[str, Any], watched: WatchedSweep = SWEEP, lost: tuple[s
 
 
 def counts(*entries: dict[str, Any], **others: Any) -> dict[str, int] | None:
-    """Of the notice that the sweep is done; None without one."""
+    """The counts in the notice that the sweep is done; None without a notice."""
     over = [one for one in found(*entries, **others) if one.event is NoticeKind.DONE]
     return dict(over[0].counts) if over else None
 
@@ -104,7 +105,7 @@ def test_what_an_earlier_launch_has_left_is_not_taken_for_the_end_of_this_one() 
 
 
 def search(**others: dict[str, Any]) -> dict[str, Any]:
-    """The entries of two runs that have both come to their rung, the better one first; so it has stopped."""
+    """The entries of two runs that have both reached their rung. The better one came first, so it has stopped."""
     values: dict[str, dict[str, Any]] = {
         "terms": {"rates": {"a": None, "b": None}, "fractions": [0.5], "eta": 2},
         "loss/1/a": {"loss": 1.0, "max_steps": 10, "eval_fingerprint": None},

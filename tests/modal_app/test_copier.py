@@ -1,4 +1,4 @@
-"""What an attempt makes on its container's disk comes to the Volume: on real files, without a Modal."""
+"""What an attempt writes to its container's disk is copied to the Volume: on real files, without Modal."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_the_checkpoint_before_stays_until_the_next_one_is_complete_though_the_t
 ) -> None:
     copies = Copies(work.written)
     copies.copy_checkpoint(work.save(10), anything)
-    (work.written.model / "checkpoint-20").mkdir()  # with save_total_limit=1: the marker is still to come
+    (work.written.model / "checkpoint-20").mkdir()  # with save_total_limit=1: its marker is not written yet
     shutil.rmtree(work.written.model / "checkpoint-10")
     assert not copies.newest_waits()
     copies.remove_gone()

@@ -111,7 +111,8 @@ def test_the_base_has_the_cuda_that_the_locked_torch_was_built_for() -> None:
 def test_the_lock_can_be_installed_as_the_image_installs_it(
     deploy: Callable[[Deployment], list[str]], tmp_path: Path
 ) -> None:
-    """A dry run of the very command: with dependencies it would be refused, since Axolotl pins another zstandard."""
+    """A dry run of exactly this command: with dependencies it would be refused, since Axolotl pins another
+    zstandard."""
     (command,) = [line.removeprefix("RUN ") for line in deploy(shipped()) if "requirements.lock" in line][1:]
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
@@ -161,7 +162,7 @@ def test_trainers_read_the_cache_and_write_their_runs(
 def test_a_list_of_gpus_is_a_function_of_its_own(
     deploy: Callable[[Deployment], list[str]], server: ModalServer
 ) -> None:
-    """In the order in which they are asked for, and the same function otherwise."""
+    """One function for each list, in the order of the list, and equal otherwise."""
     deploy(shipped(gpu_lists=(("H100:2", "A100-80GB:2"), ("L40S:1", "A10:1", "L4:1")), memory_gib=20))
     specs = server.function_specs()
     assert set(specs) == OWN | {"train_H100x2_A100-80GBx2", "train_L40Sx1_A10x1_L4x1"}
@@ -197,7 +198,7 @@ def test_an_app_is_named_after_everything_that_decides_what_it_does() -> None:
 def test_what_modal_takes_for_a_name_is_what_is_deployed(
     deploy: Callable[[Deployment], list[str]], server: ModalServer
 ) -> None:
-    """The client looks at it once more when it is looked up: a name with a dot is a class to it."""
+    """The client checks a function's name when it is looked up: it takes a name with a dot for a class."""
     deployment = shipped(gpu_lists=(("H100:2", "A100-80GB:2"), tuple(f"GPU-{number}:8" for number in range(12))))
     deploy(deployment)
     names = set(server.function_specs()) - OWN

@@ -1,4 +1,4 @@
-"""What an attempt on Modal starts from, and how its draft becomes the result: on real files, without a Modal."""
+"""What an attempt on Modal starts from, and how its draft becomes the result: on real files, without Modal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> StepFolder:
 
 
 def attempt(folder: StepFolder, number: int, *steps: int) -> StepFolder:
-    """One that has begun, and has saved at these steps."""
+    """An attempt that has begun, and has saved at these steps."""
     drafts.begin(folder, number, folder.path.with_name(f"scratch-{number}"))
     draft = folder.draft_of(number)
     for step in steps:

@@ -14,7 +14,7 @@ from modal_app.store.step import write_atomically
 
 def test_a_containers_own_disk_is_lost_with_it_so_nothing_is_flushed_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/usr")
-    assert not outlasts(Path("../scratch/train-run-1/draft/model/checkpoint-10"))  # as Axolotl is given it
+    assert not outlasts(Path("../scratch/train-run-1/draft/model/checkpoint-10"))  # as Axolotl gets it
     assert outlasts(Path("/data/scratch/x"))
 
 

@@ -1,4 +1,5 @@
-"""What an evaluate step gives Axolotl and calls what it measures; what Axolotl makes of it is tested end to end."""
+"""The config that an evaluate step gives to Axolotl, and the names of what it measures. The evaluation itself is tested
+end to end."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from modal_app.oneshot.tasks import said_of
 from modal_app.process.attempt import environment
 from modal_app.process.failures import StepFailed
-from modal_app.steps.evaluate import asked_how, named, of_tasks, rated_by
+from modal_app.steps.evaluate import named, of_tasks, rated_by, settings_text
 from modal_app.store.layout import Store
 from modal_app.store.step import Step, StepKind
 from tests.modal_app.steps import CONFIG
@@ -37,7 +38,7 @@ def test_a_run_is_rated_with_its_adapter_and_its_base_model_without_any() -> Non
 
 @pytest.mark.parametrize("packing", [{}, {"sample_packing": True, "eval_sample_packing": False}])
 def test_the_rows_are_laid_out_as_they_were_prepared(packing: dict[str, bool]) -> None:
-    """What is not in the config must not be there either: Axolotl's name for the rows has it."""
+    """What the config lacks must stay absent, since it would change Axolotl's name for the rows."""
     kept = rated_by(CONFIG | packing, adapter=Path("../model"))
     assert {name: value for name, value in kept.items() if "packing" in name} == packing
 
@@ -87,8 +88,8 @@ def test_a_task_asked_otherwise_has_another_name() -> None:
     facts = of_tasks(said(quiz={"ppl,none": 7.5}), {"limit": 5, "num_fewshot": None, "chat_template": False})
     assert facts["metrics"] == {"tasks/quiz@limit=5,plain/ppl": 7.5}
     assert facts["higher_is_better"] == {"tasks/quiz@limit=5,plain/ppl": False}
-    assert asked_how({"limit": None, "num_fewshot": 0}) == "@fewshot=0"
-    assert asked_how({"limit": None, "num_fewshot": None, "chat_template": True}) == ""
+    assert settings_text({"limit": None, "num_fewshot": 0}) == "@fewshot=0"
+    assert settings_text({"limit": None, "num_fewshot": None, "chat_template": True}) == ""
 
 
 def test_a_filter_is_named_unless_it_is_none() -> None:

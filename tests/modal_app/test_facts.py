@@ -1,4 +1,4 @@
-"""What workers have written down, as it is read: of this version, of an earlier one, and what is no such thing."""
+"""How the records of workers are read: those of this version, those of an earlier one, and invalid ones."""
 
 import json
 from pathlib import Path

@@ -7,11 +7,11 @@ from modal_app.store.step import FailureReason
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch names it; told by name, since torch is not here."""
+    """An error with torch's name, by which it is recognized, since torch is not installed here."""
 
 
 class ValidationError(ValueError):
-    """As pydantic names it."""
+    """An error with pydantic's name."""
 
     def errors(self) -> list[dict[str, object]]:
         return [{"loc": ("datasets", 0, "type"), "msg": "Field required"}, {"loc": (), "msg": "Value error, no"}]

@@ -1,4 +1,4 @@
-"""`run.py fetch` with the trainer's Python, as a container runs it, against a hub that is away for a while."""
+"""`run.py fetch` with the trainer's Python, as a container runs it, with a hub that is down for a while."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listing(name: str) -> str:
 
 
 def fetch(url: str, cache: Path, name: str = "owner/tiny") -> subprocess.CompletedProcess[str]:
-    """With hardly a pause."""
+    """Fetch, with very short pauses."""
     variables = {"HF_ENDPOINT": url, "HF_HUB_CACHE": str(cache), "HF_HOME": str(cache)}
     return subprocess.run(
         [trainer_environment.find(), RUN, "fetch", name, COMMIT, "*.md", "--pauses", "0.1", "0.2"],

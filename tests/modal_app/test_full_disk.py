@@ -1,4 +1,4 @@
-"""A full disk is named, with the file and what frees space, by every process that writes."""
+"""Every process that writes reports a full disk, with the file and what frees space."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, St
 
 
 class SafetensorError(Exception):
-    """As safetensors raises it: without an errno."""
+    """An error as safetensors raises it: without an errno."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def fill(path: Path) -> None:
 
 
 def wrapped() -> Exception:
-    """As `datasets` wraps the error of its writer."""
+    """An error as `datasets` wraps that of its writer."""
     try:
         try:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

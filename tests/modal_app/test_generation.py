@@ -1,4 +1,5 @@
-"""How a model is asked, with the real Axolotl: one process of the trainer's finds out all that is held here."""
+"""How a model gets questions, with the real Axolotl: one process of the trainer's Python collects everything that is
+checked here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the local server lets through: the guard itself, and the connections of real sockets."""
+"""Which requests the local server accepts: the guard itself, and real sockets."""
 
 from __future__ import annotations
 

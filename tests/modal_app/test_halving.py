@@ -15,7 +15,7 @@ from modal_app.halving import halve
 from modal_app.halving.choose import all_are_in, audited_of, is_audited, who_goes_on
 from modal_app.halving.entries import TERMS, FileEntries, go_of, loss_of
 from modal_app.halving.margin import seed_variance, standard_error, within_noise
-from modal_app.halving.standing import Reading, Standing, Terms, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Terms, Why
 from tests.modal_app.halving_entries import MemoryEntries, of_terms, reading
 
 AUDITED = [run for run in map("{:012x}".format, range(100)) if is_audited(run)]
@@ -28,8 +28,8 @@ def _ask(entries: MemoryEntries, losses: Mapping[str, float | None], rung: int =
     return {run: halve.ask(entries, run, rung, reading(loss)).why for run, loss in losses.items()}
 
 
-def _standing(entries: MemoryEntries) -> Standing:
-    return Standing.of(entries.items())
+def _snapshot(entries: MemoryEntries) -> Snapshot:
+    return Snapshot.of(entries.items())
 
 
 def _runs(losses: Iterable[float | None]) -> dict[str, float | None]:
@@ -41,7 +41,7 @@ def test_of_n_runs_at_a_rung_the_best_floor_of_n_over_eta_go_on() -> None:
     entries = of_terms(losses)
 
     assert list(_ask(entries, losses).values()) == [None, None, Why.TOP, Why.TOP, Why.TOP, None, None]
-    assert who_goes_on(_standing(entries), 1) == {OTHERS[3]: Why.TOP, OTHERS[4]: Why.TOP}
+    assert who_goes_on(_snapshot(entries), 1) == {OTHERS[3]: Why.TOP, OTHERS[4]: Why.TOP}
 
 
 def test_a_stopped_run_goes_on_when_more_runs_have_come() -> None:
@@ -68,14 +68,14 @@ def test_who_has_been_told_to_go_on_is_told_so_again_when_better_runs_have_come(
 
     answer = halve.ask(entries, OTHERS[0], 1, reading(0.3))
     assert (answer.why, answer.goes_on, answer.place, answer.of) == (Why.TOP, True, 4, 6)
-    assert OTHERS[0] not in who_goes_on(_standing(entries), 1)
+    assert OTHERS[0] not in who_goes_on(_snapshot(entries), 1)
 
 
 def test_equal_losses_are_ordered_by_key_so_that_everybody_agrees() -> None:
     for order in itertools.permutations(OTHERS[:3]):
         entries = of_terms(dict.fromkeys(order))
         _ask(entries, dict.fromkeys(order, 0.5))
-        assert who_goes_on(_standing(entries), 1) == {min(order): Why.TOP}
+        assert who_goes_on(_snapshot(entries), 1) == {min(order): Why.TOP}
 
 
 def test_fewer_runs_than_eta_wait_for_the_last_one_and_then_the_best_goes_on() -> None:
@@ -94,14 +94,14 @@ def test_a_run_that_ends_before_a_rung_is_not_waited_for(how: str) -> None:
     first, second = OTHERS[:2]
     assert not halve.ask(entries, first, 1, reading(0.4)).goes_on
     halve.note_stop(entries, first, 1)
-    assert not all_are_in(_standing(entries), 1)
+    assert not all_are_in(_snapshot(entries), 1)
 
     if how == "failed":
         halve.note_out(entries, second)
     else:
         halve.note_divergence(entries, second, 1, reading(None))
 
-    assert all_are_in(_standing(entries), 1)
+    assert all_are_in(_snapshot(entries), 1)
     assert halve.look(entries) == {first: 1}
 
 
@@ -129,12 +129,12 @@ def test_a_failed_run_that_is_tried_again_counts_again_when_it_has_come_further(
     entries = of_terms(losses)
     _ask(entries, losses)
     halve.note_out(entries, OTHERS[0])
-    assert OTHERS[0] not in who_goes_on(_standing(entries), 1)
+    assert OTHERS[0] not in who_goes_on(_snapshot(entries), 1)
 
     assert halve.ask(entries, OTHERS[0], 2, reading(0.05)).goes_on
-    assert OTHERS[0] in who_goes_on(_standing(entries), 1)
+    assert OTHERS[0] in who_goes_on(_snapshot(entries), 1)
     halve.note_out(entries, OTHERS[0])
-    assert OTHERS[0] not in who_goes_on(_standing(entries), 1), "it has failed again"
+    assert OTHERS[0] not in who_goes_on(_snapshot(entries), 1), "it has failed again"
 
 
 @pytest.mark.parametrize("loss", [None, math.nan, math.inf])
@@ -143,7 +143,7 @@ def test_a_diverged_run_never_goes_on_but_counts_among_those_that_have_come(loss
     entries = of_terms(dict.fromkeys(losses, 0.1), audit=True, margin=True, keep_rate=True)
 
     _ask(entries, losses)
-    assert who_goes_on(_standing(entries), 1) == {OTHERS[0]: Why.TOP}
+    assert who_goes_on(_snapshot(entries), 1) == {OTHERS[0]: Why.TOP}
     json.dumps(entries.found, allow_nan=False)
 
 
@@ -187,21 +187,21 @@ def test_an_audited_run_takes_nobodys_place_at_a_later_rung_and_goes_on_from_eac
 
     for rung in (2, 3):
         assert _ask(entries, {audited: 0.0}, rung) == {audited: Why.AUDIT}
-        assert who_goes_on(_standing(entries), rung) == {audited: Why.AUDIT}
+        assert who_goes_on(_snapshot(entries), rung) == {audited: Why.AUDIT}
     _ask(entries, {OTHERS[0]: 0.5}, 2)
-    assert who_goes_on(_standing(entries), 2) == {audited: Why.AUDIT, OTHERS[0]: Why.TOP}
+    assert who_goes_on(_snapshot(entries), 2) == {audited: Why.AUDIT, OTHERS[0]: Why.TOP}
 
 
 def test_each_rung_is_decided_once_for_all_audited_runs() -> None:
-    """With a thousand runs, each at the last of three rungs waited twelve seconds for its answer."""
+    """With a thousand runs, each run at the last of three rungs once waited twelve seconds for its answer."""
     losses = {run: number / 10 for number, run in enumerate([*OTHERS[:3], *AUDITED])}
     entries = of_terms(losses, audit=True)
     for rung in (1, 2, 3):
         _ask(entries, losses, rung)
-    standing = _standing(entries)
-    who_goes_on(standing, 3)
-    assert standing.goes.keys() >= {1, 3}
-    assert who_goes_on(standing, 1) is standing.goes[1]
+    snapshot = _snapshot(entries)
+    who_goes_on(snapshot, 3)
+    assert snapshot.goes.keys() >= {1, 3}
+    assert who_goes_on(snapshot, 1) is snapshot.goes[1]
 
 
 def test_an_audited_run_that_is_among_the_best_competes() -> None:
@@ -209,7 +209,7 @@ def test_an_audited_run_that_is_among_the_best_competes() -> None:
     losses = {audited: 0.1, **_runs([0.2, 0.3])}
     entries = of_terms(losses, audit=True)
     assert _ask(entries, losses)[audited] is Why.AUDIT  # it came first, when nothing was known
-    assert who_goes_on(_standing(entries), 1) == {audited: Why.TOP}
+    assert who_goes_on(_snapshot(entries), 1) == {audited: Why.TOP}
 
     assert _ask(entries, {audited: 0.1}, 2) == {audited: Why.TOP}
 
@@ -222,7 +222,7 @@ def test_a_run_with_other_rows_or_steps_than_most_goes_on_and_takes_nobodys_plac
     for run, one in zip(OTHERS[3:5], strange, strict=True):
         assert halve.ask(entries, run, 1, one).why is Why.OTHER_ROWS
 
-    assert who_goes_on(_standing(entries), 1) == {
+    assert who_goes_on(_snapshot(entries), 1) == {
         OTHERS[0]: Why.TOP, OTHERS[3]: Why.OTHER_ROWS, OTHERS[4]: Why.OTHER_ROWS
     }  # fmt: skip
 
@@ -232,13 +232,13 @@ def test_the_best_run_with_the_largest_rate_that_has_not_diverged_goes_on_from_t
     losses = _runs([0.1, 0.2, 0.9, 0.8, None])
     entries = of_terms(rates, keep_rate=True)
 
-    assert set(_ask(entries, dict(list(losses.items())[:4])).values()) <= {None, Why.TOP}  # 1e-2 is still to come
+    assert set(_ask(entries, dict(list(losses.items())[:4])).values()) <= {None, Why.TOP}  # 1e-2 has not come yet
     _ask(entries, losses)
-    assert who_goes_on(_standing(entries), 1) == {OTHERS[0]: Why.TOP, OTHERS[3]: Why.RATE}
+    assert who_goes_on(_snapshot(entries), 1) == {OTHERS[0]: Why.TOP, OTHERS[3]: Why.RATE}
     halve.note_divergence(entries, OTHERS[3], 2, reading(None))
-    assert who_goes_on(_standing(entries), 1) == {OTHERS[0]: Why.TOP, OTHERS[2]: Why.RATE}
+    assert who_goes_on(_snapshot(entries), 1) == {OTHERS[0]: Why.TOP, OTHERS[2]: Why.RATE}
     _ask(entries, {OTHERS[0]: 0.1, OTHERS[1]: 0.1, OTHERS[2]: 0.9}, 2)
-    assert Why.RATE not in who_goes_on(_standing(entries), 2).values()
+    assert Why.RATE not in who_goes_on(_snapshot(entries), 2).values()
 
 
 def test_no_rate_is_kept_where_all_are_equal_or_unknown() -> None:
@@ -246,11 +246,11 @@ def test_no_rate_is_kept_where_all_are_equal_or_unknown() -> None:
         losses = _runs([0.1, 0.2, 0.3])
         entries = of_terms(dict.fromkeys(losses, rate), keep_rate=True)
         _ask(entries, losses)
-        assert set(who_goes_on(_standing(entries), 1).values()) == {Why.TOP}
+        assert set(who_goes_on(_snapshot(entries), 1).values()) == {Why.TOP}
 
 
 def _of_documents(losses: np.ndarray, tokens: np.ndarray, **others: str) -> Reading:
-    """`losses`: the mean of each group."""
+    """`losses`: the mean loss of each group."""
     nll = losses * tokens
     return reading(float(nll.sum() / tokens.sum()), tokens=tuple(tokens.tolist()), nll=tuple(nll.tolist()), **others)
 
@@ -281,7 +281,7 @@ def test_a_run_within_one_standard_error_of_the_cut_goes_on() -> None:
     found = [halve.ask(entries, run, 1, one).why for run, one in zip(OTHERS, asked, strict=False)]
 
     assert found == [None, None, None, Why.MARGIN]
-    assert who_goes_on(_standing(entries), 1) == {
+    assert who_goes_on(_snapshot(entries), 1) == {
         OTHERS[0]: Why.TOP, OTHERS[1]: Why.MARGIN, OTHERS[3]: Why.MARGIN
     }  # fmt: skip
 
@@ -327,7 +327,7 @@ def test_a_reading_and_terms_are_the_same_after_they_have_been_written(tmp_path:
     halve.note_stop(entries, "a", 1)
     halve.note_out(entries, "b")
 
-    found = Standing.of(entries.items())
+    found = Snapshot.of(entries.items())
     assert (found.terms, found.at(1)) == (terms, {"a": one})
     assert (dict(found.stopped), dict(found.out)) == ({1: frozenset("a")}, {"b": 0})
 
@@ -371,7 +371,7 @@ def test_a_damaged_entry_counts_as_none_and_is_put_again(
     path = tmp_path / f"{loss_of(1, 'a')}.json"
     path.write_text(damage)
 
-    assert Standing.of(entries.items()).at(1) == {}
+    assert Snapshot.of(entries.items()).at(1) == {}
     assert halve.ask(entries, "a", 1, reading(0.5)).of == 1
-    assert Standing.of(FileEntries(tmp_path).items()).at(1) == {"a": reading(0.5)}
+    assert Snapshot.of(FileEntries(tmp_path).items()).at(1) == {"a": reading(0.5)}
     assert str(path) in capsys.readouterr().err

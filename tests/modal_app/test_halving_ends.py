@@ -1,4 +1,4 @@
-"""What the end of a run's job says to the others of its search."""
+"""What the end of a run's job records for the other runs of its search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modal_app.halving.asking import AtOnce, ByFile, asks_of, give_answer, open_
 from modal_app.halving.ends import DIVERGED, note_end, note_trained, rung_of_stop, setting_of
 from modal_app.halving.entries import TERMS, FileEntries, go_of, loss_of, out_of, stop_of
 from modal_app.halving.halve import Answer, ask
-from modal_app.halving.standing import Reading, Standing, Terms, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Terms, Why
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.rungs import Rungs
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step, StepKind
@@ -35,7 +35,7 @@ def run_folder(root: Path) -> StepFolder:
 
 
 def noted(tmp_path: Path, outcome: Outcome, losses: Mapping[int, float | None] | None = None) -> MemoryEntries:
-    """What is there after the end has been noted twice."""
+    """The entries after the end has been recorded twice."""
     folder, entries = run_folder(tmp_path), MemoryEntries()
     lines = [json.dumps({"step": step, "eval_loss": loss}) for step, loss in (losses or {}).items()]
     folder.metrics.write_text("\n".join([*lines, '{"step": 13, "eval_l']))
@@ -96,7 +96,7 @@ def test_a_run_that_was_trained_beyond_a_rung_is_asked_at_the_next_one(tmp_path:
 
 
 def test_a_run_is_compared_by_what_it_told_another_search(tmp_path: Path) -> None:
-    """Such as the same search with fewer members: its evaluations at rungs are in no metrics."""
+    """For example, the same search with fewer members: its evaluations at rungs are not in metrics.jsonl."""
     folder = run_folder(tmp_path)
     for number, (step, loss) in enumerate([(4, 2.0), (12, 1.0)], start=1):
         folder.attempt(number).path.mkdir()
@@ -150,8 +150,8 @@ def test_a_trainer_in_a_container_asks_by_a_file_and_goes_on_without_an_answer(t
 
 
 def test_a_run_that_asks_while_the_terms_cannot_be_read_is_known_to_have_gone_on(tmp_path: Path) -> None:
-    """Or others would wait for it to stop."""
+    """Otherwise, others would wait for it to stop."""
     entries = FileEntries(tmp_path)
     assert ask(entries, "run", 1, Reading(1.0, 20, "rows")) == Answer(Why.UNANSWERED, 1, 1)
     entries.put(TERMS, Terms({"run": 1e-3, "other": 1e-3}, (0.2,), 2).to_json())
-    assert Standing.of(entries.items()).has_gone(1, "run")
+    assert Snapshot.of(entries.items()).has_gone(1, "run")

@@ -1,4 +1,4 @@
-"""Whatever the order in which runs come and launchers look, and whatever is killed, the same runs have gone on."""
+"""In whatever order runs come and launchers look, and whatever is killed, the same runs have gone on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modal_app.halving.choose import is_audited, who_goes_on
-from modal_app.halving.standing import Standing
+from modal_app.halving.snapshot import Snapshot
 from tests.modal_app.halving_entries import of_terms, reading
 from tests.modal_app.halving_world import Curve, Fate, World
 
@@ -38,13 +38,13 @@ def _is_healthy(curve: Curve) -> bool:
 
 
 def _check_at_rest(world: World) -> None:
-    standing = Standing.of(world.entries.items())
-    for rung in range(1, len(standing.terms.fractions) + 1):
-        assert set(who_goes_on(standing, rung)) <= set(standing.gone.get(rung, {})), rung
+    snapshot = Snapshot.of(world.entries.items())
+    for rung in range(1, len(snapshot.terms.fractions) + 1):
+        assert set(who_goes_on(snapshot, rung)) <= set(snapshot.gone.get(rung, {})), rung
     for run in world.curves:
         how = world.ended[run]
-        assert not (isinstance(how, int) and standing.has_gone(how, run)), "it was told to go on, and has stopped"
-        for rung in range(1, len(standing.terms.fractions) + 2):
+        assert not (isinstance(how, int) and snapshot.has_gone(how, run)), "it was told to go on, and has stopped"
+        for rung in range(1, len(snapshot.terms.fractions) + 2):
             assert world.trained[run, rung] <= 1 + world.kills[run], "it was trained twice"
     if any(_is_healthy(curve) for curve in world.curves.values()):
         assert None in world.ended.values(), "no run has reached the end"
@@ -61,7 +61,7 @@ def test_at_rest_every_run_among_the_best_has_gone_on_and_nothing_was_trained_tw
     world = _world(seed, RUNS[:number], eta, rungs, extras=extras)
 
     world.play(kills=kills, relaunches=relaunches)
-    world.play(kills=0.0, relaunches=0.0)  # the same line, once more
+    world.play(kills=0.0, relaunches=0.0)  # the same command line, once more
 
     _check_at_rest(world)
 

@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch's."""
+    """An error like torch's."""
 
 
 def failed(number: int, facts: dict[str, Any], reason: FailureReason = FailureReason.OOM) -> Outcome:
@@ -34,7 +34,7 @@ def failed(number: int, facts: dict[str, Any], reason: FailureReason = FailureRe
 
 
 def attempted(store: Store, asked: Step, facts: dict[str, Any] = ON_GPU) -> tuple[Step, Outcome]:
-    """One more attempt, with all that it leaves."""
+    """One more attempt, with everything that it leaves."""
     folder = store.folder(asked.kind, asked.key)
     step = with_smaller_batch(asked, folder)
     attempt: Attempt = folder.attempt(len(folder.attempts()) + 1)

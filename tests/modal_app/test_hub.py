@@ -53,5 +53,5 @@ def test_a_tokenizers_repository_is_fetched_without_its_weights() -> None:
 
 
 def test_all_runs_of_a_dataset_read_the_same_from_the_hub() -> None:
-    """What is fetched for a dataset serves its runs: the keys that name it are in the dataset's key."""
+    """Runs use what was fetched for their dataset: the dataset's key covers the keys that name it."""
     assert not TRAIN_ONLY & {*MODEL_KEYS, "revision_of_model"}

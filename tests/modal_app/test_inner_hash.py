@@ -1,4 +1,4 @@
-"""A dataset is prepared on a CPU and read on a GPU: Axolotl must look for it there under the name it got here."""
+"""A dataset is prepared on a CPU and read on a GPU: there, Axolotl must look for it under the name that it got here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ H100 = {"bf16": True, "fp8": True, "tf32": True, "n_gpu": 1, "compute_capability
 
 
 def test_rows_prepared_on_a_cpu_are_found_on_a_gpu(trainer: Path, warm: Warm, store: Store) -> None:
-    """bf16=auto and flash attention are true there and not here; neither may be part of the name."""
+    """bf16=auto and flash attention are enabled there and not here; neither may be part of the name."""
     assert warm.run(preprocess_step("for-a-gpu", **ON_A_GPU)) == 0
     prepared = json.loads(store.manifest("for-a-gpu").read_text())["hashes"]
     config = store.root / "for-a-gpu.yml"

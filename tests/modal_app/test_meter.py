@@ -1,4 +1,4 @@
-"""A container's record of what it had and used: by a process of its own, as a container is one."""
+"""A container's record of what it had and used, written by a process of its own, like a container's."""
 
 from __future__ import annotations
 
@@ -129,12 +129,12 @@ def test_a_record_that_cannot_be_written_ends_no_training(tmp_path: Path) -> Non
 
 @needs_mounts
 def test_processor_time_is_the_containers_own_with_that_of_children_that_have_ended() -> None:
-    """Among its own processes only, as a container is."""
+    """In a process namespace of its own, like a container."""
     alone = ["unshare", "--fork", "--pid", "--mount-proc"]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [*alone, sys.executable, SCRIPT, "processor_time"]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
-    assert 0.45 < float(done.stdout) < 0.75  # counted in hundredths, each part of it rounded down
+    assert 0.45 < float(done.stdout) < 0.75  # counted in hundredths, each part rounded down
 
 
 def test_memory_is_what_is_held_here_and_no_more_than_there_is() -> None:

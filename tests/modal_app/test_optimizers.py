@@ -1,4 +1,4 @@
-"""Which optimizers step on a CPU: the trainer's own libraries are asked, and the table has those that do not."""
+"""Which optimizers step on a CPU: tried with the trainer's own libraries. The table has those that do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ran out of memory is called that, whether an error says so or the kernel has killed it."""
+"""A process that ran out of memory is reported as such, whether an error says so or the kernel has killed it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs read their own data, what Axolotl is given for it, and where such a run's rows come from."""
+"""Which runs read their own data, what Axolotl gets for that, and where such a run's rows come from."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def test_the_pieces_together_are_the_answer_before_its_first_stop_text(text: str
         said += pieces.finish(text)
     end = min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))
     assert said == pieces.answer
-    # A stop text that another one holds may have come first while the answer grew.
+    # A stop text that is part of another one may have come first while the answer grew.
     assert said.strip() == said
     assert text[:end].strip().startswith(said) or said.startswith(text[:end].strip())
     assert not any(stop in said for stop in stops)

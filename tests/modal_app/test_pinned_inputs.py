@@ -21,7 +21,7 @@ WEIGHTS = "model.safetensors"
 
 
 def linked(store: Store, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    """A model of the user's that the store has a link to, and a config that trains it on the shared dataset."""
+    """A user's model to which the store has a link, and a config that trains it on the shared dataset."""
     model = Path(shutil.copytree(shipped_root() / "tiny" / "model", tmp_path / "model"))
     (model / "README.md").write_text(str(tmp_path))  # a content of its own
     states = {path.name: FileState.of(path).read(path) for path in files_below(model)}
@@ -32,7 +32,7 @@ def linked(store: Store, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def edit(weights: Path) -> None:
-    """In place, as `cp` does it: the same size, the same inode."""
+    """Overwrite in place, as `cp` does: the same size, the same inode."""
     size = weights.stat().st_size
     with weights.open("r+b") as file:
         file.seek(size // 2)

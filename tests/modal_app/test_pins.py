@@ -21,7 +21,7 @@ def model_in(folder: Path) -> Path:
 
 
 def pinned(tmp_path: Path) -> tuple[Path, Path]:
-    """A model of the user's, and the store's link to it, with its note."""
+    """A user's model, and the store's link to it, with its note."""
     model = model_in(tmp_path / "model")
     states = {path.name: FileState.of(path).read(path) for path in files_below(model)}
     target = tmp_path / "inputs" / folder_sha256({name: one.sha256 for name, one in states.items()})[:16]
@@ -40,7 +40,7 @@ def test_an_input_with_the_noted_states_is_not_read(tmp_path: Path) -> None:
 
 
 def change(weights: Path, how: str) -> None:
-    """Give a file other content of the same size: in place, or by another file that takes its name."""
+    """Give a file other content of the same size: in place, or by replacing it with another file."""
     written = weights if how == "edited" else weights.with_name("other")
     written.write_bytes(b"9876543210")
     written.replace(weights)
@@ -78,7 +78,7 @@ def test_a_model_that_was_touched_or_copied_back_is_accepted_and_read_only_once(
 
 @pytest.mark.parametrize("note", [None, "", "[]", '{"files": {"model.safetensors": {"size": 10}}}'])
 def test_an_input_without_a_note_is_held_against_its_name(tmp_path: Path, note: str | None) -> None:
-    """As one that an earlier version has linked."""
+    """An input as an earlier version has linked it."""
     model, target = pinned(tmp_path)
     pins.note_of(target).unlink() if note is None else pins.note_of(target).write_text(note)
     pins.check(target)

@@ -1,5 +1,5 @@
 """Runs that leave something in their container, or end badly, on the local Modal: their container takes no further run,
-and every other run trains as in a fresh one. Not Axolotl: the worker of the tests that trains in no time."""
+and every other run trains as in a fresh one. The tests' own worker trains in place of Axolotl, in no time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NVIDIA_SMI = Path(__file__).with_name("nvidia_smi_stand_in")
 
 @dataclass(frozen=True)
 class Runs:
-    """On one local Modal, in fewer containers than runs."""
+    """Runs on one local Modal, with fewer containers than runs."""
 
     cloud: Cloud
 
@@ -55,7 +55,7 @@ class Runs:
 
     @property
     def containers(self) -> dict[str, list[str]]:
-        """Container -> the attempts that were made in it, in their order, as `run/number`."""
+        """Container -> the attempts in it, in order, as `run/number`."""
         made: dict[str, list[tuple[float, str]]] = {}
         for run in (*REASONS, *CLEAN):
             for attempt in self.folder(run).attempts():
@@ -64,11 +64,12 @@ class Runs:
         return {container: [name for _, name in sorted(attempts)] for container, attempts in made.items()}
 
     def container_of(self, run: str) -> str:
-        """Of its first attempt."""
+        """The container of its first attempt."""
         return next(container for container, attempts in self.containers.items() if f"{run}/1" in attempts)
 
     def start(self, *runs: str, containers: int) -> list[modal.FunctionCall[Any]]:
-        """Put the plan of these runs on the Volume, and call them in its order. Each number of containers is a pool."""
+        """Put the plan of these runs on the Volume, and call them in order. Runs with the same number of containers
+        share a pool."""
         steps = {f"train/{run}": Step(StepKind.TRAIN, run, {}, "data") for run in runs}
         job, client = self.cloud.job, self.cloud.client
         sweep = "-".join(runs)
@@ -78,13 +79,13 @@ class Runs:
         return [self.cloud.start(name=name, sweep=sweep, options=options) for name in steps]
 
     def run(self, *runs: str, containers: int) -> list[list[str]]:
-        """The containers that each run was given to."""
+        """The containers that got each run."""
         calls = self.start(*runs, containers=containers)
         assert [call.get(timeout=60)["status"] for call in calls] == ["succeeded"] * len(runs)
         return [[task.id for task in self.cloud.server.tasks_of(call.object_id)] for call in calls]
 
     def why_ended(self, run: str, container: str) -> str:
-        """In the container's own words."""
+        """Why the container ended, according to its record."""
         return str(read_json(self.folder(run).containers / f"{container}.json")["ended_because"])
 
 
@@ -144,7 +145,7 @@ def test_a_container_that_cannot_reload_the_cache_does_its_first_call_only(runs:
     cache, server = runs.cloud.job.cache_volume, runs.cloud.server
 
     def refuse(container: str) -> None:
-        for nth in range(1, 5):  # as often as it is tried
+        for nth in range(1, 5):  # in each of its tries
             server.fail_reload(cache, nth=nth, caller=container)
 
     ((second,),) = runs.run("stale-2", containers=2)

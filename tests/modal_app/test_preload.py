@@ -1,4 +1,4 @@
-"""What a run of a preloaded trainer has to do for itself: each of its forks pays for that again."""
+"""What a run of a preloaded trainer has to do itself: each of its forks takes that time again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReLoRA on the tiny model: what it leaves is a complete model, which a killed run and two ranks reach, too."""
+"""ReLoRA on the tiny model: its result is a complete model, also after a kill and on two ranks."""
 
 from __future__ import annotations
 

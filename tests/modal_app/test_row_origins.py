@@ -1,4 +1,4 @@
-"""What the held-out rows of a prepared dataset are: the dataset and text that each is of, and what it says."""
+"""The held-out rows of a prepared dataset: each one's dataset, document and text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHATS = {"path": DATA, "ds_type": "json", "type": "chat_template"}
 
 @pytest.fixture(scope="module")
 def mix(warm: Warm, store: Store) -> HeldOut:
-    """The chats, and texts: twelve that are cut into several rows, whose ends are cut off then, and a short one."""
+    """Chats, and texts: twelve that are cut into several rows and lose their ends, and a short one."""
     long = [{"text": " ".join([f"the {at} long text"] * 99)} for at in "abcdefghijkl"]
     texts = "".join(json.dumps(one) + "\n" for one in [*long, {"text": "a short text"}])
     (store.root / TEXTS).write_text(texts)

@@ -1,4 +1,4 @@
-"""Rows are found in any batch that Axolotl makes of them, and each has the losses that it has by itself."""
+"""Rows are found in any batch that Axolotl builds from them, and each has the same losses as by itself."""
 
 from __future__ import annotations
 

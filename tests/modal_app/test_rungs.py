@@ -1,4 +1,4 @@
-"""Runs of the tiny model at the rungs of a search: they stop, go on, and lose nothing by it."""
+"""Runs of the tiny model at the rungs of a search: they stop, go on, and lose nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder, go_of, loss_of
 from modal_app.halving.margin import GROUPS
-from modal_app.halving.standing import Reading, Terms, Why
+from modal_app.halving.snapshot import Reading, Terms, Why
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
@@ -26,7 +26,7 @@ FRACTIONS = (0.2, 0.5)
 
 
 def searched(step: Step, store: Store, fractions: tuple[float, ...] = FRACTIONS) -> tuple[Step, FileEntries]:
-    """The step in a search of its own, whose other member never comes, and its entries."""
+    """The step in a search of its own, whose other member never reaches a rung, and its entries."""
     rungs = Rungs(f"sweep/{step.key}", fractions, eta=3, audit=False)
     entries = FileEntries(entries_folder(store, rungs.search))
     entries.put(TERMS, Terms({step.key: 1e-3, "absent": 1e-3}, fractions, 3, audit=False).to_json())
@@ -38,7 +38,8 @@ def let_go(entries: FileEntries, step: Step, rung: int) -> None:
 
 
 def left(store: Store, step: Step) -> tuple[Any, ...]:
-    """All that a run leaves, but for times: what it has logged, as it was last logged, its adapter and its rows."""
+    """Everything that a run leaves, except for times: its logged values (of a repeated step, the last), its adapter and
+    its rows."""
     folder = store.folder(StepKind.TRAIN, step.key)
     names = ("loss", "eval_loss", "grad_norm", "learning_rate", "tokens/total")
     logged = {(line["step"], name): line[name] for line in lines(store, step) for name in names if name in line}
@@ -48,7 +49,7 @@ def left(store: Store, step: Step) -> tuple[Any, ...]:
 
 
 def trained(store: Store, step: Step) -> list[int]:
-    """The steps that were logged, in the order in which they were."""
+    """The logged steps, in order."""
     return [line["step"] for line in lines(store, step) if "loss" in line]
 
 
@@ -60,10 +61,10 @@ def reading(entries: FileEntries, step: Step, rung: int) -> Reading:
 
 @pytest.fixture(scope="module")
 def promoted(warm: Warm, store: Store) -> tuple[Step, FileEntries]:
-    """It has stopped at both rungs, in vain asked again at the first, and gone on each time."""
+    """It has stopped at both rungs, has asked again at the first without an answer, and has gone on each time."""
     step, entries = searched(train_step("promoted"), store)
     assert warm.run(step) == 4, outcome(store, step).message
-    assert warm.run(step) == 4  # nobody has said that it goes on
+    assert warm.run(step) == 4  # there is no entry that it goes on
     let_go(entries, step, 1)
     assert warm.run(step) == 4
     let_go(entries, step, 2)
@@ -138,7 +139,7 @@ def test_two_ranks_agree_to_go_on_and_to_stop_and_a_sweep_without_rungs_trains_t
 
 
 def test_a_run_that_diverges_stops_at_once_and_keeps_its_best_weights(warm: Warm, store: Store, overshot: Step) -> None:
-    """At an evaluation that comes before a rung. Its rate is so high that it is best before its end."""
+    """The best step is at an evaluation before a rung: the rate is so high that the loss rises again."""
     step, entries = searched(replace(overshot, key="diverges"), store, (0.2, 0.95))
     let_go(entries, step, 1)
     assert warm.run(step) == 4, outcome(store, step).message
@@ -154,7 +155,7 @@ def test_a_run_that_diverges_stops_at_once_and_keeps_its_best_weights(warm: Warm
 def test_an_optimizer_that_evaluates_with_other_weights_than_it_trains_goes_on_with_the_same(
     warm: Warm, store: Store
 ) -> None:
-    """It computes one from the other, which rounds."""
+    """It computes one set of weights from the other, which rounds."""
     changes: dict[str, Any] = {
         "optimizer": "schedule_free_adamw",
         "lr_scheduler": "constant",

@@ -1,5 +1,5 @@
-"""Rungs on the local Modal: runs that stop, go on and come to grief there, with no process but their calls. Not
-Axolotl: the worker of the tests that trains in no time."""
+"""Rungs on the local Modal: runs that stop, go on and fail there, with no process except their calls. The tests' own
+worker trains in place of Axolotl, in no time."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TWO = {"good": 1.0, "bad": 2.0}
 
 
 def come_to_rest(here: HalvedCloud) -> None:
-    """Two runs whose second one comes to grief. Whatever it is, the first one is promoted, and trained once."""
+    """Two runs, the second of which fails. In each case, the first one is promoted, and trained once."""
     here.cloud.wait_for_all()
     assert here.phases == {"good": "succeeded", "bad": "stopped at rung"}
     assert here.all_have_gone_that_should()
@@ -91,7 +91,7 @@ def test_a_container_killed_before_or_at_its_rung_takes_no_decision_along(
 def test_a_container_killed_after_its_rung_leaves_nothing_undone(
     cloud: Callable[..., Cloud], name: str, nth: int, after: bool
 ) -> None:
-    """Before it says that the run has ended, that the other one goes on, and that it has called that one."""
+    """Before it records that the run has ended, that the other one goes on, and that it has called that one."""
     here = HalvedCloud.on(cloud({}), TWO)
     here.start("good")[0].get(timeout=60)
     here.cloud.kill_at(name, nth, lambda: here.start("bad")[0], after=after)
@@ -103,7 +103,7 @@ def test_a_call_delivered_twice_at_its_rung_is_decided_once(cloud: Callable[...,
     here = HalvedCloud.on(cloud({}), TWO)
     here.start("good")[0].get(timeout=60)
     server, before = here.cloud.server, len(here.cloud.server.calls("DictUpdate"))
-    release = server.hold("DictUpdate", nth=3, container=1)  # it says what it has reached
+    release = server.hold("DictUpdate", nth=3, container=1)  # it records what it has reached
     (call,) = here.start("bad")
     server.wait_until(lambda: len(server.calls("DictUpdate")) == before + 3, 60)
     server.redeliver(call.object_id)
@@ -133,7 +133,7 @@ def test_a_preemption_while_a_run_waits_for_its_answer_saves_at_once_and_asks_ag
 
 
 def test_what_waits_for_a_run_waits_while_that_is_at_a_rung(cloud: Callable[..., Cloud]) -> None:
-    """In its own sweep, and in another one that has come meanwhile."""
+    """In its own sweep, and in another one that was launched meanwhile."""
     here = HalvedCloud.on(cloud({}), {**TWO, "own": 9.0, "other": 8.0}, waits={"good": "own"})
     server, release = here.cloud.server, here.cloud.server.hold("DictUpdate", nth=4)  # it has ended
     (call,) = here.start("good")
@@ -188,7 +188,7 @@ def test_a_promoted_run_that_fails_is_not_started_again(cloud: Callable[..., Clo
 
 
 def test_a_cancelled_run_and_one_whose_share_is_spent_do_not_go_on(cloud: Callable[..., Cloud]) -> None:
-    """A run has one share, of which its parts before and after the rung are paid."""
+    """A run has one share, which pays for its parts before and after the rung."""
     losses = {"cancelled": 0.5, **TWO, "worse": 3.0}
     here = HalvedCloud.on(cloud({}), losses, share=Share(dollars=0.5, seconds=3600.0))
     here.start("cancelled")[0].get(timeout=60)
@@ -232,7 +232,7 @@ def test_what_a_lost_call_had_to_start_is_started_by_who_attaches(cloud: Callabl
     assert [record.key for record in ledger.records()] == ["good", "good"]
     assert observe(store, StepKind.TRAIN, "good").phase is Phase.SUCCEEDED
 
-    # Another search with this run has not asked it yet, and no call of it sees that the run has stopped.
+    # Another search with this run has no entry of it yet, and none of its calls sees that the run has stopped.
     assert not searches.start("sweep", ledger)
     wider = [MirroredStep(StepKind.TRAIN, "bad", "data", search="sweep/wider")]
     others, calls = ModalSearches.of(store, names, mirror.claims, wider), here.calls_of("bad")

@@ -24,7 +24,7 @@ SERVED = Vllm(
 
 
 def serve(tmp_path: Path, vllm: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """What a container does, with that for vLLM's command."""
+    """What a container does, with this in place of vLLM's command."""
     program = tmp_path / "vllm"
     program.write_text(f"#!/bin/sh\n{vllm}\n")
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
@@ -36,7 +36,7 @@ def serve(tmp_path: Path, vllm: str, **variables: str) -> subprocess.CompletedPr
 
 
 def test_the_command_line_names_the_base_and_every_adapter() -> None:
-    """Taken by vLLM 0.33's own parser as it stands here."""
+    """vLLM 0.33's own parser accepts it as it is here."""
     words = command(SERVED)
     assert words[:5] == ["vllm", "serve", SERVED.model, "--served-model-name", "base"]
     assert " ".join(words[5:17]) == (
@@ -75,7 +75,7 @@ def test_the_token_reaches_vllm_by_its_environment(tmp_path: Path) -> None:
 
 
 def guarded(scope: dict[str, Any]) -> list[Any]:
-    """What a request is told: `let through`, or what the guard itself has sent."""
+    """The answer to a request: `let through`, or what the guard itself has sent."""
     told: list[Any] = []
 
     async def app(*_: object) -> None:
@@ -90,7 +90,7 @@ def guarded(scope: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/invocations", "/tokenize", "/health", "/"])
 def test_no_path_of_vllm_is_answered_without_the_token(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """vLLM 0.33 itself guards some."""
+    """vLLM 0.33 itself checks some."""
     monkeypatch.setenv(KEY_VARIABLE, "t" * 16)
     asked = {"type": "http", "method": "POST", "path": path}
     for given in (b"", b"Bearer ", b"Bearer " + b"t" * 15, b"Basic " + b"t" * 16):

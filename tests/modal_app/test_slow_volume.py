@@ -1,4 +1,4 @@
-"""Runs on the local Modal whose Volumes are slow: no step waits for one, and half a copied checkpoint never counts."""
+"""Runs on a local Modal with slow Volumes: no step waits for one, and a partly copied checkpoint never counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def seconds_of_ten(here: Cloud) -> list[float]:
 
 
 def test_a_slow_volume_delays_no_step_of_a_run_that_saves_every_ten(cloud: Callable[..., Cloud]) -> None:
-    """Both run at the same time, so that whatever else this machine does meets both."""
+    """Both run at the same time, so that other work of this machine affects both."""
     of_one = {"steps": 121, "step_s": 0.05, "save_steps": EVERY, "bytes_saved": SAVED}
     fast = cloud({}, **of_one)
     slow = cloud({}, **of_one, **slow_volumes(bytes_per_s=4 * SAVED))

@@ -100,7 +100,7 @@ def test_a_lost_step_tells_the_signal_that_its_parent_saw(store: Store) -> None:
 
 def test_a_step_that_we_have_killed_says_who_it_was_and_nothing_about_memory(store: Store) -> None:
     attempt = begin(store)
-    stop_notes.note_asked(attempt, "Ctrl-C")
+    stop_notes.note_stop_request(attempt, "Ctrl-C")
     assert not stop_notes.killed_by(attempt)
     stop_notes.note_kill(attempt, "a second Ctrl-C")
     stop_notes.note_kill(attempt, "somebody who came later")
@@ -112,7 +112,7 @@ def test_a_step_that_we_have_killed_says_who_it_was_and_nothing_about_memory(sto
 
 
 def test_a_step_that_was_only_asked_to_stop_and_died_is_lost(store: Store) -> None:
-    stop_notes.note_asked(begin(store), "Ctrl-C")
+    stop_notes.note_stop_request(begin(store), "Ctrl-C")
     assert observe(store, TRAIN, "run").phase is Phase.LOST
 
 

@@ -1,4 +1,4 @@
-"""What is left in a container, on this machine's own processes and files."""
+"""What is left in a container, tested with this machine's own processes and files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def before(places: Places) -> State:
 
 
 def left(before: State, places: Places) -> list[str]:
-    """Other tests' processes come and go on this machine, so only those of this one's are looked at."""
+    """Other tests' processes come and go on this machine, so this test looks only at its own."""
     now = observe(places)
     mine = {key: name for key, name in now.processes.items() if name.startswith("left-behind")}
     own = {**now.own, PYTEST: before.own[PYTEST]}
@@ -44,7 +44,7 @@ def left(before: State, places: Places) -> list[str]:
 
 @pytest.fixture
 def child(places: Places) -> Iterator[subprocess.Popen[bytes]]:
-    """In a session of its own, with a file of the Volume open."""
+    """A process in a session of its own, with an open file of the Volume."""
     named = "import sys; open('/proc/self/comm', 'w').write('left-behind'); print(flush=True); sys.stdin.read()"
     with open(places.mounts[0] / "held", "w") as held:
         process = subprocess.Popen(

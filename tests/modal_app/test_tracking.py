@@ -1,4 +1,4 @@
-"""What a run is told of W&B by its environment: one id, project and group, whichever sweep continues it."""
+"""The W&B variables in a run's environment: one id, project and group, whichever sweep continues it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_secret_is_hidden_by_its_name_and_by_its_value(value: object, shown: o
 
 @dataclass
 class WandbRun:
-    """Of W&B's SDK, as far as a worker ends it."""
+    """A stand-in for W&B's SDK, as far as a worker uses it at the end."""
 
     summary: dict[str, Any] = field(default_factory=dict)
     preempting: bool = False

@@ -1,4 +1,5 @@
-"""Real trainings of the tiny model: forked from a preloaded process, fresh, in two ranks, stopped, killed, broken."""
+"""Real trainings of the tiny model: forked from a preloaded process, in a new process, on two ranks, stopped, killed,
+broken."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ LONG: dict[str, Any] = {"max_steps": 45, "eval_steps": 20, "save_steps": 7}
 
 @pytest.fixture(scope="session")
 def undisturbed(warm: Warm, store: Store) -> dict[tuple[int, str], float]:
-    """The losses of a long run that nobody touches."""
+    """The losses of a long undisturbed run."""
     step = train_step("undisturbed", **LONG)
     assert warm.run(step) == 0
     return losses(store, step)
@@ -63,7 +64,7 @@ def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_rows_give_the_loss_that_axolotl_tells(store: Store, plain: Step, plain_ranks: Step, ranks: int) -> None:
-    """Before training and at its end. Two ranks have 30 rows in batches of 8: two of them are rated twice."""
+    """Before training and at its end. Two ranks have 30 rows in batches of 8: two of them are computed twice."""
     step = plain if ranks == 1 else plain_ranks
     told = {line["step"]: line["eval_loss"] for line in lines(store, step) if "eval_loss" in line}
     manifest = json.loads(store.manifest("data").read_text())
@@ -103,7 +104,7 @@ def test_packed_rows_and_a_merged_model_give_the_loss_that_axolotl_tells(warm: W
         equal = np.isclose(rows.nll, same.nll, atol=2e-3)
         if step is merged:
             assert equal.all()
-        else:  # on the CPU nothing keeps packed rows apart: just the first one of a batch has nothing before it
+        else:  # on the CPU nothing separates packed rows: only the first one of a batch has nothing before it
             assert len(equal) / 2 > len(set(rows.batch.tolist())) <= equal.sum() < len(equal)
 
 
@@ -139,7 +140,7 @@ def test_a_run_that_goes_on_in_another_folder_stores_its_best_weights(warm: Warm
 
 
 def test_a_fresh_process_gives_the_losses_of_a_fork(trainer: Path, store: Store, plain: Step) -> None:
-    """Also where the environment asks for more threads: Modal does, from the CPU request of a container."""
+    """Also if the environment requests more threads, as Modal does from the CPU request of a container."""
     fresh = train_step("fresh")
     assert run_fresh(trainer, store, fresh, **with_threads(3)) == 0
     assert losses(store, fresh) == losses(store, plain)
@@ -197,7 +198,7 @@ def test_two_ranks_train_together(store: Store, plain: Step, plain_ranks: Step) 
 
 
 def test_two_fresh_ranks_give_the_losses_of_forked_ones(trainer: Path, store: Store, plain_ranks: Step) -> None:
-    """Which import all by themselves: elsewhere in the tests, ranks are forks that have the imports."""
+    """Here ranks import everything themselves; elsewhere in the tests, they are forks that have the imports."""
     fresh = train_step("fresh-ranks", processes=2)
     assert run_fresh(trainer, store, fresh, **{BROKER: ""}) == 0
     assert losses(store, fresh) == losses(store, plain_ranks)
@@ -331,7 +332,7 @@ def test_a_run_killed_after_its_last_checkpoint_does_not_train_one_step_more(war
     step = train_step("at-its-end")
     assert warm.run(step) == 0
     before = losses(store, step)
-    store.folder(StepKind.TRAIN, step.key).done.unlink()  # as if it had been killed before it could say so
+    store.folder(StepKind.TRAIN, step.key).done.unlink()  # as if it had been killed before it could record that
     assert warm.run(step) == 0
     facts = outcome(store, step).facts
     assert (facts["step"], facts["resumed_from"]) == (20, 14)
@@ -402,5 +403,5 @@ def test_one_rank_under_deepspeed_finds_its_group_of_one(trainer: Path, store: S
     step = train_step("zero", max_steps=2, deepspeed={"zero_optimization": {"stage": 1}, "train_batch_size": "auto"})
     assert run_fresh(trainer, store, step, DS_ACCELERATOR="cuda") == 1
     failed = outcome(store, step)
-    # Past the rendezvous, at the first thing that DeepSpeed wants of a GPU.
+    # After the rendezvous, at the first use of a GPU by DeepSpeed.
     assert "NCCL is only supported with GPUs" in failed.message

@@ -14,7 +14,7 @@ RUN = Step(StepKind.TRAIN, "run", {}, "data")
 
 
 def reserve(folder: StepFolder, call: str) -> Attempt:
-    """The next attempt, as a container of that call begins it."""
+    """Begin the next attempt as a container of that call would."""
     return attempts.reserve_attempt(folder, len(folder.attempts()) + 1, call)
 
 
@@ -43,7 +43,7 @@ def test_an_attempt_that_modal_asked_to_stop_neither_counts_nor_clears_the_count
 ) -> None:
     reserve(folder, "fc-1")
     preempted = reserve(folder, "fc-1")
-    attempts.note_asked(preempted, "KeyboardInterrupt")
+    attempts.note_stop_request(preempted, "KeyboardInterrupt")
     if saved:
         say(preempted, OutcomeStatus.STOPPED)
     assert attempts.lost_in_a_row(folder) == 1

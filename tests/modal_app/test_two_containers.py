@@ -1,5 +1,5 @@
 """One run whose call Modal delivers to two containers on the local Modal, both alive: the run has one result, and
-nothing changes it. Not Axolotl: the worker of the tests that trains in no time."""
+nothing changes it. The tests' own worker trains in place of Axolotl, in no time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
 
 
 def published(folder: StepFolder) -> dict[str, tuple[int, int, bytes]]:
-    """The files of a finished run: when each was written, under which inode, and what it holds. None of an attempt."""
+    """The files of a finished run, without those of attempts: each one's time, inode and content."""
     files = [path for path in folder.path.rglob("*") if path.is_file() and "attempt-" not in str(path)]
     files = [path for path in files if path.parent.name != "containers" and path.name != "lock"]
     return {
@@ -45,7 +45,7 @@ def is_finished(here: Cloud, attempt: int) -> None:
 
 
 def start_second(here: Cloud, call: Any) -> str:
-    """Deliver the call once more; the container, once it has begun an attempt."""
+    """Deliver the call once more; returns the container, once it has begun an attempt."""
     here.server.redeliver(call.object_id)
     before = len(here.attempts)
     here.server.wait_until(lambda: len(here.attempts) > before, 30)
@@ -85,7 +85,7 @@ def test_the_second_finishes_first(cloud: Callable[..., Cloud]) -> None:
 
 
 def test_two_that_live_leave_the_run_to_one_new_call(cloud: Callable[..., Cloud]) -> None:
-    """Otherwise both would be paid for, or the answer of one would end the call while the other trains."""
+    """Otherwise, both would be paid for, or the answer of one would end the call while the other trains."""
     here = cloud({"1": "idle@3", "2": "idle@5"}, save_steps=1)
     # Each looks for another attempt.
     first, second = (here.server.hold("DictContains", nth=2, container=number) for number in (1, 2))

@@ -1,4 +1,4 @@
-"""The real schema, asked the way the launcher asks it: what it refuses, about which keys, and what it leaves alone."""
+"""The real schema, called as the launcher does: what it refuses, for which keys, and what it leaves unchanged."""
 
 from __future__ import annotations
 

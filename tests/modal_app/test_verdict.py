@@ -1,4 +1,4 @@
-"""The verdict on what a training leaves, on real files and without a training: no clock has a say in it."""
+"""The verdict on the result of a training, with real files and without a training: it does not depend on a clock."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ DONE = {"attempt": 1, "started_at": 1.0, "finished_at": 2.0}
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """With a prepared dataset `data`."""
+    """A store with a prepared dataset `data`."""
     store = Store(tmp_path / "out")
     folder = store.prepared_dataset("data")
     (folder / "hash").mkdir(parents=True)

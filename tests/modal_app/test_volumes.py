@@ -13,7 +13,8 @@ from modal_app.cloud import volumes
 
 @dataclass
 class Volume:
-    """Stands in for one of Modal's, in a container: answers each commit by the next of these, then takes them all."""
+    """Stands in for one of Modal's Volumes, in a container: answers each commit with the next of these, then accepts
+    all."""
 
     name: str
     refusals: list[Exception] = field(default_factory=list)

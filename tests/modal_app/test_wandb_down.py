@@ -1,4 +1,4 @@
-"""W&B that does not answer as it should, when a run starts and in a sync: the real SDK, and a server with faults."""
+"""W&B does not answer as it should, when a run starts and in a sync: with the real SDK and a faulty server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def texts(done: subprocess.CompletedProcess[str]) -> Mapping[str, str]:
 
 @pytest.mark.slow
 def test_a_run_goes_offline_and_is_uploaded_later(store: Store, server: WandbServer) -> None:
-    """And one fault for each of five other runs, none of which stops the sync of the others."""
+    """One fault for each of five other runs; none stops the sync of the others."""
     runs = [run({"learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3, 4e-3, 5e-3)]
     sweep = open_sweep(store, runs, "first").sweep
     for one, fault in zip(runs, (Fault.ERROR, Fault.HTML, Fault.TRUNCATED, Fault.NULL, Fault.REDIRECT), strict=True):

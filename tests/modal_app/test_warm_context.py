@@ -1,4 +1,4 @@
-"""What the imports of the real trainer read makes another server, and what no import reads does not."""
+"""A variable that the real trainer's imports read requires another server; other variables do not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.modal_app.steps import PACKAGE
 
 HERE = Path(__file__).parent
 OF_NO_IMPORT = set(
-    # where and who somebody is, what a terminal is like
+    # the user, the folder and the terminal
     "ANDROID_DATA COLUMNS LINES TERM PWD USER USERNAME LOGNAME LNAME TMPDIR TEMP TMP UNIXCONFDIR UNIXUSRLIBDIR CI "
     "PYCHARM_HOSTED VS_PROFILER CLAUDE_CONFIG_DIR "
     # of a rank, which sets them itself
@@ -49,14 +49,14 @@ def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> Non
 
 @pytest.mark.slow
 def test_two_forks_of_the_real_trainer_share_no_random_state(trainer: Path) -> None:
-    """With one of datasets' own, two steps would give the same name to different rows."""
+    """With the random generator of datasets, two steps would give the same name to different rows."""
     environment = {"PATH": os.defpath, "HOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"}
     command: list[str | Path] = [trainer, "-P", HERE / "random_states_script.py", PACKAGE.parent]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     known, shared = json.loads(done.stderr.splitlines()[-1])
     assert {"random._inst", "datasets.fingerprint.fingerprint_rng", "torch.default_generator"} <= set(known)
-    assert [name for name in shared if not name.startswith("sympy.")] == []  # those only try whether terms are equal
+    assert [name for name in shared if not name.startswith("sympy.")] == []  # those only test whether terms are equal
 
 
 def test_secrets_are_kept_from_the_server_and_words_that_look_like_one_are_not() -> None:

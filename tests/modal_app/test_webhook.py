@@ -1,4 +1,4 @@
-"""A notice reaches a real HTTP server as a small body, and what goes wrong is said without the address."""
+"""A notice reaches a real HTTP server as a small body, and errors are reported without the address."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What becomes of a run on the local Modal whose worker, container, Volume or call comes to grief. Not Axolotl: a
-worker of the tests that trains in no time, and dies when it is told to."""
+"""What becomes of a run on the local Modal whose worker, container, Volume or call fails. The tests' own worker trains
+in place of Axolotl, in no time, and dies when it is told to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
-    """`cloud({"1": "crash@3"})`: attempt 1 is to come to grief in that way."""
+    """`cloud({"1": "crash@3"})`: attempt 1 fails in that way."""
     with clouds(monkeypatch) as start:
         yield start
 
@@ -47,7 +47,7 @@ def test_a_killed_container_goes_on_from_what_it_had_committed(cloud: Callable[.
 
 @pytest.mark.parametrize("doom", ["crash@3", "container", "rank@3"])
 def test_what_dies_every_time_is_given_up_after_its_attempts(cloud: Callable[..., Cloud], doom: str) -> None:
-    """Modal itself would start a dead container again for ever."""
+    """Modal itself would start a dead container again forever."""
     here = cloud({"*": doom})
     assert here.run() == "failed"
     assert here.outcomes == ["failed" if doom == "rank@3" else ""] * 2 + ["failed"]
@@ -157,7 +157,7 @@ def test_a_commit_that_modal_cannot_take_for_a_while_is_repeated(cloud: Callable
 
 
 def test_a_commit_that_is_refused_for_good_is_a_lost_attempt(cloud: Callable[..., Cloud]) -> None:
-    """Neither its result nor its losses were ever seen by anybody else: they are made again."""
+    """Nothing else ever saw its result or its losses: they are created again."""
     here = cloud({})
     for nth in range(2, 7):  # all but the first; the last one is the client's own, at the container's end
         here.server.fail_commit(here.job.runs_volume, nth=nth)
@@ -174,7 +174,7 @@ def test_a_reload_that_is_refused_is_repeated(cloud: Callable[..., Cloud]) -> No
 
 
 def test_a_call_that_nobody_disturbs_asks_modal_for_no_more_than_it_needs(cloud: Callable[..., Cloud]) -> None:
-    """Each request is waited for with a GPU."""
+    """A GPU waits during each request."""
     here = cloud({})
     assert here.run() == "succeeded"
     (task,) = here.server.tasks("train")
@@ -182,9 +182,9 @@ def test_a_call_that_nobody_disturbs_asks_modal_for_no_more_than_it_needs(cloud:
     asked = here.server.counts(task.id)
     assert {name: number for name, number in asked.items() if name.startswith(("Dict", "Volume"))} == {
         "DictGetOrCreate": 1,
-        "DictGet": 1,  # nobody has claimed it
-        "DictContains": 2,  # nor cancelled it; nobody wants to know how it ends
-        "DictUpdate": 4,  # its claim, its attempt, which draft is published, how it has ended
+        "DictGet": 1,  # it is not claimed
+        "DictContains": 2,  # nor cancelled; nothing waits for its end
+        "DictUpdate": 4,  # its claim, its attempt, the published draft, its end
         "VolumeGetOrCreate": 2,
         "VolumeReload": 3,  # both before it begins, and the runs before it publishes
         "VolumeCommit": 6,  # the attempt, the draft, its files moved, that it is done; both when the container ends
@@ -228,7 +228,7 @@ def test_a_call_that_dies_while_it_hands_on_leaves_one_that_goes_on(cloud: Calla
 
 def test_a_call_that_is_faster_than_its_claim_claims_for_itself(cloud: Callable[..., Cloud]) -> None:
     here = cloud({}, step_s=0.25)
-    claim = here.server.hold("DictUpdate", nth=3)  # what the first call says of the second
+    claim = here.server.hold("DictUpdate", nth=3)  # the first call's record of the second
     here.start(limit_s=4, timeout_s=60)
     here.server.wait_until(lambda: [call.status for call in here.server.function_calls()][1:2] == ["success"], 60)
     claim()
@@ -238,7 +238,8 @@ def test_a_call_that_is_faster_than_its_claim_claims_for_itself(cloud: Callable[
 
 
 def test_a_run_cancelled_between_its_call_and_its_claim_is_not_trained(cloud: Callable[..., Cloud]) -> None:
-    """A dataset that has just been made starts its runs one after the other: whoever cancels sees those with claims."""
+    """A dataset that was just prepared starts its runs one after the other: a cancelling process sees only those with
+    claims."""
     here = cloud({})
     modal.Dict.from_name(here.job.claims, create_if_missing=True, client=here.client).put("cancelled/train/run", 1.0)
     assert here.run() == "cancelled"
@@ -246,7 +247,7 @@ def test_a_run_cancelled_between_its_call_and_its_claim_is_not_trained(cloud: Ca
 
 
 def test_a_run_cancelled_while_it_is_handed_on_is_not_continued(cloud: Callable[..., Cloud]) -> None:
-    """Who cancels may see only the call that is about to hand it on."""
+    """A cancelling process may see only the call that is about to pass it on."""
     here = cloud({}, step_s=0.25)
     call = here.start(limit_s=4)
     here.wait_for_training(1)
@@ -282,7 +283,7 @@ def test_fetching_that_kills_its_container_every_time_is_given_up(cloud: Callabl
 
 
 def test_a_run_that_modal_refuses_to_start_says_so_and_its_dataset_has_ended(cloud: Callable[..., Cloud]) -> None:
-    """A refusal that no other try gets past: the call does not stay alive for more of them."""
+    """A permanent refusal: the call does not stay alive for further tries."""
     here = cloud({})
     call = here.start(name="preprocess/data", function="preprocess", awaited=True)
     here.server.fail("FunctionMap", status=Status.PERMISSION_DENIED, message="the spend limit is reached")
@@ -319,7 +320,7 @@ def test_a_second_call_leaves_a_run_to_the_first_one_though_the_dict_was_cleared
 def test_a_call_whose_connection_is_lost_does_not_look_as_if_modal_had_not_answered(
     cloud: Callable[..., Cloud],
 ) -> None:
-    """Who asks for a call is raised what the call has raised."""
+    """A process that queries a call gets the error that the call has raised."""
     here = cloud({})
     call = here.start(name="preprocess/data", function="preprocess", awaited=True)
     here.server.lose_connection("DictContents")

@@ -1,4 +1,4 @@
-"""The worker around the training: what needs no Axolotl runs with this Python, in seconds."""
+"""The worker around the training: tests without Axolotl run with this Python, in seconds."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_each_attempt_has_a_folder_of_its_own(store: Store) -> None:
 
 
 def test_a_worker_started_by_its_path_does_not_reach_what_lies_beside_its_package(tmp_path: Path) -> None:
-    """In an installed wheel that is the launcher's site-packages, and the trainer has its own."""
+    """In an installed wheel, that folder is the launcher's site-packages, but the trainer has its own."""
     installed = tmp_path / "site-packages"
     installed.mkdir()
     (installed / "modal_app").symlink_to(PACKAGE)

@@ -99,7 +99,7 @@ def _ask(step: Step, attempt: Attempt, number: int, steps: int) -> None:
     if not rung or step.rungs is None:
         return
     from modal_app.halving.asking import ByFile  # late, as in the real worker
-    from modal_app.halving.standing import Reading
+    from modal_app.halving.snapshot import Reading
 
     reading = Reading(float(step.config["learning_rate"]), steps, FINGERPRINT)
     answer = ByFile(step.rungs.search, step.key, attempt).ask(rung, reading)

@@ -183,4 +183,4 @@ def test_a_refusal_comes_with_what_would_only_be_told(judge: Judge | None) -> No
 def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     (tmp_path / "verdicts.json").write_text("{")
     one = experiment({"seed": 1})
-    assert Preflight([one], Verdicts(tmp_path / "verdicts.json", "")).unasked([one])
+    assert Preflight([one], Verdicts(tmp_path / "verdicts.json", "")).unanswered([one])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from modal_app.halving.choose import is_audited
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder
 from modal_app.halving.halve import Answer, ask, look, note_stop
-from modal_app.halving.standing import Reading, Terms
+from modal_app.halving.snapshot import Reading, Terms
 from modal_app.store.layout import Store
 from modal_app.store.rungs import Rungs
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically

@@ -31,8 +31,8 @@ START = 1_790_000_000.0
 
 
 @dataclass(frozen=True)
-class Standings:
-    """The runs that stand in a way of their own."""
+class RunsByStatus:
+    """One run in each status."""
 
     failed: Run
     diverged: Run
@@ -117,7 +117,7 @@ def answered(
 
 
 @contextmanager
-def sweep_of_every_kind(store: Store) -> Iterator[tuple[Plan, Standings]]:
+def sweep_of_every_kind(store: Store) -> Iterator[tuple[Plan, RunsByStatus]]:
     """Three runs that succeeded, and one each that failed, diverged, runs now, is blocked, was never started."""
     asked = {"lora_r": 8, "base_model": "tiny"}
     runs = [run(asked | {"learning_rate": rate, "note": "plain"}) for rate in (1e-4, 2e-4, 3e-4)]
@@ -148,7 +148,7 @@ def sweep_of_every_kind(store: Store) -> Iterator[tuple[Plan, Standings]]:
     with claim(store.folder(StepKind.TRAIN, running.key), "kinds"):
         begin_attempt(store, StepKind.TRAIN, running.key)
         _write_metrics(store, running, _losses(3.0, 1.5, 12))
-        yield planned, Standings(failed, diverged, running, blocked, pending)
+        yield planned, RunsByStatus(failed, diverged, running, blocked, pending)
 
 
 def _losses(first: float, last: float, points: int, noise: random.Random | None = None) -> list[float]:

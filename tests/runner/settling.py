@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modal_app.held_out.row_losses import About, RowLosses
-from runner.settle.policy import Conclusion, Standing, Terms, next_seeds, verdict
+from runner.settle.policy import Conclusion, Estimate, Terms, next_seeds, verdict
 from runner.verdict.intervals import intervals
 from runner.verdict.judged import Floats, SettingLosses
 
@@ -90,7 +90,7 @@ def play(judged: Callable[[Sequence[Sequence[Floats]]], SettingLosses], train: T
     looks = 0
     while True:
         of = judged(runs)
-        now = Standing(of, intervals(of, draws=draws, level=terms.level, seed=sum(map(len, runs))))
+        now = Estimate(of, intervals(of, draws=draws, level=terms.level, seed=sum(map(len, runs))))
         found = None
         if now.intervals.seeds is not None:
             looks, found = looks + 1, verdict(now, terms)

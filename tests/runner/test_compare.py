@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
-from runner.compare.params import differing_params, label, show_value, told_apart
+from runner.compare.params import differing_params, label, show_value, shown_params
 from runner.compare.ranking import Row, compare_sweep
 from runner.compare.settings import settings_of
 from runner.show.status import sweep_status
@@ -259,10 +259,10 @@ def test_a_label_reads_as_on_the_command_line() -> None:
 def test_runs_that_differ_in_too_much_are_known_by_what_was_asked() -> None:
     many = [{f"key_{number}": number >> place & 1 for number in range(40)} for place in range(6)]
     asked = [(f"base={base}.yml", f"learning_rate={rate}", "gpu=h100") for base in "abc" for rate in (0, 1)]
-    assert told_apart(many, asked)[1] == {"learning_rate": "1", "base": "a.yml"}
+    assert shown_params(many, asked)[1] == {"learning_rate": "1", "base": "a.yml"}
     few = [{"lora_r": 8}, {"lora_r": 16}]
-    assert told_apart(few, [("lora=r8",), ("lora=r16",)]) == few
-    assert len(told_apart(many, [()] * 6)[0]) > 12, "words that tell nothing apart are no help"
+    assert shown_params(few, [("lora=r8",), ("lora=r16",)]) == few
+    assert len(shown_params(many, [()] * 6)[0]) > 12, "words that distinguish nothing are no help"
 
 
 def test_a_column_that_says_nothing_is_left_out_unless_it_alone_tells_two_runs_apart() -> None:

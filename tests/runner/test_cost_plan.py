@@ -140,10 +140,10 @@ def test_with_rungs_each_run_pays_for_its_start_and_a_promoted_run_for_one_more(
 @pytest.mark.parametrize(
     ("audited", "audit", "says"),
     [
-        (0, True, " None of the runs is audited, so what stopping misses stays unknown"),
+        (0, True, " No run is audited, so the results will not show whether a stopped run would have been better"),
         (1, True, " 1 of the runs is audited: an audited run never stops"),
         (2, True, " 2 of the runs are audited: an audited run never stops"),
-        (0, False, "the first runs there."),
+        (0, False, "when they reached the rung."),
     ],
 )
 def test_a_plan_with_rungs_names_how_many_runs_are_audited(audited: int, audit: bool, says: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from modal_app.halving.entries import go_of, loss_of
-from modal_app.halving.standing import Reading, Why
+from modal_app.halving.snapshot import Reading, Why
 from modal_app.process.tracking import TrackingRecord
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store

@@ -24,13 +24,13 @@ from runner.html_report.page import html, write_report
 from runner.types import Plan
 from tests.runner.builders import finish, finish_run, open_sweep, run
 from tests.runner.judged_store import judged_sweep
-from tests.runner.report_store import HOSTILE, SECRET, Standings, answered, sweep_of_every_kind, synthetic_sweep
+from tests.runner.report_store import HOSTILE, SECRET, RunsByStatus, answered, sweep_of_every_kind, synthetic_sweep
 
 LARGEST_BYTES = 6_000_000
 
 
 @pytest.fixture
-def every_kind(store: Store) -> Iterator[tuple[Plan, Standings]]:
+def every_kind(store: Store) -> Iterator[tuple[Plan, RunsByStatus]]:
     with sweep_of_every_kind(store) as made:
         yield made
 
@@ -63,37 +63,37 @@ class Elements(HTMLParser):
             self.scripts[-1] += data
 
 
-def test_each_run_stands_as_what_it_is(store: Store, every_kind: tuple[Plan, Standings]) -> None:
-    planned, stands = every_kind
+def test_each_run_has_its_status(store: Store, every_kind: tuple[Plan, RunsByStatus]) -> None:
+    planned, by_status = every_kind
     values = gather(store, planned.sweep)
     runs = by_key(values)
     states = {
-        stands.failed.key: ("failed", "oom"),
-        stands.diverged.key: ("failed", "nan"),
-        stands.running.key: ("running", None),
-        stands.blocked.key: ("blocked", None),
-        stands.pending.key: ("pending", None),
+        by_status.failed.key: ("failed", "oom"),
+        by_status.diverged.key: ("failed", "nan"),
+        by_status.running.key: ("running", None),
+        by_status.blocked.key: ("blocked", None),
+        by_status.pending.key: ("pending", None),
     }
     assert {key: (runs[key]["status"], runs[key]["reason"]) for key in states} == states
     assert set(values["counts"].split(", ")) >= {"3 succeeded", "1 failed (oom)", "1 failed (nan)"}
     assert values["going_on"]
     assert values["headway"]["counted"] == "3 of 8 done, 2 failed, 1 blocked, 1 running"
-    assert "diverged" in runs[stands.diverged.key]["flags"]
+    assert "diverged" in runs[by_status.diverged.key]["flags"]
     assert all(runs[key]["ranked"] is None for key in states), "a loss that is not final ranks nobody"
     assert len(values["analysis"]["keys"]) == 3
     told = {failure["key"]: failure for failure in values["failures"]}
     assert {key: failure["reason"] for key, failure in told.items()} == {
-        stands.failed.key: "oom",
-        stands.diverged.key: "nan",
-        stands.blocked.key: None,
+        by_status.failed.key: "oom",
+        by_status.diverged.key: "nan",
+        by_status.blocked.key: None,
     }
-    assert told[stands.blocked.key]["tail"] == "every row was longer than sequence_len"
-    assert told[stands.failed.key]["tail"].endswith("\nCUDA ***"), "the last lines, without colours and secrets"
+    assert told[by_status.blocked.key]["tail"] == "every row was longer than sequence_len"
+    assert told[by_status.failed.key]["tail"].endswith("\nCUDA ***"), "the last lines, without colours and secrets"
     assert "5 of 8 runs are not ranked" in " ".join(values["answer"])
 
 
 def test_what_users_and_logs_say_is_never_markup_and_no_secret_is_in_the_file(
-    store: Store, every_kind: tuple[Plan, Standings]
+    store: Store, every_kind: tuple[Plan, RunsByStatus]
 ) -> None:
     planned, _ = every_kind
     text = write_report(store, planned.sweep).read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from runner.console.numbers import loss
 from runner.console.redact import redact
 from runner.html_report.curves import moments, paid_until, points_each, rounded, series, thinned
 from runner.html_report.effects import bins_of, effect, interaction, pareto, rank_share, spearman
-from runner.html_report.words import asked_in, sweep_file_of
+from runner.html_report.words import question_in, sweep_file_of
 
 
 def record(booted_at: float, seconds: float) -> ContainerRecord:
@@ -139,7 +139,7 @@ def test_commits_keys_and_numbers_of_tokens_are_no_secrets() -> None:
 
 def test_the_question_of_a_sweep_file_is_its_own_first_one() -> None:
     text = "# @package _global_\n# Which rank, which learning rate? Six runs.\n#   axosweep -m +sweeps=x\nhydra:\n"
-    assert asked_in(text) == "Which rank, which learning rate?"
-    assert asked_in("# @package _global_\n# All ranks.\n# Really?\n") is None
+    assert question_in(text) == "Which rank, which learning rate?"
+    assert question_in("# @package _global_\n# All ranks.\n# Really?\n") is None
     assert sweep_file_of("axosweep -m +sweeps=tiny_grid gpu=cpu") == "tiny_grid"
     assert sweep_file_of("axosweep -m lora=r8 'unclosed") is None

@@ -113,9 +113,9 @@ def test_modals_answer_wins_item_by_item_and_what_it_lacks_is_the_tables() -> No
     assert rates.of("h100") == pytest.approx(3.95 / 3600)
     assert rates.of("cpu") == pytest.approx(0.0473 / 3600)
     assert (rates.of("h200"), rates.of("memory")) == (0.0012, 0.000002)
-    assert rates.told({"h100", "cpu"}) == "Modal's of 2026-11-24"
-    assert rates.told({"h200"}) == "table of 2026-09-20"
-    assert rates.told({"h100", "h200", "memory"}) == "h100: Modal's of 2026-11-24; h200, memory: table of 2026-09-20"
+    assert rates.sources({"h100", "cpu"}) == "Modal's of 2026-11-24"
+    assert rates.sources({"h200"}) == "table of 2026-09-20"
+    assert rates.sources({"h100", "h200", "memory"}) == "h100: Modal's of 2026-11-24; h200, memory: table of 2026-09-20"
 
 
 @pytest.mark.parametrize("hourly", [0.0, -1.0, math.nan, math.inf])
@@ -133,15 +133,15 @@ def test_a_price_that_was_given_wins_over_modals_and_is_said(ask: Callable[..., 
     (experiment,) = ask("prices.gpu.h100=0.5").experiments
     rates = rates_from(experiment.prices, {"gpu_hour_cost_h100": 3.95, "cpu_hour_cost": 0.0473}, DAY)
     assert rates.of("h100") == 0.5
-    assert rates.told({"h100"}) == "as given"
-    assert rates.told({"cpu"}) == "Modal's of 2026-11-24"
+    assert rates.sources({"h100"}) == "as given"
+    assert rates.sources({"cpu"}) == "Modal's of 2026-11-24"
 
 
 def test_a_table_of_over_90_days_is_said_to_be_old() -> None:
     assert not rates_from(TABLE, {}, datetime.date(2026, 12, 19)).is_stale
     old = rates_from(TABLE, {}, datetime.date(2026, 12, 20))
     assert old.is_stale
-    assert "90 days" in old.told({"h100"})
+    assert "90 days" in old.sources({"h100"})
 
 
 def test_rates_read_back_as_they_were_written() -> None:

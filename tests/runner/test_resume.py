@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modal_app.halving.standing import Why
+from modal_app.halving.snapshot import Why
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind

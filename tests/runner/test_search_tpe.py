@@ -37,7 +37,7 @@ def test_what_is_known_is_in_the_file_so_that_nothing_is_lost_or_drawn_anew(tmp_
     undisturbed = advance(study(tmp_path / "one"), 12)
     disturbed = [one for _ in range(12) for one in advance(study(tmp_path / "other"), 1)]
     assert disturbed == undisturbed
-    assert study(tmp_path / "other").told() == {one.point: loss(one.point) for one in undisturbed}
+    assert study(tmp_path / "other").results() == {one.point: loss(one.point) for one in undisturbed}
 
 
 def test_a_point_whose_result_is_not_told_is_open_until_it_is(tmp_path: Path) -> None:
@@ -51,16 +51,16 @@ def test_wherever_writing_was_cut_off_the_file_can_be_read_and_no_result_is_lost
     file = tmp_path / "file"
     begun = study(file)
     advance(begun, 3)
-    told = len(file.read_bytes())
+    results = len(file.read_bytes())
     begun.ask()
     content = file.read_bytes()
-    for end in range(told, len(content), 40):
+    for end in range(results, len(content), 40):
         file.write_bytes(content[:end])
         again = study(file)
-        assert len(again.told()) == 3
+        assert len(again.results()) == 3
         assert len(again.open()) <= 1
         again.tell(again.ask(), 1.0)
-        assert len(study(file).told()) == 4
+        assert len(study(file).results()) == 4
 
 
 def test_a_plan_draws_what_a_launch_would_draw_and_writes_nothing(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_failed_diverged_forbidden_and_repeated_points_are_told_apart(tmp_path: 
     one.forbid(forbidden)
     one.forget(repeated)
     again = study(tmp_path / "file")
-    assert again.told() == {failed.point: None, diverged.point: math.inf}
+    assert again.results() == {failed.point: None, diverged.point: math.inf}
     assert again.forbidden() == {forbidden.point}
     assert again.open() == []
 
@@ -92,14 +92,14 @@ def test_failed_diverged_forbidden_and_repeated_points_are_told_apart(tmp_path: 
 def test_points_come_closer_to_the_best_and_keep_away_from_what_is_forbidden(tmp_path: Path) -> None:
     one = study(tmp_path / "file")
     forbidden = 0
-    while len(one.told()) < 30:
+    while len(one.results()) < 30:
         drawn = one.ask()
         if drawn.point[1] == ("64",):
             one.forbid(drawn)
             forbidden += 1
         else:
             one.tell(drawn, loss(drawn.point))
-    first, last = list(one.told().values())[:10], list(one.told().values())[-10:]
+    first, last = list(one.results().values())[:10], list(one.results().values())[-10:]
     assert sum(value or 0 for value in last) < 0.7 * sum(value or 0 for value in first)
     assert forbidden < 15
 

@@ -47,7 +47,7 @@ def test_a_sweeps_runs_are_served_by_their_keys_and_by_what_tells_them_apart(sto
     assert [model.adapter for model in chosen.models] == [
         None, str(store.runs / small / "model"), str(store.runs / large / "model")
     ]  # fmt: skip
-    assert chosen.told[0] == "the base model inputs/ba5e"
+    assert chosen.summaries[0] == "the base model inputs/ba5e"
 
 
 def test_a_run_that_is_named_twice_is_served_once(store: Store) -> None:

@@ -17,7 +17,7 @@ from runner.launch.plan import make_plan
 from runner.settle.log import Log, Round, SeedRun, Settling, further_seeds
 from runner.settle.policy import Terms
 from runner.settle.rounds import Ending, Result, RoundResult, settle
-from runner.settle.standing import Sweep, read_sweep
+from runner.settle.sweep import Sweep, read_sweep
 from runner.settle.words import closing_lines
 from runner.store.ledger import Ledger
 from runner.types import DataChoice, Run
@@ -108,7 +108,7 @@ def test_seeds_are_added_to_the_sweep_until_one_setting_is_better_than_all_other
     trainer = Trainer(FAR)
     result = go_on(store, sweep, trainer)
     assert result.ending is Ending.SEPARATED
-    assert result.sweep.name(result.sweep.standing.leader) == "learning_rate=0.001"
+    assert result.sweep.name(result.sweep.estimate.leader) == "learning_rate=0.001"
     assert sorted(trainer.launched) == [(0.001, 1), (0.001, 2), (0.002, 1), (0.002, 2)]
     assert len(Ledger(store, sweep).plan().runs) == len(result.sweep.rows) == 7
     again = go_on(store, sweep, trainer)
@@ -120,7 +120,7 @@ def test_contenders_that_do_not_differ_by_what_is_worth_having_are_equal(tmp_pat
     begun(store, sweep, Terms(4, 0.1, 8))
     result = go_on(store, sweep, Trainer(TIED))
     assert result.ending is Ending.EQUAL
-    assert {result.sweep.name(one) for one in result.sweep.standing.group} == {
+    assert {result.sweep.name(one) for one in result.sweep.estimate.group} == {
         "learning_rate=0.001",
         "learning_rate=0.002",
     }
@@ -179,7 +179,7 @@ def test_a_setting_of_which_a_seed_diverges_is_left_out_and_the_rest_is_settled(
     trainer = Trainer(FAR, diverges=(0.001, 1))
     result = go_on(store, sweep, trainer)
     assert result.ending is Ending.SEPARATED
-    assert result.sweep.name(result.sweep.standing.leader) == "learning_rate=0.002"
+    assert result.sweep.name(result.sweep.estimate.leader) == "learning_rate=0.002"
     assert {rate for rate, _ in trainer.launched[4:]} == {0.003}, "0.002 has three seeds by then"
     assert "Settings with a diverged seed are left out: learning_rate=0.001." in closing_lines(result)
 
@@ -190,7 +190,7 @@ def test_a_run_that_ends_with_a_nan_is_not_paid_for_again_and_its_setting_is_lef
     trainer = Trainer(FAR, breaks=(0.001, 1))
     result = go_on(store, sweep, trainer)
     assert result.ending is Ending.SEPARATED
-    assert result.sweep.name(result.sweep.standing.leader) == "learning_rate=0.002"
+    assert result.sweep.name(result.sweep.estimate.leader) == "learning_rate=0.002"
     assert trainer.launched.count((0.001, 1)) == 1
 
 
@@ -204,10 +204,10 @@ def test_with_a_single_setting_left_that_has_not_diverged_there_is_nothing_to_se
 def test_dollars_are_not_compared_with_seconds(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, TIED)
     now = read_sweep(store, sweep, TERMS)
-    first, second = (now.runs_of(one)[0] for one in now.standing.group)
+    first, second = (now.runs_of(one)[0] for one in now.estimate.group)
     costs = {first: {"dollars": 0.5, "train_seconds": 90.0}, second: {"dollars": None, "train_seconds": 30.0}}
     facts = {key: replace(one, **costs.get(key, {})) for key, one in now.facts.items()}  # type: ignore[arg-type]
-    assert now.standing.group[1] == replace(now, facts=facts).cheapest
+    assert now.estimate.group[1] == replace(now, facts=facts).cheapest
 
 
 def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_over(
@@ -292,7 +292,7 @@ def test_a_sweep_that_its_rows_cannot_tell_apart_is_refused(tmp_path: Path) -> N
 def test_the_more_looks_the_wider_the_intervals_of_each(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, FAR)
     assert [Terms(looks, 0.005, 8).level for looks in (1, 4)] == [0.95, 0.9875]
-    once, often = (read_sweep(store, sweep, Terms(looks, 0.005, 8)).standing.intervals.q for looks in (1, 4))
+    once, often = (read_sweep(store, sweep, Terms(looks, 0.005, 8)).estimate.intervals.q for looks in (1, 4))
     assert once < often
 
 

@@ -127,8 +127,8 @@ def _in_both(some: frozenset[int], others: frozenset[int]) -> int:
 
 
 def _rows(run: RunFacts, *, declared: bool = False) -> int | None:
-    """Of all datasets together, before some are held out; None while some are unknown. `declared`: or declared only,
-    which is approximate."""
+    """The rows of all datasets together, before some are held out; None while some are unknown. `declared`: some may be
+    only declared, which is approximate."""
     counted = _sum([one.taken for one in run.training])
     if counted is not None or not declared:
         return counted

@@ -96,7 +96,7 @@ def _listed_targets(run: RunFacts, targets: Sequence[str], found: Architecture) 
 
 
 def _write_own_modules(run: RunFacts) -> str:
-    """By the model's file in conf/model."""
+    """What to write, if the model's file in conf/model names the modules; otherwise empty."""
     listed = run.model.adapter_modules if run.model is not None else ()
     linear = "lora_target_linear=false " if run.axolotl.get("lora_target_linear") else ""
     return f"Write {linear}lora_target_modules=[{','.join(listed)}]." if listed else ""

@@ -63,7 +63,7 @@ def shortest_row_that_no_row_reaches(run: RunFacts) -> Iterator[Finding]:
 
 
 def _rows_of_more_words(one: ListedDataset, length: float) -> int:
-    """Of a dataset all of whose rows are used."""
+    """How many rows have more words than that, in a dataset all of whose rows are used."""
     rows = one.rows
     own = one.entry.get("type") not in ("chat_template", "input_output") or one.entry.get("chat_template_jinja")
     if rows is None or own or rows.tokenized or one.taken != rows.count or rows.longest < 2 * length:
@@ -72,7 +72,7 @@ def _rows_of_more_words(one: ListedDataset, length: float) -> int:
 
 
 def _most_tokens(one: ListedDataset) -> int | None:
-    """Of a row; None for one that is not a conversation of texts."""
+    """The most tokens that a row can have; None for a row that is not a conversation of texts."""
     rows = one.rows
     if rows is None or one.entry.get("type") != "chat_template" or rows.tokenized or rows.parts:
         return None

@@ -79,7 +79,7 @@ def leaves(found: Architecture) -> list[str]:
 
 
 def trained_names(found: Architecture, layers: int, *, adapted: bool) -> Iterator[str]:
-    """Of all parameters, as they are when Axolotl freezes them."""
+    """The names of all parameters, as they are when Axolotl freezes them."""
     before = "base_model.model." if adapted else ""
     for name in found.parameters:
         for one in with_numbers(name, layers):

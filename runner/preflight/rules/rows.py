@@ -75,7 +75,7 @@ def _tokens_of_a_row(run: RunFacts) -> float | None:
 
 
 def _size(one: ListedDataset, declared: DatasetSize | None) -> DatasetSize | None:
-    """A file's rows are taken for longer than they are."""
+    """The size of a file that is not tokenized. Its rows are estimated as longer than they are."""
     rows = one.rows
     if rows is None or rows.tokenized or rows.parts:
         return declared if rows is None else None

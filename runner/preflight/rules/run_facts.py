@@ -67,7 +67,8 @@ class RunFacts:
 
     @cached_property
     def architecture(self) -> Architecture | None:
-        """By the class that the config names, a file of conf/model, or the model's config.json on this machine."""
+        """The architecture by the class that the config names, by a file of conf/model, or by the model's config.json
+        on this machine."""
         if name := self._class_in_config or class_named(str(self.axolotl.get("base_model") or "")):
             return architecture(name)
         return architecture(str(self.model_config.get("model_type"))) if self.model_config else None
@@ -121,7 +122,7 @@ class RunFacts:
 
     @cached_property
     def total_steps(self) -> int | None:
-        """Of the whole run, at most; max_steps is enough to know it."""
+        """The most steps that the complete run has; max_steps is enough to know it."""
         given = self.number("max_steps") or 0
         if given > 0:
             return int(given)
@@ -129,7 +130,7 @@ class RunFacts:
 
     @cached_property
     def steps_per_epoch(self) -> float | None:
-        """At most; of a run that max_steps ends, too."""
+        """The most steps that an epoch has, also in a run that max_steps ends."""
         if self.steps is None:
             return None
         epochs = self.number("num_epochs") or 1.0

@@ -54,7 +54,7 @@ def _steps_between_saves(run: RunFacts) -> float | None:
 
 
 def _bytes(run: RunFacts) -> float:
-    """Of a checkpoint, as the plan's price and disk have it; otherwise as far as the optimizer's name tells."""
+    """Bytes of a checkpoint, as in the plan's price and disk; otherwise, as far as the optimizer's name shows."""
     experiment = run.experiment
     card = GPUS.get(experiment.gpu.type)
     if run.model is not None and card is not None:

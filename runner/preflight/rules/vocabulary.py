@@ -231,7 +231,7 @@ def padding_that_hides_the_end(run: RunFacts) -> Iterator[Finding]:
 
 
 def _known(run: RunFacts) -> Vocabulary | None:
-    """Of a tokenizer on this machine."""
+    """What is known of a tokenizer on this machine."""
     folder = tokenizer_folder(run.axolotl) if _asks_for_it(run.axolotl) else None
     return vocabulary(folder) if folder is not None else None
 

@@ -34,7 +34,7 @@ def upload(api: Any, request: UploadRequest) -> UploadResponse:
 
 
 def amend(api: Any, request: AmendRequest) -> UploadResponse:
-    """Without a look at their history."""
+    """Add what is known only now to runs that are in W&B, without reading their history."""
     return UploadResponse(tuple(_amended(api, run) for run in request.runs))
 
 

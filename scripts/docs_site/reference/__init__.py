@@ -8,7 +8,7 @@ from scripts.docs_site.reference import exit_codes, groups, json_output, keys, p
 
 
 def pages() -> Mapping[str, str]:
-    """By their place in the site."""
+    """The pages by their places in the site."""
     return {
         "reference/verbs.md": verbs.page(),
         "reference/groups.md": groups.overview(),

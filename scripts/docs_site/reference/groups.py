@@ -26,7 +26,7 @@ NO_KEYS = (MODEL_FACTS, DATASET_FACTS, "hydra")
 
 
 def shipped_project() -> Project:
-    """Without the files of the folder in which the site is built."""
+    """The shipped files alone, without those of the folder in which the site is built."""
     return Project(conf=(shipped_root() / CONF,), homes=(shipped_root(),))
 
 

@@ -25,7 +25,7 @@ class Setting:
 
 
 def page() -> str:
-    """Everything in the defaults of a run but what its executor takes, which has a page of its own."""
+    """All defaults of a run, except those of its executor, which has a page of its own."""
     text = (shipped_root() / CONF / "config.yaml").read_text(encoding="utf-8")
     rows = [
         (code(one.name), code(one.value), plain(one.comment))
@@ -72,7 +72,7 @@ def _settings(mapping: yaml.MappingNode, lines: list[str], above: str) -> Iterat
 
 
 def _comment(lines: list[str], line: int, after: int) -> str:
-    """At the end of a line, with the lines below that go on in the same column."""
+    """The comment at the end of a line, with the lines below that continue it in the same column."""
     at = lines[line].find("# ", after)
     texts = [lines[line][at + 1 :]] if at >= 0 else []
     while (

@@ -62,7 +62,7 @@ def _text(docstring: str) -> Iterator[str]:
 
 
 def _signature(function: Callable[..., Any]) -> str:
-    """Without `self`; types as they are written."""
+    """The signature without `self`; types as they are written."""
     signature = inspect.signature(function)
     kept = [one for one in signature.parameters.values() if one.name != "self"]
     return re.sub(r"'([^']*)'", r"\1", str(signature.replace(parameters=kept)))

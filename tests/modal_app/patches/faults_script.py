@@ -1,4 +1,4 @@
-"""How many page faults it takes to free and take 40 MiB ten times: `python faults_script.py [patched]`."""
+"""How many page faults it takes to free and allocate 40 MiB ten times: `python faults_script.py [patched]`."""
 
 from __future__ import annotations
 

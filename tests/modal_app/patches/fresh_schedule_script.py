@@ -1,4 +1,4 @@
-"""A real optimizer and scheduler that load a checkpoint through the patches of a trainer; prints what they are.
+"""A real optimizer and scheduler that load a checkpoint through the patches of a trainer; prints their state.
 
 Run with the trainer's Python: `python fresh_schedule_script.py CHECKOUT`.
 """
@@ -24,7 +24,7 @@ def made(rate: float, decay: float, beta: float) -> tuple[Any, Any, Any]:
 
 
 def saved() -> dict[str, Any]:
-    """What the run that it goes on from has saved after six steps."""
+    """What the earlier run has saved after six steps."""
     weight, optimizer, scheduler = made(0.5, 0.1, 0.9)
     for _ in range(ORIGIN_STEP):
         weight.grad = torch.ones(3)

@@ -20,7 +20,7 @@ UNUSED = ("sklearn", "scipy.optimize", "scipy.stats", "evaluate.loading")
 
 
 def reads() -> list[int]:
-    """How often the packages' metadata was read, and how often what had been read was taken."""
+    """How often the packages' metadata was read, and how often the cached metadata was used."""
     kept: Any = importlib.metadata.packages_distributions
     return [kept.cache_info().misses, kept.cache_info().hits] if hasattr(kept, "cache_info") else []
 
@@ -56,6 +56,6 @@ def main() -> dict[str, Any]:
 
 if __name__ == "__main__":
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what imports print is no part of it
+    os.dup2(2, 1)  # the output of imports is not part of it
     json.dump(main(), answer)
     answer.flush()

@@ -25,7 +25,7 @@ STEP = Step(StepKind.TRAIN, "run", {}, "data", device=Device.CPU, tracking=Track
 
 
 def not_a_number(folder: Path) -> float | None:
-    """What a trainer logs of a loss that is none; None for NaN."""
+    """What a trainer logs for a loss that is not finite; None for NaN."""
     import torch
     from transformers import Trainer, TrainingArguments
 
@@ -46,7 +46,7 @@ def not_a_number(folder: Path) -> float | None:
 
 
 def cached_rows(folder: Path) -> list[str]:
-    """What lies in the folder once rows were read from a file."""
+    """What is in the folder once rows were read from a file."""
     import datasets
 
     (folder / "rows.jsonl").write_text('{"a": 1}\n')
@@ -163,7 +163,7 @@ def listed_packages(util: Any) -> tuple[set[tuple[str, str]], float]:
 
 
 def looks(service: Any, file: Path) -> int:
-    """How often W&B looks for its service, which takes half a second to come."""
+    """How often W&B looks for its service, which takes half a second to start."""
     sleep, counted, until = service._SLEEP, SimpleNamespace(looks=0), time.monotonic() + 0.5
 
     def sleep_and_answer_late(seconds: float) -> None:
@@ -203,7 +203,7 @@ def asked_for_native_code() -> tuple[bool, list[str]]:
         get_kernel("kernels-community/quantization-bitsandbytes", version=1)
     except FileNotFoundError:
         return False, asked
-    except Exception as error:  # whatever it is, the library has gone on to look for the kernel
+    except Exception as error:  # whatever the error is, the library has gone on to look for the kernel
         return True, [*asked, repr(error)]
     finally:
         socket.getaddrinfo = look_up
@@ -240,7 +240,8 @@ def _restarted(folder: Path, *, patched: bool = False) -> dict[str, Any]:
 
 
 def texts_cut_into_rows() -> tuple[bool, list[int]]:
-    """Whether texts give the same columns inside the patch's block, and the rows of each text that it tells."""
+    """Whether texts give the same columns inside the patch's block, and the rows of each text that the patch
+    reports."""
     from axolotl.prompt_strategies.completion import CompletionPrompter, CompletionPromptTokenizingStrategy
     from transformers import AutoTokenizer
 
@@ -269,6 +270,6 @@ def main(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no part of it
+    os.dup2(2, 1)  # the output of libraries is not part of it
     json.dump(main(Path(sys.argv[1])), answer)
     answer.flush()

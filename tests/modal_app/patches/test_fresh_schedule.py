@@ -1,4 +1,4 @@
-"""What a run that goes on from another run's checkpoint restores, and what it keeps of its own config."""
+"""What a run that goes on from another run's checkpoint restores, and what comes from its own config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a library lacks what is patched, time savers are skipped and say so once, and corrections fail the step."""
+"""If a library lacks what is patched, time savers are skipped with one message, and corrections fail the step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHER_VERSION = Path(__file__).with_name("other_version")
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """Of a transformers that has moved a check, and has nothing that takes SciPy."""
+    """The log with a transformers that has moved a check, and uses SciPy nowhere."""
     for name, text in {
         "transformers/__init__.py": "",
         "transformers/utils.py": "def is_scipy_available(): return True\n",
@@ -103,7 +103,7 @@ def test_a_loss_that_could_not_be_restored_later_is_missed_when_training_begins(
 def run_without(gone: str, trainer: Path, store: Store, step: Step) -> str:
     """Run a step in a process of its own with another version of a library; returns its log."""
     other = {"PYTHONPATH": str(OTHER_VERSION), "OTHER_VERSION": gone}
-    # With an option before the program, it is no fork of a process that has imported another version.
+    # With an option before the program, it is not a fork of a process that has imported another version.
     command: list[str | Path] = [trainer, "-u", RUN, "worker", "--store", store.root]
     subprocess.run(command, input=step.to_json(), text=True, env={**ENVIRONMENT, **other}, check=False)
     return store.folder(StepKind.TRAIN, step.key).attempts()[-1].log.read_text()

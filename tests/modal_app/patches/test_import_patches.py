@@ -1,4 +1,5 @@
-"""What the patches of the imports leave out: what is known afterwards is the same, and what wants it still gets it."""
+"""What the patches of the imports leave out: the result of the imports is the same, and code that needs it still gets
+it."""
 
 from __future__ import annotations
 

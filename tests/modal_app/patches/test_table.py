@@ -1,4 +1,4 @@
-"""The table says all of what is changed of other libraries, and nothing is applied but through it."""
+"""The table has all changes to other libraries, and nothing is applied except through it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_entry_names_a_test_that_exists(patch: Patch) -> None:
 
 @by_name
 def test_an_entry_is_for_the_locked_version(patch: Patch) -> None:
-    """It fails after an upgrade: look at the entry, run its test, then write the new version into the table."""
+    """It fails after an upgrade: check the entry, run its test, then write the new version into the table."""
     if patch.library in NOT_IN_A_LOCK:
         return
     lock = "requirements.lock" if patch.moment is Moment.LAUNCH else "modal_app/trainer/requirements.lock"

@@ -1,4 +1,4 @@
-"""A preloaded trainer of a Python that stands in for Axolotl's, over a store of its own, for each test."""
+"""A preloaded trainer with a stand-in for Axolotl's Python, and a store of its own, for each test."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Put 256 MiB into huge pages. Prints KiB in such pages before and after, the pieces, and whether the bytes are equal.
 
-The last word is how many times faster a fork is then.
+The last word is how many times faster a fork is afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def huge_kib() -> int:
 
 
 def fork_s() -> float:
-    """The least of seven."""
+    """The least time of seven."""
     taken = []
     for _ in range(7):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A probe: writes to found.json what a step's process finds itself in."""
+"""A probe: writes the surroundings of a step's process to found.json."""
 
 import gc
 import json

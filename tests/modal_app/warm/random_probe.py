@@ -1,4 +1,4 @@
-"""A probe: writes to found.json what it draws, and how often NumPy and torch were seeded."""
+"""A probe: writes to found.json the random numbers that it draws, and how often NumPy and torch were seeded."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""How a preloaded trainer ends, and each of its forks: none is left behind, none is ended that somebody waits for."""
+"""How a preloaded trainer and its forks end: none is left behind, and none ends while a process waits for it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_fork_whose_end_cannot_be_noted_harms_nobody(warm: Warm) -> None:
 def test_a_fork_that_has_nothing_to_keep_yet_ends_at_the_first_signal(
     warm: Warm, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """The server itself answers the one, and is deaf to the other."""
+    """The server itself handles the one signal, and ignores the other."""
     os.mkfifo(tmp_path / "questions.json")
     warm.say(validate=str(tmp_path))
     wait_until(lambda: children(warm.process.pid), "a fork")

@@ -1,4 +1,4 @@
-"""A fork of the preloaded trainer is as good as a fresh process, and the trainer outlives whatever happens to one."""
+"""A fork of the preloaded trainer is as good as a new process, and the trainer survives whatever happens to a fork."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def began(store: Store, key: str) -> bool:
 def test_a_fork_finds_what_a_fresh_process_of_its_command_would(
     python: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command is another one than that which started the server, in all that can differ."""
+    """The command differs in every possible way from the one that started the server."""
     with serving(python, store, TORCH_GONE="yes", TZ="UTC") as server:
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
@@ -64,7 +64,7 @@ def test_a_fork_finds_what_a_fresh_process_of_its_command_would(
             resource.setrlimit(resource.RLIMIT_NOFILE, files)
     forked, started = found(store, "forked"), found(store, "fresh")
     assert forked.pop("environment") == started.pop("environment")
-    for one in (forked, started):  # a fresh one has read its step from a pipe
+    for one in (forked, started):  # a new process has read its step from a pipe
         one["descriptors"] = [
             name for name in one["descriptors"] if not name.startswith("pipe:") and name != os.devnull
         ]
@@ -153,7 +153,7 @@ def test_a_signal_reaches_a_fork_whose_process_the_command_does_not_know_yet(war
 
 
 def asked_to_serve(warm: Warm, place: Path) -> tuple[socket.socket, int]:
-    """The line to a fork that serves, and the fork. It has a socket to listen on, and is not told yet what to serve."""
+    """The connection to a fork that serves, and the fork. It has a socket to listen on, but no request yet."""
     with socket.socket(socket.AF_UNIX) as door, socket.create_server(("127.0.0.1", 0)) as listening:
         door.bind(str(place / server.LINE))
         door.listen(1)
@@ -181,7 +181,7 @@ def test_a_fork_that_serves_outlives_its_trainer_and_takes_its_folder_along_when
         warm.process.kill()
         warm.process.wait()
     else:
-        warm.leave()  # a command that was killed has no line to either
+        warm.leave()  # a command that was killed has no connection to either
     assert alive(pid)
     line.close()
     wait_until(lambda: not alive(pid), "its end")
@@ -189,7 +189,7 @@ def test_a_fork_that_serves_outlives_its_trainer_and_takes_its_folder_along_when
 
 
 def test_what_a_fork_that_serves_fails_with_is_told_and_how_it_ended(warm: Warm, place: Path) -> None:
-    """Nothing here can serve."""
+    """A command that cannot serve."""
     line, pid = asked_to_serve(warm, place)
     warm.say(status=True)
     assert warm.next("status")["serving"] == [pid]
@@ -203,7 +203,7 @@ def test_what_a_fork_that_serves_fails_with_is_told_and_how_it_ended(warm: Warm,
 
 
 def test_a_fork_does_not_clean_up_what_is_its_parents() -> None:
-    """Its end would take a temporary folder away from under the server."""
+    """Its exit handlers would remove a temporary folder that the server still uses."""
     script = Path(__file__).with_name("exit_handlers_script.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n", done.stderr

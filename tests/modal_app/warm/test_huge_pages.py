@@ -1,4 +1,4 @@
-"""Memory in huge pages, as the kernel counts them, and a server that is done with it at some time."""
+"""Memory in huge pages, as the kernel counts them, and a server that finishes this work at some time."""
 
 from __future__ import annotations
 

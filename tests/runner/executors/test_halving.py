@@ -12,7 +12,7 @@ import pytest
 from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import FileEntries, entries_folder, go_of
 from modal_app.halving.halve import ask
-from modal_app.halving.standing import Reading, Standing, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Why
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Device, Outcome, OutcomeStatus, StepKind, write_atomically
@@ -99,14 +99,14 @@ def halved(store: Store, runs: list[Run]) -> tuple[Plan, HalvedWorkers, list[Rec
 
 def test_at_rest_the_best_at_each_rung_have_gone_on_and_nothing_was_trained_twice(store: Store) -> None:
     made, workers, _ = halved(store, runs_of(9))
-    standing = Standing.of(entries_of(made, store).items())
+    snapshot = Snapshot.of(entries_of(made, store).items())
     for rung in (1, 2):
-        assert who_goes_on(standing, rung).keys() <= standing.gone[rung].keys()
-    assert len(standing.at(1)) == 9
+        assert who_goes_on(snapshot, rung).keys() <= snapshot.gone[rung].keys()
+    assert len(snapshot.at(1)) == 9
     assert len(workers.trained) == len(set(workers.trained))
     phases = [observe(store, StepKind.TRAIN, one.run.key).phase for one in made.runs]
-    assert phases.count(Phase.SUCCEEDED) == len(standing.gone[2])
-    assert phases.count(Phase.AT_RUNG) == 9 - len(standing.gone[2])
+    assert phases.count(Phase.SUCCEEDED) == len(snapshot.gone[2])
+    assert phases.count(Phase.AT_RUNG) == 9 - len(snapshot.gone[2])
 
 
 def test_a_run_that_goes_on_starts_before_new_ones(store: Store) -> None:
@@ -148,7 +148,7 @@ def test_a_launcher_that_was_killed_before_it_said_that_a_run_has_stopped_says_s
         path.unlink()
     workers.started.clear()
     execute(planned(store, runs), workers)
-    assert set().union(*Standing.of(entries.items()).stopped.values()) == stopped
+    assert set().union(*Snapshot.of(entries.items()).stopped.values()) == stopped
     assert workers.started == []
 
 
@@ -175,10 +175,10 @@ def test_a_run_that_had_finished_before_is_compared_by_what_it_recorded(store: S
     done = Outcome(OutcomeStatus.SUCCEEDED, 1, 0.0, 1.0, facts=facts)
     write_atomically(store.folder(StepKind.TRAIN, runs[0].key).done, done.to_json())
     made, _, _ = halved(store, runs)
-    standing = Standing.of(entries_of(made, store).items())
+    snapshot = Snapshot.of(entries_of(made, store).items())
     for rung in (1, 2):
-        assert standing.gone[rung][runs[0].key] is Why.BEFORE
-        assert who_goes_on(standing, rung)[runs[0].key] is Why.TOP
+        assert snapshot.gone[rung][runs[0].key] is Why.BEFORE
+        assert who_goes_on(snapshot, rung)[runs[0].key] is Why.TOP
 
 
 def test_what_follows_a_stopped_run_is_skipped_and_has_not_failed(store: Store) -> None:
@@ -203,7 +203,7 @@ def test_a_wider_search_starts_a_stopped_run_only_if_it_goes_on(store: Store) ->
     """What it has reached is known from the search that has stopped it. The new runs are the worst ones."""
     runs = runs_of(6)
     before, workers, _ = halved(store, runs)
-    said = Standing.of(entries_of(before, store).items())
+    said = Snapshot.of(entries_of(before, store).items())
     new = runs_of(8)[6:]
     workers.losses |= {one.key: 20.0 for one in new}
     wider = planned(store, [*runs, *new])
@@ -213,12 +213,12 @@ def test_a_wider_search_starts_a_stopped_run_only_if_it_goes_on(store: Store) ->
         if observe(store, StepKind.TRAIN, one.key).phase is Phase.AT_RUNG
     }
     put_terms(wider, store)
-    known = Standing.of(entries_of(wider, store).items())
+    known = Snapshot.of(entries_of(wider, store).items())
     assert known.readings == said.readings
     workers.started.clear()
     execute(wider, workers)
-    standing = Standing.of(entries_of(wider, store).items())
-    gone_on = {run for rung in (1, 2) for run in known.stopped.get(rung, ()) if standing.has_gone(rung, run)}
+    snapshot = Snapshot.of(entries_of(wider, store).items())
+    gone_on = {run for rung in (1, 2) for run in known.stopped.get(rung, ()) if snapshot.has_gone(rung, run)}
     assert {step.key for step in workers.started if step.kind is StepKind.TRAIN} == gone_on | {one.key for one in new}
     assert len(workers.trained) == len(set(workers.trained))
 
@@ -226,10 +226,10 @@ def test_a_wider_search_starts_a_stopped_run_only_if_it_goes_on(store: Store) ->
 def test_a_search_with_other_rungs_takes_what_is_known_at_the_same_step(store: Store) -> None:
     runs = runs_of(6)
     before, _, _ = halved(store, runs)
-    said = Standing.of(entries_of(before, store).items())
+    said = Snapshot.of(entries_of(before, store).items())
     other = planned(store, runs, replace(SEARCH, rungs=(0.6, 0.8)))
     put_terms(other, store)
-    known = Standing.of(entries_of(other, store).items())
+    known = Snapshot.of(entries_of(other, store).items())
     stopped = {run for run in said.at(2) if observe(store, StepKind.TRAIN, run).phase is Phase.AT_RUNG}
     assert known.stopped.get(1, frozenset()) == stopped
     assert {run: known.at(1)[run] for run in stopped} == {run: said.at(2)[run] for run in stopped}
@@ -243,9 +243,9 @@ def test_a_run_that_is_beyond_a_rung_without_a_known_loss_is_left_out_there_and_
     for _ in range(2):
         other = planned(store, runs, search)
         put_terms(other, store)
-    standing = Standing.of(entries_of(other, store).items())
-    assert standing.stopped[2]
-    assert {standing.out[run] for run in standing.stopped[2]} == {0}
+    snapshot = Snapshot.of(entries_of(other, store).items())
+    assert snapshot.stopped[2]
+    assert {snapshot.out[run] for run in snapshot.stopped[2]} == {0}
 
 
 @pytest.mark.parametrize(

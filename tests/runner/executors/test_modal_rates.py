@@ -55,8 +55,8 @@ def server() -> Any:
 def test_what_modal_answers_is_taken_and_the_rest_is_the_tables(ask: Ask, server: ModalServer) -> None:
     rates = ask(server)
     assert rates.of("h100") == pytest.approx(3.95 / 3600)
-    assert rates.told({"h100", "cpu"}) == f"Modal's of {datetime.datetime.now(datetime.UTC).date()}"
-    assert rates.told({"h200", "memory"}).startswith("table of 2026-09-20")
+    assert rates.sources({"h100", "cpu"}) == f"Modal's of {datetime.datetime.now(datetime.UTC).date()}"
+    assert rates.sources({"h200", "memory"}).startswith("table of 2026-09-20")
 
 
 def test_names_that_modal_is_about_to_drop_are_not_asked_for(ask: Ask, server: ModalServer) -> None:
@@ -67,19 +67,19 @@ def test_names_that_modal_is_about_to_drop_are_not_asked_for(ask: Ask, server: M
     )
     server.answer("WorkspaceBillingRates", reply)
     rates = ask(server)
-    assert rates.told({"h100"}).startswith("Modal's")
-    assert rates.told({"h200", "cpu"}).startswith("table")
+    assert rates.sources({"h100"}).startswith("Modal's")
+    assert rates.sources({"h200", "cpu"}).startswith("table")
 
 
 def test_an_answer_that_is_no_number_is_no_answer(ask: Ask, server: ModalServer) -> None:
     server.answer("WorkspaceBillingRates", api_pb2.WorkspaceBillingRatesResponse(rates={"cpu_hour_cost": "a lot"}))
-    assert ask(server).told({"cpu"}).startswith("table")
+    assert ask(server).sources({"cpu"}).startswith("table")
 
 
 @pytest.mark.parametrize("status", [Status.UNIMPLEMENTED, Status.PERMISSION_DENIED, Status.UNAUTHENTICATED])
 def test_a_refusal_leaves_the_table(ask: Ask, server: ModalServer, status: Status) -> None:
     server.fail("WorkspaceBillingRates", status=status)
-    assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+    assert ask(server).sources({"h100"}).startswith("table of 2026-09-20")
 
 
 @pytest.mark.parametrize("name", ["WorkspaceNameLookup", "WorkspaceBillingRates"])
@@ -88,12 +88,12 @@ def test_a_connection_that_is_lost_within_the_request_leaves_the_table(
 ) -> None:
     for nth in range(1, 8):  # the client repeats some requests
         server.lose_connection(name, nth=nth)
-    assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+    assert ask(server).sources({"h100"}).startswith("table of 2026-09-20")
 
 
 def test_a_workspace_that_does_not_say_leaves_the_table(ask: Ask) -> None:
     with ModalServer(Settings()) as server:
-        assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+        assert ask(server).sources({"h100"}).startswith("table of 2026-09-20")
         assert not server.unknown_calls()
 
 
@@ -101,7 +101,7 @@ def test_a_workspace_that_does_not_say_leaves_the_table(ask: Ask) -> None:
 def test_an_answer_that_does_not_come_is_not_waited_for(ask: Ask, server: ModalServer) -> None:
     release = server.hold("WorkspaceBillingRates")
     began = time.monotonic()
-    assert ask(server).told({"h100"}).startswith("table of 2026-09-20")
+    assert ask(server).sources({"h100"}).startswith("table of 2026-09-20")
     assert time.monotonic() - began < ANSWER_WITHIN_S + 5
     release()
 

@@ -1,4 +1,5 @@
-"""Makes other versions of installed libraries: OTHER_VERSION names what is gone from them. Python imports it first."""
+"""Imitates other versions of installed libraries: OTHER_VERSION names what is missing in them. Python imports it
+first."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ from typing import Any
 
 
 def without_deepspeed_check(module: Any) -> None:
-    """accelerate asks by another name; here its functions find the old one elsewhere."""
+    """accelerate uses another name; here its functions find the old one elsewhere."""
     vars(builtins)["is_deepspeed_available"] = module.is_deepspeed_available
     del module.is_deepspeed_available
 
 
 def without_filter(module: Any) -> None:
-    """Training arguments that know of no filter."""
+    """Training arguments without the filter."""
 
     def gone(self: object) -> bool:
         raise AttributeError("logging_nan_inf_filter")

@@ -1,4 +1,4 @@
-"""The entries of a search, as values."""
+"""The entries of a search, as values: what a run has reached, and a snapshot of the search."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Why(StrEnum):
     OTHER_ROWS = "other rows"
     """It has other held-out rows, or another number of steps, than most runs, so it does not compare."""
     ASKED = "asked"
-    """`axosweep resume` asked for it."""
+    """`axosweep resume` requested it."""
     BEFORE = "before"
     """It had been trained further before its search came to it."""
     UNANSWERED = "unanswered"
-    """No answer came. No entry says so: the run asks again if it comes here again."""
+    """No answer came. This is not recorded: the run asks again if it comes here again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Snapshot:
     """All that is known of a search at one moment. Rungs count from 1."""
 
     terms: Terms
@@ -89,11 +89,11 @@ class Standing:
     out: Mapping[str, int] = field(default_factory=dict)
     """The runs that have failed, and the last rung after which each has; 0 for none."""
     goes: dict[int, Mapping[str, Why]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Of the rungs that `choose` has been asked about: who goes on. A later rung asks about each one before it."""
+    """The runs that go on, for each rung that `choose` has computed. A later rung needs each one before it."""
 
     @classmethod
-    def of(cls, items: Mapping[str, Mapping[str, Any]]) -> Standing:
-        """`items`: of Entries. Raises KeyError if there are no terms."""
+    def of(cls, items: Mapping[str, Mapping[str, Any]]) -> Snapshot:
+        """`items`: those of Entries. Raises KeyError if there are no terms."""
         readings: dict[int, dict[str, Reading]] = {}
         gone: dict[int, dict[str, Why]] = {}
         stopped: dict[int, set[str]] = {}

@@ -1,4 +1,4 @@
-"""A sweep's runs -> its settings, as their held-out rows tell them apart."""
+"""A sweep's runs -> its settings, compared by their losses on the held-out rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.compare.source import RunFacts, facts_of_sweep
 from runner.compare.verdicts import judged_of
 from runner.errors import SweepError
 from runner.executors.refresh import look_again
-from runner.settle.policy import Standing, Terms
+from runner.settle.policy import Estimate, Terms
 from runner.store.ledger import Ledger
 from runner.verdict.intervals import intervals
 
@@ -34,14 +34,14 @@ class Sweep:
     facts: Mapping[str, RunFacts]
     """By run key."""
     rows: Sequence[Row]
-    standing: Standing
+    estimate: Estimate
 
     def runs_of(self, setting: int) -> tuple[str, ...]:
-        return self.standing.judged.runs[setting]
+        return self.estimate.judged.runs[setting]
 
     def setting_of(self, run: str) -> int | None:
         """The setting of a run; None if it is not judged."""
-        return next((at for at, runs in enumerate(self.standing.judged.runs) if run in runs), None)
+        return next((at for at, runs in enumerate(self.estimate.judged.runs) if run in runs), None)
 
     @property
     def diverged(self) -> Mapping[str, str]:
@@ -67,7 +67,7 @@ class Sweep:
         return sum(self.facts[key].dollars or 0.0 for key in keys if key in self.facts)
 
     def cost_of(self, setting: int) -> float | None:
-        """Of one run on average: dollars with an even share of the containers' starts, or seconds of training if a
+        """The mean cost of a run: dollars with an even share of the containers' starts, or seconds of training if a
         contender has a run without a price. None if unknown."""
         facts, even = [self.facts[key] for key in self.runs_of(setting)], even_dollars(self.rows)
         costs = [(even.get(one.key) or one.dollars) if self.is_priced else one.train_seconds for one in facts]
@@ -77,18 +77,19 @@ class Sweep:
     @property
     def is_priced(self) -> bool:
         """Whether the costs of contenders are dollars."""
-        return all(self.facts[key].dollars is not None for one in self.standing.group for key in self.runs_of(one))
+        return all(self.facts[key].dollars is not None for one in self.estimate.group for key in self.runs_of(one))
 
     @property
     def cheapest(self) -> int:
-        """Of the contenders; the leader if the cost of one is unknown."""
-        costs = {one: self.cost_of(one) for one in self.standing.group}
+        """The cheapest of the contenders; the leader if the cost of one is unknown."""
+        costs = {one: self.cost_of(one) for one in self.estimate.group}
         known = {one: cost for one, cost in costs.items() if cost is not None}
-        return min(known, key=known.__getitem__) if len(known) == len(costs) else self.standing.leader
+        return min(known, key=known.__getitem__) if len(known) == len(costs) else self.estimate.leader
 
 
 def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
-    """By run. One that ended far above its first loss is judged as it is if it is its setting's only run."""
+    """The settings with a diverged seed, by run. A run that ended far above its first loss is judged normally if it is
+    its setting's only run."""
     broken = [row for row in rows if row.reason is FailureReason.NAN]
     far_off = [row for row in rows if DIVERGED in row.flags and row.final is not None and math.isfinite(row.final)]
     out = {row.setting for row in (*broken, *far_off) if not row.can_win}
@@ -96,7 +97,8 @@ def diverged_settings(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
-    """With intervals at the level of one look. Raises SweepError if the rows cannot tell its settings apart."""
+    """Read the settings of a sweep, with intervals at the level of one look. Raises SweepError if the settings cannot
+    be compared by these rows."""
     look_again(store, sweep, Ledger(store, sweep).plan().runs)
     facts = facts_of_sweep(store, sweep)
     rows = rows_from(facts)
@@ -108,8 +110,8 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
             f"{sweep} has fewer than two settings with a finished run, so there is nothing to settle.{but} "
             f"`axosweep status {sweep}` shows its runs."
         )
-    standing = Standing(found[0], intervals(found[0], level=terms.level))
-    return Sweep(store, sweep, {one.key: one for one in facts}, rows, standing)
+    estimate = Estimate(found[0], intervals(found[0], level=terms.level))
+    return Sweep(store, sweep, {one.key: one for one in facts}, rows, estimate)
 
 
 def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -> None:
