@@ -20,7 +20,7 @@ all):
     memory      it says that its GPU was out of memory
     harmless    what it changes of its own process goes with it
 
-and what it leaves in its container, though it succeeds:
+and what it leaves in its container, although it succeeds:
 
     child       a process
     daemon      a process that has left its session and its parent

@@ -1,15 +1,16 @@
 """A local Modal for tests, for the unmodified client and its real container entrypoint. A test tool, not a product.
 
-It speaks gRPC with Modal's own stubs, which are private to Modal and may change with any release, and it runs what it
-is given as the current user. Nothing outside the tests may depend on it.
+It uses gRPC with Modal's own stubs, which are private to Modal and may change with any release, and it runs code as the
+current user. Nothing outside the tests may depend on it.
 
-Not here, and answered UNIMPLEMENTED: Cls, Queue, Sandbox, schedules, snapshots, clusters, rollbacks. Not like there:
-nothing is built (containers run on this machine, over its own files), GPUs, CPUs and memory are names and numbers only,
-Volumes commit only when asked or when a container ends, the network is the machine's, and a web function is not told
-that its client has gone.
+Not supported, and answered with UNIMPLEMENTED: Cls, Queue, Sandbox, schedules, snapshots, clusters, rollbacks.
+Different from Modal: nothing is built (containers run on this machine, with its own files), GPUs, CPUs and memory are
+names and numbers only, Volumes commit only when asked or when a container ends, the network is the machine's, and a web
+function does not learn that its client has disconnected.
 
-Reading order: server (what a test can do with it), settings, world (what exists), dispatch (who answers a call), the
-rpc_* modules (the answers), then what they act upon: calls, pool, scheduler, container, rootfs, launch, volumes, blobs.
+Reading order: server (what a test can do with it), settings, world (what exists), dispatch (which code answers a call),
+the rpc_* modules (the answers), then what they change: calls, pool, scheduler, container, rootfs, launch, volumes,
+blobs.
 """
 
 from tests.modal_server.server import ModalServer

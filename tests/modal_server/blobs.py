@@ -51,7 +51,7 @@ class Blobs:
         return f"{self.url}/block/{digest.hex()}"
 
     def pin(self, path: Path) -> Path:
-        """The file of a Volume as it is now: whoever has asked for it gets that, though a commit replaces it."""
+        """The file of a Volume as it is now: a running download gets that, even if a commit replaces the file."""
         pinned = self._path("pinned", str(next(self._pins)))
         os.link(path, pinned)
         return pinned
@@ -66,7 +66,7 @@ class Blobs:
         return self._path("file", sha256).is_file()
 
     def add_file(self, sha256: str, *, data: bytes | None = None, blob_id: str = "") -> None:
-        """Keep a source file under its digest."""
+        """Store a source file under its digest."""
         target = self._path("file", sha256)
         if data is not None:
             target.write_bytes(data)
@@ -77,7 +77,7 @@ class Blobs:
         return self._path("file", sha256)
 
     def assemble(self, digests: list[bytes], size: int, target: Path) -> None:
-        """Write a file from its blocks. Each block's trailing zeros were left out by the client."""
+        """Write a file from its blocks. The client leaves out each block's trailing zeros."""
         with target.open("wb") as stream:
             for index, digest in enumerate(digests):
                 stream.seek(index * BLOCK_SIZE)

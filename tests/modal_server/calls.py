@@ -1,4 +1,4 @@
-"""Function calls, their inputs, and the one answer each input gets in the end."""
+"""Function calls, their inputs, and the only answer that each input gets in the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Result = api_pb2.GenericResult
 
 
 class InputState(StrEnum):
-    """Where an input is."""
+    """The state of an input."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -102,7 +102,7 @@ class FunctionCall:
 
     @property
     def asynchronous(self) -> bool:
-        """Spawned: nobody may be waiting, so the server itself retries."""
+        """Spawned: perhaps no client waits, so the server itself retries."""
         return self.invocation == api_pb2.FUNCTION_CALL_INVOCATION_TYPE_ASYNC
 
     @property

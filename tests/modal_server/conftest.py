@@ -23,13 +23,14 @@ def fresh_app(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def small(fresh_app: object, modal_server: ModalServer, modal_client: modal.Client) -> Small:
-    """On a server of its own."""
+    """The app on a server of its own."""
     return deploy_small(modal_server, modal_client)
 
 
 @pytest.fixture
 def shared(warm: Small) -> Small:
-    """On a server that the module's tests share, with warm containers: for tests that look at their own traces only."""
+    """The app on a server that the module's tests share, with warm containers, for tests that look only at their own
+    calls."""
     modal.Dict.from_name("claims", create_if_missing=True, client=warm.client).clear()
     warm.server.set_full_gpus()
     warm.server.forget_calls()
@@ -48,7 +49,7 @@ def warm() -> Iterator[Small]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each starts containers, which are processes: some seconds that the fast tests do not have."""
+    """Marks them as slow: each starts containers, which are processes and take some seconds."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ContainerState(StrEnum):
-    """Ready once it has asked for an input."""
+    """Ready once it has requested an input."""
 
     STARTING = "starting"
     READY = "ready"
@@ -40,7 +40,7 @@ class ContainerState(StrEnum):
 
 
 class Container:
-    """Owned by a pool, which hands it inputs and hears of its end."""
+    """Owned by a pool, which gives it inputs and is called at its end."""
 
     def __init__(self, world: World, pool: Pool, function: api_pb2.Function) -> None:
         self.id = new_id("ta")
@@ -66,7 +66,7 @@ class Container:
 
     @property
     def gpu(self) -> str:
-        """As one writes it: "", "H100" or "H100:2"."""
+        """As users write it: "", "H100" or "H100:2"."""
         return gpu_text(self.function.resources.gpu_config)
 
     async def run(self, service: Service, arguments: api_pb2.ContainerArguments) -> None:
@@ -137,7 +137,7 @@ class Container:
         ]
         code = await process.wait()
         self.exit_code = code if code >= 0 else 128 - code
-        # Without a process namespace a grandchild may hold the pipe for ever.
+        # Without a process namespace, a grandchild may keep the pipe open forever.
         await asyncio.wait(readers, timeout=1.0)
         for reader in readers:
             reader.cancel()
@@ -159,7 +159,7 @@ class Container:
         )
 
     def accept(self, one: Input) -> None:
-        """The entrypoint is about to be handed this input."""
+        """The entrypoint is about to get this input."""
         one.state = InputState.RUNNING
         one.container = self
         one.started_at = time.time()
@@ -176,7 +176,7 @@ class Container:
             await self._end(one, attempt)
 
     def cancel(self, one: Input, *, terminate: bool) -> None:
-        """Make user code leave this input: by cancellation first, or by ending the container right away."""
+        """Make user code end this input: by cancellation first, or by ending the container right away."""
         if terminate:
             self.interrupt()
         else:
@@ -210,7 +210,7 @@ class Container:
         self.kill()
 
     def kill(self) -> None:
-        """Everything in it, at once."""
+        """Kill everything in it, at once."""
         self.stopping = True
         self._signal(signal.SIGTERM if self._world.settings.mounts else signal.SIGKILL)
 
@@ -224,21 +224,21 @@ class Container:
         task.add_done_callback(self._ladders.discard)
 
     def open_file(self, checkout: Checkout) -> str | None:
-        """What keeps this Volume from being reloaded, if anything."""
+        """What prevents a reload of this Volume, if anything."""
         if self._process is None:
             return None
         return first_open(self._process.pid, checkout.path)
 
 
 def gpu_text(config: api_pb2.GPUConfig) -> str:
-    """The string that a user would have written."""
+    """The GPU as a user would have written it."""
     if not config.count:
         return ""
     return config.gpu_type if config.count == 1 else f"{config.gpu_type}:{config.count}"
 
 
 def peak_gpus(spans: Mapping[str, tuple[float, float, int]]) -> int:
-    """The most GPUs held at one moment by (start, end, count) spans."""
+    """The most GPUs in use at one moment, from (start, end, count) spans."""
     moments = sorted(
         moment for start, end, count in spans.values() for moment in ((start, count), (end or float("inf"), -count))
     )

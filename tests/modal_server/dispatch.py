@@ -21,7 +21,7 @@ _REMEMBERED = 200
 
 
 class Service(Protocol):
-    """What grpclib serves."""
+    """The services that grpclib serves."""
 
     def __mapping__(self) -> Mapping[str, Handler]: ...
 

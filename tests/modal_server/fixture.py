@@ -1,7 +1,7 @@
 """`modal_server`: the local Modal, as a pytest fixture. Import it into the conftest.py of the tests that need it.
 
-Clients are processes of their own, started with `os.environ | modal_server.environment()`; in the test's own process
-`modal_client` is one that no configuration of this machine reaches.
+Clients are processes of their own, started with `os.environ | modal_server.environment()`; in the test's own process,
+`modal_client` is a client that ignores this machine's configuration.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def noop_settings(
     """Containers whose worker is noop_worker.py: steps that do nothing, on any GPU, without the trainer environment.
 
     Everything but Axolotl is real: the deployed functions, the claims, the Volumes, the worker's claim, its attempt and
-    its result. `ModalServer(noop_settings(train_s=2))` is all it takes; a step lasts the given seconds, and `until`
-    (`{"train": file}`) there is such a file. `losses`: a folder with the losses of rows that runs leave. These folders
-    are shown to the containers.
+    its result. `ModalServer(noop_settings(train_s=2))` is enough. A step lasts the given seconds, and then until the
+    file of `until` exists (`{"train": file}`). `losses`: a folder with the losses of rows that runs leave. These
+    folders are shown to the containers.
     """
     files = {f"{HOME}/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
     lasting = {"PREPROCESS": preprocess_s, "TRAIN": train_s, "MERGE": merge_s}
@@ -54,7 +54,7 @@ def noop_settings(
 
 @pytest.fixture
 def modal_settings() -> Settings:
-    """Override this one to turn something."""
+    """Override this one to change something."""
     return Settings()
 
 
@@ -73,8 +73,8 @@ def modal_client(modal_server: ModalServer, monkeypatch: pytest.MonkeyPatch) -> 
 
 @contextmanager
 def client_of(server: ModalServer, patch: pytest.MonkeyPatch) -> Iterator[modal.Client]:
-    """The client's configuration is read from the environment, so that is set, too. What names no client has one of
-    the process's own, which would go on asking the server that it was made for; and it remembers environments."""
+    """The client's configuration is read from the environment, so that is set, too. Code that names no client uses the
+    process's own, which would keep using its first server, and remembers environments."""
     _Client._set_env_client(None)
     ENVIRONMENT_CACHE.clear()
     for name, value in server.environment().items():

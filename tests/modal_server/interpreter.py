@@ -10,8 +10,8 @@ from pathlib import Path
 
 import modal
 
-# An interpreter without Modal gets the client's packages behind its own: it keeps every version it has, and the
-# programs that the entrypoint starts do not see them at all.
+# An interpreter without Modal gets the client's packages after its own on its path: its own versions stay in effect,
+# and the programs that the entrypoint starts do not see the added packages.
 _APPENDING = (
     "import runpy, sys; sys.path.append({packages!r}); "
     "runpy.run_module('modal._container_entrypoint', run_name='__main__', alter_sys=True)"
@@ -21,7 +21,7 @@ _SCRIPT = Path(__file__).with_name("interpreter_script.py")
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """`folders` must be readable inside of a container."""
+    """`folders` must be readable inside a container."""
 
     python: Path
     folders: tuple[Path, ...]
@@ -32,7 +32,7 @@ class Interpreter:
 
 @cache
 def inspect_interpreter(python: Path) -> Interpreter:
-    """Ask it; once per interpreter."""
+    """Run it to get these facts, once per interpreter."""
     answer = subprocess.run([python, "-I", _SCRIPT], check=True, capture_output=True, text=True).stdout
     prefix, base_prefix, version, has_modal = json.loads(answer)
     folders = {Path(prefix), Path(base_prefix), python.resolve().parent.parent, Path(base_prefix).resolve()}

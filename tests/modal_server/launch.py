@@ -1,8 +1,8 @@
 """Runs one container: python -I -S launch.py SPEC, or a fork of template_script.py. Standard library only.
 
-With mounts: this process keeps watch outside; process 1 of a private process namespace waits for the entrypoint
-inside a private file system. SIGINT is passed on to the entrypoint, SIGTERM ends everything inside at once.
-Without: it becomes the entrypoint.
+With mounts: this process watches from outside; process 1 of a private process namespace waits for the entrypoint inside
+a private file system. SIGINT is passed on to the entrypoint, SIGTERM ends everything inside at once. Without mounts: it
+becomes the entrypoint.
 """
 
 import ctypes
@@ -64,7 +64,8 @@ def build_root(spec: dict[str, Any]) -> None:
 
 
 def pass_on(signals: dict[signal.Signals, signal.Signals]) -> list[int]:
-    """Install the handlers before there is anyone to pass signals on to; returns where to put the process."""
+    """Install the handlers before the process exists to which signals are passed on; returns where to put that
+    process."""
     receiver: list[int] = []
 
     def handle(number: int, frame: object) -> None:
@@ -77,7 +78,7 @@ def pass_on(signals: dict[signal.Signals, signal.Signals]) -> list[int]:
 
 
 def wait_for(pid: int) -> int:
-    """Reap whatever ends until `pid` does; its code as a shell would tell it."""
+    """Reap all children until `pid` ends; returns its code as a shell shows it."""
     while True:
         ended, status = os.wait()
         if ended == pid:

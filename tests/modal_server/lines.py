@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Lines:
-    """Of one server: the client's port and the sockets of all containers."""
+    """The connections of one server: to the client's port and to the sockets of all containers."""
 
     refused: bool = False
     open: WeakSet[H2Protocol] = field(default_factory=WeakSet)
 
     def drop(self) -> None:
-        """Abort all connections; what was being answered is not answered any more. Refuse new ones."""
+        """Abort all connections, without answering open requests, and refuse new ones."""
         self.refused = True
         for protocol in list(self.open):
             # Either is absent before a connection is made, and after it was closed.
@@ -32,12 +32,12 @@ class Lines:
                 transport.abort()
 
     def accept(self) -> None:
-        """Take new connections again."""
+        """Accept new connections again."""
         self.refused = False
 
 
 class LineServer(Server):
-    """Adds its connections to the lines, and takes none while these are refused."""
+    """Adds its connections to the lines, and accepts none while these are refused."""
 
     def __init__(self, services: Collection[Service], lines: Lines) -> None:
         super().__init__(services)

@@ -53,7 +53,7 @@ class Logs:
         self.changed.set()
 
     def finish(self, app_id: str) -> None:
-        """Followers of this app may leave."""
+        """The followers of this app may stop."""
         self.done_apps.add(app_id)
         self.changed.set()
 

@@ -1,11 +1,11 @@
-"""Put over modal_app/worker.py in a test's containers: a step that claims, begins and ends as a real one, and does
+"""Put over modal_app/worker.py in a test's containers: a step that claims, begins and ends like a real one, and does
 nothing in between.
 
-It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds (what comes after a run AFTER_S, unless NOOP_MERGE_S or the like
-says more), a tenth at a time, which is a step of a training: one line of metrics each. So many tenths as its config has
-`max_steps`, if it has. Then it waits for the file NOOP_TRAIN_UNTIL or the like, where there is such a variable. On
-SIGTERM it saves a checkpoint and stops at once, and the next attempt goes on from there. A run leaves the losses of its
-rows if the folder NOOP_LOSSES has them: RATE-SEED.npz. At a rung of a search, the lower its rate, the better it is.
+It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds (a follow-up step AFTER_S, unless NOOP_MERGE_S or the like says
+more). Each tenth of a second is a step of a training, with one line of metrics. If its config has `max_steps`, it lasts
+so many tenths. Then it waits for the file NOOP_TRAIN_UNTIL or the like, if there is such a variable. On SIGTERM it
+saves a checkpoint and stops at once, and the next attempt goes on from there. A run leaves the losses of its rows if
+the folder NOOP_LOSSES has them: RATE-SEED.npz. At a rung of a search, the lower its rate, the better it is.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
 
 
 def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | None:
-    """The step at which it was asked to stop."""
+    """The step at which it was requested to stop."""
     name = f"NOOP_{step.kind.upper()}"
     defaults = {f"{name}_S": AFTER_S} if step.kind in FOLLOW_UP_KINDS else {}
     pause_s = float({**defaults, **os.environ}[f"{name}_S"]) / (STEPS + 1)
@@ -98,7 +98,7 @@ def _ask(step: Step, attempt: Attempt, number: int, steps: int) -> None:
     rung = step.rungs.at(number, steps) if step.rungs else 0
     if not rung or step.rungs is None:
         return
-    from modal_app.halving.asking import ByFile  # late, as in the real worker
+    from modal_app.halving.asking import ByFile  # imported late, as in the real worker
     from modal_app.halving.snapshot import Reading
 
     reading = Reading(float(step.config["learning_rate"]), steps, FINGERPRINT)

@@ -1,4 +1,4 @@
-"""Which processes of a container hold a file of a folder: open, mapped, or as their working directory."""
+"""Which processes of a container use a file of a folder: open, mapped, or as their working directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def first_open(root_pid: int, folder: Path) -> str | None:
-    """The path relative to `folder` of one entry that `root_pid` or a descendant holds; None when there is none.
+    """The path, relative to `folder`, of one entry that `root_pid` or a descendant uses; None if there is none.
 
     Compared by inode: the container sees the same files under other names.
     """
@@ -22,7 +22,7 @@ def first_open(root_pid: int, folder: Path) -> str | None:
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, int]]:
-    """All that is below it on its own file system, with the inodes."""
+    """Everything below it on its own file system, with the inodes."""
     pending = [""]
     while pending:
         place = pending.pop()

@@ -1,4 +1,4 @@
-"""Inputs of one function, variant and version -> containers, as many as it allows; and what follows their ends."""
+"""Inputs of one function, variant and version -> containers, as many as it allows, and what happens when these end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """Its containers run `functions[n]`, the first one whose GPU is to be had."""
+    """Its containers run `functions[n]`, the first one whose GPU is available."""
 
     def __init__(self, world: World, scheduler: Scheduler, record: FunctionRecord, definition: Definition) -> None:
         self.record = record
@@ -35,18 +35,18 @@ class Pool:
 
     @property
     def limit(self) -> int:
-        """max_containers; none given means no limit of its own."""
+        """max_containers; without it, no limit of its own."""
         function = self.functions[0]
         return function.autoscaler_settings.max_containers or function.concurrency_limit or 1 << 30
 
     @property
     def gpu(self) -> str:
-        """What it asks for first."""
+        """Its first choice."""
         return gpu_text(self.functions[0].resources.gpu_config)
 
     @property
     def wanted(self) -> int:
-        """Containers that should be started for what waits."""
+        """How many containers should be started for the waiting inputs."""
         width = max(1, self.functions[0].max_concurrent_inputs)
         coming = sum(
             width - len(container.inputs)
@@ -72,7 +72,7 @@ class Pool:
         self._scheduler.schedule()
 
     async def next_input(self, container: Container) -> Input | None:
-        """An input for a container that asks, or None when it should end."""
+        """An input for a container that requests one, or None if it should end."""
         if container.state == ContainerState.STARTING:
             container.state = ContainerState.READY
             container.ready_at = time.time()
@@ -91,7 +91,7 @@ class Pool:
         return None
 
     def retire_idle(self) -> bool:
-        """Ask one container without work to end; False when there is none."""
+        """Request one idle container to end; False if there is none."""
         for container in self.containers:
             if container.state == ContainerState.READY and not container.inputs and not container.stopping:
                 container.stopping = True
@@ -100,7 +100,7 @@ class Pool:
         return False
 
     def drain(self) -> list[Input]:
-        """Start nothing any more, let what runs finish; returns what waits."""
+        """Start nothing any more, and let running inputs finish; returns the waiting ones."""
         self.draining = True
         self._arrived.set()
         waiting = list(self.queue)
@@ -139,7 +139,7 @@ class Pool:
         self._scheduler.put_later(one, delay_ms / 1000 * self._world.settings.retry_delay_factor)
 
     def ended(self, container: Container) -> None:
-        """A container is gone: its inputs start again, or end with it."""
+        """A container has ended: its inputs start again, or end with it."""
         self.containers.discard(container)
         started = bool(container.ready_at) and container.start_failure is None
         for one in list(container.inputs.values()):
@@ -183,7 +183,7 @@ class Pool:
 
 
 def with_options(function: api_pb2.Function, options: api_pb2.FunctionOptions) -> api_pb2.Function:
-    """A copy of the function in which what the options name is replaced."""
+    """A copy of the function with the values that the options name replaced."""
     changed = api_pb2.Function()
     changed.CopyFrom(function)
     if options.HasField("resources"):

@@ -1,4 +1,4 @@
-"""Every call that arrived, who made it, and the faults that a test ordered for it."""
+"""Every call that arrived, its caller, and the faults that a test requested for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Call:
 
 @dataclass(slots=True)
 class Fault:
-    """What happens to one call: the `nth` of those that match, counted from when it was ordered."""
+    """What happens to one call: the `nth` of those that match, counted from the request of the fault."""
 
     name: str
     nth: int
@@ -41,7 +41,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Record:
-    """Kept in the order of arrival. Heartbeats are counted, not kept."""
+    """Stored in the order of arrival. Heartbeats are counted, but not stored."""
 
     calls: list[Call] = field(default_factory=list)
     heartbeats: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class Record:
     """Every call is answered UNAVAILABLE."""
 
     def add(self, name: str, caller: str, request: Message) -> Fault | None:
-        """Remember the call; the fault that is due for it, if any."""
+        """Remember the call; returns the fault that is due for it, if any."""
         if name in _HEARTBEATS:
             self.heartbeats[name] += 1
         else:
@@ -75,7 +75,7 @@ class Record:
         after: bool = False,
         matches: Callable[[Message, str], bool] = lambda request, caller: True,
     ) -> None:
-        """Answer the nth call by an error; with `after` the call has its effect and only its answer is lost."""
+        """Answer the nth call with an error; with `after`, the call has its effect, and only its answer is lost."""
         self.faults.append(Fault(name, nth, matches, error=GRPCError(status, message), after=after))
 
     def hold(

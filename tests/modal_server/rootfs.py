@@ -25,7 +25,7 @@ def place_sources(world: World, mount_ids: Iterable[str], upper: Path) -> None:
     for name, source in (*mounted, *world.settings.files.items()):
         target = upper / name.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)  # a command stays one
+        shutil.copy(source, target)  # a command stays executable
 
 
 def environment(
@@ -60,7 +60,7 @@ def environment(
 
 
 def workdir(image: Image | None, home: str) -> str:
-    """WORKDIR of the image, else where the sources are."""
+    """WORKDIR of the image, otherwise the folder of the sources."""
     return image.workdir if image and image.workdir else home
 
 

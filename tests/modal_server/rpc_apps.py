@@ -175,7 +175,7 @@ class AppResponder:
         return api_pb2.TaskGetInfoResponse(app_id=container.pool.record.app_id, info=info)
 
     async def ContainerStop(self, request: api_pb2.ContainerStopRequest) -> None:
-        """SIGINT; its inputs start again elsewhere. `graceful` only keeps it from asking for more."""
+        """SIGINT; its inputs start again elsewhere. `graceful`: it only gets no more inputs."""
         container = found(self._world.containers, request.task_id, "Container")
         if container.state == ContainerState.ENDED:
             raise GRPCError(Status.FAILED_PRECONDITION, f"{container.id} has ended")

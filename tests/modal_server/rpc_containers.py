@@ -1,4 +1,4 @@
-"""What only containers call: asking for inputs, answering them, and their own view of Volumes."""
+"""What only containers call: getting inputs, answering them, and their own view of Volumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.modal_server.world import World, missing
 
 
 class ContainerResponder:
-    """One per container, behind its own socket: these requests do not say who sends them."""
+    """One per container, behind its own socket: these requests do not name their sender."""
 
     def __init__(self, world: World, container: Container) -> None:
         self._world = world
@@ -62,7 +62,7 @@ class ContainerResponder:
         self._container.start_failure = request.result
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest) -> api_pb2.VolumeCommitResponse:
-        """Carries what was written to everyone; what others wrote needs a reload to be seen here."""
+        """Makes what was written here visible to all others; what others wrote needs a reload to be seen here."""
         checkout, rate = self._checkout(request.volume_id), self._world.settings.commit_bytes_per_s
         if rate < math.inf:
             await asyncio.sleep(await asyncio.to_thread(checkout.uncommitted_bytes) / rate)

@@ -16,7 +16,7 @@ _MAX_OUTPUTS = 49
 
 
 class FunctionResponder:
-    """Answers the Function calls that clients make, which containers may make too."""
+    """Answers the Function calls that clients make, which containers may make, too."""
 
     def __init__(self, world: World, scheduler: Scheduler) -> None:
         self._world = world
@@ -136,7 +136,7 @@ class FunctionResponder:
     async def FunctionRetryInputs(
         self, request: api_pb2.FunctionRetryInputsRequest
     ) -> api_pb2.FunctionRetryInputsResponse:
-        """The client itself retries what it waits for."""
+        """The client itself retries calls that it waits for."""
         for item in request.inputs:
             one = found(self._world.inputs, item.input_jwt, "Input")
             one.restart()
@@ -235,7 +235,7 @@ class FunctionResponder:
 
 
 def _describe(record: FunctionRecord, source: api_pb2.FunctionPrecreateRequest | api_pb2.Function) -> None:
-    """What the client wants to know of a function that it holds a handle of."""
+    """What the client needs to know of a function for which it has a handle."""
     metadata = record.metadata
     metadata.function_name = source.function_name
     metadata.function_type = source.function_type

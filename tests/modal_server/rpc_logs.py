@@ -1,4 +1,4 @@
-"""Logs as clients read them: followed, in a window of time, counted by buckets of it."""
+"""Logs as clients read them: followed, in a window of time, or counted in intervals of time."""
 
 from __future__ import annotations
 

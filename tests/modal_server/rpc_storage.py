@@ -1,4 +1,4 @@
-"""What is uploaded and kept: blobs, sources, image layers, secrets, dicts."""
+"""What is uploaded and stored: blobs, sources, image layers, secrets, dicts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StorageResponder:
         return api_pb2.MountPutFileResponse(exists=self._world.blobs.has_file(request.sha256_hex))
 
     async def MountGetOrCreate(self, request: api_pb2.MountGetOrCreateRequest) -> api_pb2.MountGetOrCreateResponse:
-        """Modal's own mounts, the client and standalone Pythons, exist by any name and are empty."""
+        """Modal's own mounts, the client and standalone Pythons, exist under any name and are empty."""
         mount_id = new_id("mo")
         self._world.mounts[mount_id] = request
         digest = hashlib.sha256(repr(sorted((f.filename, f.sha256_hex) for f in request.files)).encode()).hexdigest()
@@ -94,7 +94,7 @@ class StorageResponder:
         return api_pb2.SecretGetInfoResponse(metadata=secret.metadata())
 
     async def SecretUpdate(self, request: api_pb2.SecretUpdateRequest) -> None:
-        """The keys that are named; the others stay."""
+        """Set the named keys; the others stay."""
         values = found(self._world.secrets, request.secret_id, "Secret").values
         values.update({one.key: one.value for one in request.updates})
 
@@ -132,7 +132,7 @@ class StorageResponder:
         return None
 
     async def DictUpdate(self, request: api_pb2.DictUpdateRequest) -> api_pb2.DictUpdateResponse:
-        """One event loop: nothing comes between the question and the change."""
+        """One event loop: nothing happens between the check and the change."""
         entries = self._dict(request.dict_id).entries
         created = False
         for update in request.updates:

@@ -1,4 +1,5 @@
-"""Volumes from the outside: created, uploaded to, listed, read. What containers do with theirs is in rpc_containers."""
+"""Volumes as clients use them: created, uploaded to, listed, read. What containers do with theirs is in
+rpc_containers."""
 
 from __future__ import annotations
 
@@ -78,7 +79,7 @@ class VolumeResponder:
         raise GRPCError(Status.FAILED_PRECONDITION, "reload() must be called inside a container that mounts the Volume")
 
     async def VolumePutFiles2(self, request: api_pb2.VolumePutFiles2Request) -> api_pb2.VolumePutFiles2Response:
-        """Names the blocks that are missing, or, when none is, puts all files in place."""
+        """Returns the blocks that are missing, or, if none is, puts all files in place."""
         volume, blobs = self._volume(request.volume_id), self._world.blobs
         if request.disallow_overwrite_existing_files:
             self._refuse_existing(volume, [file.path for file in request.files])

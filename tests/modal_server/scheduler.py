@@ -1,4 +1,4 @@
-"""Which pool may start a container now, and what each container is told about the app that it belongs to."""
+"""Which pool may start a container now, and what each container learns about its app."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Scheduler:
         self._closed = False
 
     def serve_containers_with(self, responders: tuple[object, ...]) -> None:
-        """Containers may call all that clients may, besides what only they have."""
+        """Containers may call everything that clients may, and the calls of their own."""
         self._responders = responders
 
     def put(self, one: Input, *, first: bool = False) -> None:
-        """Queue an input at the pool that its function has now."""
+        """Queue an input in the present pool of its function."""
         if one.state == InputState.PENDING:
             self.pool(one.call.function).put(one, first=first)
 
@@ -39,7 +39,7 @@ class Scheduler:
         asyncio.get_running_loop().call_later(delay_s, lambda: None if self._closed else self.put(one))
 
     def pool(self, record: FunctionRecord) -> Pool:
-        """The pool of the definition that the function has now."""
+        """The pool of the function's present definition."""
         if record.pool is None or record.pool.definition.id != record.current.id:
             old, record.pool = record.pool, Pool(self._world, self, record, record.current)
             for one in old.drain() if old else ():
@@ -47,7 +47,7 @@ class Scheduler:
         return record.pool
 
     def redeployed(self, app_id: str) -> None:
-        """Move what waits to the new definitions; what runs finishes with the old ones."""
+        """Move waiting inputs to the new definitions; running ones finish with the old ones."""
         for record in list(self._world.functions.values()):
             if record.app_id == app_id and record.pool is not None:
                 self.pool(record)

@@ -1,4 +1,5 @@
-"""The server as a test holds it: started in a thread, asked what it saw, told to preempt, kill, fail and lose."""
+"""The server as a test uses it: it runs in a thread, reports what it saw, and can preempt, kill, fail and lose
+things."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class ModalServer:
     """A context manager. All methods may be called from any thread; what they return are snapshots."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        for name in ("hpack", "grpclib.server"):  # every header of every call, and every call that a client left
+        for name in ("hpack", "grpclib.server"):  # every header of every call, and every call that a client abandoned
             logging.getLogger(name).setLevel(logging.WARNING)
         self.settings = settings or Settings()
         self.url = ""
@@ -66,7 +67,7 @@ class ModalServer:
         self.stop()
 
     def stop(self) -> None:
-        """Kill all containers and remove everything. A second time does nothing."""
+        """Kill all containers and remove everything. A second call does nothing."""
         if self._loop.is_closed():
             return
         self._run(self._stop())
@@ -86,14 +87,14 @@ class ModalServer:
             "MODAL_LOGS_TIMEOUT": "2",
         }
 
-    # What a test puts there.
+    # What a test sets up.
 
     def set_secret(self, name: str, values: Mapping[str, str]) -> None:
-        """As if made on Modal's page."""
+        """As if it was created on Modal's page."""
         self._do(lambda: self._storage.add_secret(name, dict(values)))
 
     def answer(self, name: str, reply: Message) -> None:
-        """Answer every call of that name by this, such as `WorkspaceBillingRates`."""
+        """Answer every call of that name, such as `WorkspaceBillingRates`, with this."""
         self._do(lambda: self._world.answers.__setitem__(name, reply))
 
     def forget_answer(self, name: str) -> None:
@@ -101,7 +102,7 @@ class ModalServer:
         self._do(lambda: self._world.answers.pop(name, None))
 
     def set_full_gpus(self, *gpus: str) -> None:
-        """GPUs as in "H100:2" that are not to be had: a fallback list goes on to its next one."""
+        """Make GPUs such as "H100:2" unavailable: a fallback list goes on to its next one."""
         self._do(lambda: self._world.full_gpus.__init__(gpus))  # type: ignore[misc]
 
     # What it saw.
@@ -116,7 +117,7 @@ class ModalServer:
         return Counter(call.name for call in self.calls(caller=caller))
 
     def forget_calls(self) -> None:
-        """Start counting anew."""
+        """Start counting from zero."""
         self._do(self._world.record.calls.clear)
 
     def unknown_calls(self) -> Counter[str]:
@@ -132,11 +133,11 @@ class ModalServer:
         return self._do(lambda: views.image_layers(self._world, function))
 
     def tasks(self, function: str | None = None) -> list[views.Task]:
-        """All containers that ever were, oldest first."""
+        """All containers so far, oldest first."""
         return [task for task in self._do(lambda: views.tasks(self._world)) if function in (None, task.function)]
 
     def tasks_of(self, call_id: str) -> list[views.Task]:
-        """The containers that a call's input was given to, one per attempt, newest last."""
+        """The containers that got a call's input, one per attempt, newest last."""
         tasks = {task.id: task for task in self.tasks()}
         calls = {call.id: call for call in self.function_calls()}
         return [tasks[task_id] for task_id in calls[call_id].tasks]
@@ -146,7 +147,7 @@ class ModalServer:
         return [call for call in self._do(lambda: views.spawned(self._world)) if function in (None, call.function)]
 
     def peak_gpus(self) -> int:
-        """The most GPUs that were held at one moment."""
+        """The most GPUs that were in use at one moment."""
         return peak_gpus({task.id: (task.started_at, task.ended_at, task.gpu_count) for task in self.tasks()})
 
     def argument(self, call_id: str) -> Any:
@@ -160,7 +161,7 @@ class ModalServer:
         return self._do(lambda: views.log(self._world, call_id, function))
 
     def dict_items(self, name: str) -> dict[Any, Any]:
-        """What the modal.Dict of that name holds."""
+        """The entries of the modal.Dict of that name."""
         tables = self._do(lambda: [dict(one.entries) for one in self._world.dicts.values() if one.name == name])
         return {
             deserialize(key, None): deserialize(value, None) for key, value in (tables[0] if tables else {}).items()
@@ -174,11 +175,11 @@ class ModalServer:
         return volume.tree
 
     def sent_bytes(self) -> int:
-        """How many bytes of files on Volumes clients have been sent."""
+        """How many bytes of files on Volumes were sent to clients."""
         return self._world.blobs.sent_bytes
 
     def slow_blocks(self, pause_s: float) -> None:
-        """Let each block of a file on a Volume take so long before it is sent."""
+        """Wait so long before each block of a file on a Volume is sent."""
         self._world.blobs.pause_s = pause_s
 
     def commits(self, name: str) -> int:
@@ -187,7 +188,7 @@ class ModalServer:
         return volume.commits if volume else 0
 
     def wait_until(self, condition: Callable[[], T], timeout_s: float = 20.0) -> T:
-        """What `condition` answers once it is true."""
+        """Wait until `condition` is true, and return its value."""
         deadline = time.monotonic() + timeout_s
         while not (answer := condition()):
             if time.monotonic() > deadline:
@@ -206,7 +207,8 @@ class ModalServer:
         self._do(lambda: found(self._world.containers, task_id, "Container").kill())
 
     def redeliver(self, call_id: str) -> None:
-        """Give the call's input to another container, while the one that has it lives. The first answer counts."""
+        """Give the call's input to another container, while the first one still works on it. The first answer
+        counts."""
 
         def deliver() -> None:
             (one,) = self._world.call(call_id).inputs
@@ -215,7 +217,7 @@ class ModalServer:
         self._do(deliver)
 
     def lose_entries(self, name: str, lost: Callable[[Any], bool]) -> int:
-        """Let the entries of the modal.Dict of that name vanish whose keys `lost` chooses; how many did."""
+        """Remove the entries of the modal.Dict of that name whose keys `lost` accepts; returns how many."""
 
         def lose() -> int:
             vanished = 0
@@ -229,7 +231,7 @@ class ModalServer:
         return self._do(lose)
 
     def set_unavailable(self, unavailable: bool) -> None:
-        """Answer every call of clients and containers by UNAVAILABLE, or no longer."""
+        """Answer every call of clients and containers with UNAVAILABLE, or stop doing so."""
         self._do(lambda: setattr(self._world.record, "unavailable", unavailable))
 
     def drop_connections(self) -> None:
@@ -237,7 +239,7 @@ class ModalServer:
         self._do(self._world.lines.drop)
 
     def lose_connection(self, name: str, *, nth: int = 1) -> None:
-        """Abort all connections when the nth call of that name arrives, and take new ones at once."""
+        """Abort all connections when the nth call of that name arrives, and accept new ones at once."""
 
         def lose() -> None:
             self._world.lines.drop()
@@ -246,11 +248,11 @@ class ModalServer:
         self.act(name, lose, nth=nth)
 
     def accept_connections(self) -> None:
-        """Take new ones again."""
+        """Accept new connections again."""
         self._do(self._world.lines.accept)
 
     def expire(self, call_id: str) -> None:
-        """Its results are gone, as at Modal after 7 days."""
+        """Remove a call's results, as Modal does after 7 days."""
         self._do(lambda: setattr(self._world.call(call_id), "expired", True))
 
     def fail(
@@ -265,14 +267,14 @@ class ModalServer:
     ) -> None:
         """Fail the nth call of that name from now on; with `after` it has its effect and only the answer is lost.
 
-        The client itself retries UNAVAILABLE, INTERNAL, UNKNOWN, CANCELLED and DEADLINE_EXCEEDED, the other ones not.
+        The client itself retries UNAVAILABLE, INTERNAL, UNKNOWN, CANCELLED and DEADLINE_EXCEEDED, and no others.
         """
         matches: Callable[[Message, str], bool] = lambda request, sender: caller in (None, sender)  # noqa: E731
         record = self._world.record
         self._do(lambda: record.fail(name, nth=nth, status=status, message=message, after=after, matches=matches))
 
     def fail_commit(self, volume: str, *, nth: int = 1, message: str = "conflict: the commit was refused") -> None:
-        """Fail the nth commit of that Volume from now on, for good: the client does not retry it."""
+        """Fail the nth commit of that Volume from now on, permanently: the client does not retry it."""
         self._fail_on_volume("VolumeCommit", volume, nth, message)
 
     def fail_reload(
@@ -319,7 +321,7 @@ class ModalServer:
             self._web,
         )
         self._scheduler.serve_containers_with(responders)
-        # With the protocol named, asyncio sets TCP_NODELAY; else each answer waits 40 ms for an acknowledgement.
+        # With the protocol named, asyncio sets TCP_NODELAY; otherwise, each answer waits 40 ms for an acknowledgement.
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""What a test may turn: times, limits, the containers' Python, what of this machine they see."""
+"""What a test may set: times, limits, the containers' Python, and what containers see of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 
 @cache
 def why_no_mounts() -> str:
-    """Empty when a container's private file system can be made here, else what is in the way. Tried once."""
+    """Empty if a container's private file system can be created here, otherwise the reason why not. Tried once."""
     if os.geteuid() != 0:
         return "private mounts need root"
     with tempfile.TemporaryDirectory(prefix="modal-server-") as folder:

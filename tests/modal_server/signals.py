@@ -1,4 +1,4 @@
-"""Wake everyone who waits for a change, in one event loop."""
+"""Wakes everything that waits for a change, in one event loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Signal:
         self._waiters.clear()
 
     async def wait(self, timeout_s: float | None = None) -> bool:
-        """False when the time ran out."""
+        """False if the time ran out."""
         if timeout_s is not None and timeout_s <= 0:
             return False
         waiter = asyncio.get_running_loop().create_future()

@@ -1,5 +1,5 @@
-"""Volumes that are slow, as Modal's are: a library that is preloaded into containers delays each write by its bytes,
-and the server each commit."""
+"""Volumes that are slow, like Modal's: a library that is preloaded into containers delays each write by its bytes, and
+the server each commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="a slow V
 
 
 def slow_volumes(bytes_per_s: float) -> dict[str, Any]:
-    """Settings of a server whose Volumes take so many bytes a second: files, container_environment and more."""
+    """Settings of a server whose Volumes accept so many bytes a second: files, container_environment and more."""
     return {
         "files": {_INSIDE: _library()},
         "container_environment": {

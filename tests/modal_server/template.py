@@ -32,7 +32,7 @@ class Fork:
         self._codes, self._line = line
 
     def send_signal(self, number: signal.Signals) -> None:
-        # It may have ended, and been waited for by the template, before its exit code is read here.
+        # It may have ended, and been reaped by the template, before its exit code is read here.
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -45,7 +45,7 @@ class Fork:
 
 
 async def start_fork(interpreter: Interpreter, spec: Path) -> Fork:
-    """A container of that specification."""
+    """Start a container of that specification."""
     line = socket.socket(socket.AF_UNIX)
     line.connect(str(_template(interpreter)))
     pipes = [os.pipe() for _ in range(2)]
@@ -67,7 +67,8 @@ async def _reader(descriptor: int) -> asyncio.StreamReader:
 
 @cache
 def _template(interpreter: Interpreter) -> Path:
-    """Where it listens, from before it has imported anything; started once, and ended with this process."""
+    """The address where it listens, even before it has imported anything. It is started once, and ends with this
+    process."""
     folder = Path(tempfile.mkdtemp(prefix="modal-template-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "socket"

@@ -1,9 +1,9 @@
 """A process that has imported Modal's entrypoint, and forks into containers: `template_script.py SOCKET [PACKAGES]`.
 
-It imports what every container imports first, before any of them is started, much as a container of Modal's may begin
-from a memory snapshot; what a container does from then on is what launch.py and Modal's own entrypoint do. A connection
-to SOCKET is one container: it brings the path of the container's specification and two descriptors for what it prints,
-is told the process, then its exit code; and the container ends with its connection. All end with this process's stdin.
+It imports what every container imports first, before any of them is started, much like a container of Modal's that
+begins from a memory snapshot. From then on, a container does what launch.py and Modal's own entrypoint do. A connection
+to SOCKET is one container: it sends the path of the container's specification and two descriptors for what it prints,
+and gets the process id, then the exit code. The container ends with its connection. All end with this process's stdin.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def fork(line: socket.socket) -> int:
 
 
 def main(path: str) -> None:
-    """Until stdin ends."""
+    """Serve until stdin ends."""
     waiting = selectors.DefaultSelector()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{path}.new")
@@ -76,7 +76,7 @@ def main(path: str) -> None:
                 waiting.register(line, selectors.EVENT_READ, pid)
                 waiting.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, line))
             elif isinstance(key.fileobj, socket.socket):
-                waiting.unregister(key.fileobj)  # whoever started the container is gone
+                waiting.unregister(key.fileobj)  # the process that started the container has ended
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(key.data, signal.SIGKILL)
             else:
@@ -95,7 +95,7 @@ def report(pid: int, line: socket.socket) -> None:
 
 
 def import_entrypoint() -> None:
-    """But leave its module to be run."""
+    """Import the entrypoint, and forget its own module, so that it can be run."""
     __import__(ENTRYPOINT)
     del sys.modules[ENTRYPOINT]
     assert threading.active_count() == 1

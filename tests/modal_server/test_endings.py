@@ -13,7 +13,7 @@ from tests.modal_server.deployed import Small
 
 
 def signals(server: ModalServer) -> list[str]:
-    """What the code in containers heard."""
+    """The events that the code in containers recorded."""
     return list(server.dict_items("claims").get("signals", []))
 
 

@@ -1,4 +1,4 @@
-"""Containers run the Python that the test names, such as the trainer environment, which knows nothing of Modal."""
+"""Containers run the Python that the test names, such as the trainer environment, which does not have Modal."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def modal_settings() -> Settings:
 
 @pytest.fixture
 def submitted(modal_server: ModalServer, tmp_path: Path) -> str:
-    """A client of its own process deploys, uploads, spawns one call and is gone; the call's id."""
+    """A client in a process of its own deploys, uploads, spawns one call and ends; returns the call's id."""
     modal_server.set_secret("secrets-hf-wandb", {"HF_TOKEN": "hf_local", "WANDB_API_KEY": "local"})
     data = tmp_path / "data.jsonl"
     data.write_text("a line")
@@ -44,7 +44,7 @@ def submitted(modal_server: ModalServer, tmp_path: Path) -> str:
 
 
 def finished(server: ModalServer, function: str, count: int) -> list[str]:
-    """The ids of that many calls of a function, once all have ended."""
+    """The ids of so many calls of a function, once all have ended."""
 
     def ready() -> list[str]:
         calls = server.function_calls(function)

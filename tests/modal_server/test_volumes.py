@@ -15,7 +15,7 @@ def test_what_was_not_committed_is_seen_by_nobody_else(shared: Small) -> None:
     assert shared("read").remote("a.txt", reload=True) is None
     shared("write").remote("b.txt", "final", commit=True)
     assert shared("read").remote("b.txt", reload=True) == "final"
-    # The writer is the same warm container: its second commit carried the forgotten file along.
+    # The writer is the same warm container: its second commit included the forgotten file.
     assert shared("read").remote("a.txt", reload=True) == "draft"
 
 

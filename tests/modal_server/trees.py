@@ -1,4 +1,4 @@
-"""Folders as Volumes see them: what is in one, what changed since, and carrying exactly that over to another."""
+"""Folders as Volumes see them: what is in one, what has changed since, and copying exactly that to another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scan(root: Path) -> Manifest:
     pending = [""]
     while pending:
         folder = pending.pop()
-        # Programs go on working in it: what vanishes while it is being read was a temporary file.
+        # Programs still work in it: what vanishes while it is read was a temporary file.
         with contextlib.suppress(FileNotFoundError), os.scandir(f"{root}/{folder}") as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
@@ -33,7 +33,7 @@ def scan(root: Path) -> Manifest:
 
 
 def stamps(root: Path, names: Iterable[str]) -> Manifest:
-    """What `scan` has for these names, without those that are not there."""
+    """What `scan` has for these names, without those that do not exist."""
     manifest: Manifest = {}
     for name in names:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -64,14 +64,14 @@ def size_in(stamp: Stamp | None) -> int:
 
 
 def differences(before: Manifest, after: Manifest) -> tuple[list[str], list[str]]:
-    """(new or changed, removed) entries; folders come before what is in them when new, after it when removed."""
+    """(new or changed, removed) entries. New folders come before their contents, removed ones after them."""
     changed = sorted(name for name, stamp in after.items() if before.get(name) != stamp)
     removed = sorted((name for name in before if name not in after), reverse=True)
     return changed, removed
 
 
 def carry_over(source: Path, target: Path, changed: Iterable[str], removed: Iterable[str]) -> None:
-    """Make `target` have what `source` has under the changed names, and nothing under the removed ones."""
+    """Copy the changed names from `source` to `target`, and remove the removed ones there."""
     for name in removed:
         _remove(target / name)
     for name in changed:
@@ -80,7 +80,8 @@ def carry_over(source: Path, target: Path, changed: Iterable[str], removed: Iter
 
 
 def place(source: Path, target: Path, *, link: bool = False) -> None:
-    """Copy one entry. A file is replaced by renaming, so that whoever holds the old one keeps it unchanged."""
+    """Copy one entry. A file is replaced by renaming, so that a process that has the old one open still sees it
+    unchanged."""
     ours, theirs = _mode(target), os.lstat(source).st_mode
     if ours is None:
         os.makedirs(target.parent, exist_ok=True)
@@ -103,7 +104,7 @@ def place(source: Path, target: Path, *, link: bool = False) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """None if it is not there."""
+    """None if it does not exist."""
     try:
         return os.lstat(path).st_mode
     except FileNotFoundError:
@@ -111,14 +112,14 @@ def _mode(path: Path) -> int | None:
 
 
 def copy_tree(source: Path, target: Path, *, link: bool) -> None:
-    """A private copy; with `link` its files are shared, which is for readers only."""
+    """A private copy; with `link`, its files are shared, which only readers may use."""
     target.mkdir(parents=True, exist_ok=True)
     for name in sorted(scan(source)):
         place(source / name, target / name, link=link)
 
 
 def _remove(path: Path) -> None:
-    """A folder in which somebody else put something meanwhile stays."""
+    """A folder stays if something was added to it meanwhile."""
     if path.is_dir() and not path.is_symlink():
         with contextlib.suppress(OSError):
             path.rmdir()

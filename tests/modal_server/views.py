@@ -12,7 +12,7 @@ from tests.modal_server.world import World
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One container. `gpu` as in "H100:2"; `ended_at` is 0 while it lives; `inputs` are the ones it holds."""
+    """One container. `gpu` as in "H100:2"; `ended_at` is 0 while it lives; `inputs` are those that it works on."""
 
     id: str
     function: str
@@ -28,12 +28,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """One function call, with what its function or its options asked for; `max_containers` is 0 where none did.
+    """One function call, with what its function or its options requested; `max_containers` is 0 without a request.
 
     `status` is "pending", "running", or how its last input ended, such as "success".
 
-    `tasks` are the containers that its inputs were given to, in order: one per attempt. `parent_input_id` is set when a
-    container made the call.
+    `tasks` are the containers that got its inputs, in order: one per attempt. `parent_input_id` is set when a container
+    made the call.
     """
 
     id: str

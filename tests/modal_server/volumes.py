@@ -1,7 +1,7 @@
 """A Volume: one committed tree, and a private checkout of it per container, joined by commit and reload only.
 
-Modal commits in the background every few seconds; this one only does when asked, and when a container ends on its own.
-What a test sees here without a commit or a reload would be luck there.
+Modal commits in the background every few seconds; this Volume commits only on request, and when a container ends on its
+own. So a test cannot depend on Modal's background commits by accident.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tests.modal_server.world import missing
 
 @dataclass(slots=True)
 class Checkout:
-    """`own` is what the container itself has committed or been given; `seen` is the committed tree it is based on."""
+    """`own` is what the container itself has committed or received; `seen` is the committed tree that it is based
+    on."""
 
     volume: Volume
     path: Path
@@ -30,12 +31,12 @@ class Checkout:
     seen: Manifest = field(default_factory=dict)
 
     def uncommitted_bytes(self) -> int:
-        """Of the files that a commit would carry now."""
+        """The bytes of the files that a commit would now include."""
         now = scan(self.path)
         return sum(size_in(now.get(name)) for name in differences(self.own, now)[0])
 
     async def commit(self) -> bool:
-        """Merge what this container changed: the last writer of a file wins. True when there was anything.
+        """Merge what this container changed: the last writer of a file wins. True if there was anything.
 
         The client also commits read-only mounts when a container ends: there is nothing to do.
         """
@@ -45,7 +46,7 @@ class Checkout:
             return await asyncio.to_thread(self._commit)
 
     async def reload(self) -> None:
-        """Bring what others committed; what this container changed and has not committed yet stays as it is."""
+        """Get what others have committed; uncommitted changes of this container stay."""
         async with self.volume.lock:
             await asyncio.to_thread(self._reload)
 
@@ -77,7 +78,7 @@ class Checkout:
 
 @dataclass(slots=True)
 class Volume:
-    """Files in `tree` are only ever replaced by renaming: a linked checkout of a reader never changes under it."""
+    """Files in `tree` are only replaced by renaming, so a reader's linked checkout never changes."""
 
     id: str
     name: str
@@ -99,7 +100,7 @@ class Volume:
         return Checkout(self, path, read_only, own=scan(path), seen=scan(self.tree))
 
     def resolve(self, path: str) -> Path:
-        """A client's path inside of the tree."""
+        """A client's path inside the tree."""
         relative = PurePosixPath("/", path).relative_to("/")
         if ".." in relative.parts:
             raise GRPCError(Status.INVALID_ARGUMENT, f"{path!r} leaves the Volume")

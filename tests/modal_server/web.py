@@ -1,4 +1,4 @@
-"""HTTP in front of web functions: each request is an input of its function, as Modal's own proxy makes one of it."""
+"""HTTP in front of web functions: each request becomes an input of its function, as in Modal's own proxy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLL_S = 50.0
 
 
 class WebResponder:
-    """The HTTP server, and the one call by which a container reads what a client has sent."""
+    """The HTTP server, and the call with which a container reads what a client has sent."""
 
     def __init__(self, world: World, scheduler: Scheduler) -> None:
         self._world = world
@@ -67,9 +67,9 @@ class WebResponder:
 
 
 async def _respond(request: web.Request, call: FunctionCall) -> web.StreamResponse:
-    """What the container says, as it says it."""
+    """The container's output, as it arrives."""
     response = web.StreamResponse(status=502)
-    with contextlib.suppress(ConnectionResetError):  # the client has gone
+    with contextlib.suppress(ConnectionResetError):  # the client has disconnected
         async for message in _messages(call):
             if message["type"] == "http.response.start":
                 response = web.StreamResponse(status=message["status"])
@@ -88,7 +88,7 @@ async def _respond(request: web.Request, call: FunctionCall) -> web.StreamRespon
 async def _messages(call: FunctionCall) -> AsyncIterator[Mapping[str, Any]]:
     sent = 0
     while True:
-        unfinished = call.unfinished  # asked first: what comes with the end is still read
+        unfinished = call.unfinished  # checked first: data that comes with the end is still read
         for chunk in call.chunks[sent:]:
             sent += 1
             if chunk.data_format == _ASGI:

@@ -32,12 +32,12 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 def new_id(prefix: str) -> str:
-    """The command line takes an app for a name unless 22 letters and digits follow the prefix."""
+    """The command line takes an app's id for a name unless 22 letters and digits follow the prefix."""
     return f"{prefix}-" + "".join(randomness.choice(_ALPHABET) for _ in range(22))
 
 
 def missing(what: str) -> GRPCError:
-    """The error that a look-up answers."""
+    """The error with which a look-up is answered."""
     return GRPCError(Status.NOT_FOUND, f"{what} not found")
 
 
@@ -69,7 +69,8 @@ class FunctionRecord:
 
     @property
     def current(self) -> Definition:
-        """What a call runs now: a pinned variant keeps its version, any other follows the newest deployment."""
+        """The version that a call runs now: a pinned variant stays at its version, any other follows the newest
+        deployment."""
         definition = self.pinned or (self.base or self).definition
         if definition is None:
             raise missing(f"Definition of function {self.name!r}")
@@ -108,7 +109,7 @@ class App:
 
 @dataclass(slots=True)
 class NamedSecret:
-    """Variables that containers get. Without a name it belongs to the app that made it."""
+    """Variables that containers get. Without a name, it belongs to the app that created it."""
 
     id: str
     name: str
@@ -139,7 +140,7 @@ class KeyValues:
 
 @dataclass(slots=True)
 class World:
-    """All state of one server. Touched from its event loop only."""
+    """All state of one server. Used only from its event loop."""
 
     settings: Settings
     folder: Path
@@ -165,7 +166,7 @@ class World:
     """Below it is every web function, by its id."""
 
     def pools(self) -> Iterable[Pool]:
-        """Of all functions and variants that were called."""
+        """The pools of all functions and variants that were called."""
         return [record.pool for record in self.functions.values() if record.pool is not None]
 
     def app(self, app_id: str) -> App:
@@ -179,12 +180,12 @@ class World:
 
 
 def found(table: dict[str, T], key: str, what: str) -> T:
-    """The entry, or the error that Modal answers."""
+    """The entry, or Modal's error."""
     if key not in table:
         raise missing(f"{what} {key!r}")
     return table[key]
 
 
 def environment_of(name: str) -> str:
-    """An empty environment name stands for the default one."""
+    """An empty environment name means the default one."""
     return name or ENVIRONMENT

@@ -1,4 +1,4 @@
-"""Answers each word of a request reversed, one after the other: `python -m echo_server PORT`, in a container."""
+"""Answers with each word of a request reversed, one after the other: `python -m echo_server PORT`, in a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stands in for a training: a process of its own that writes a result and may be told to take its time."""
+"""Stands in for a training: a process of its own that writes a result and can be made slow."""
 
 from __future__ import annotations
 

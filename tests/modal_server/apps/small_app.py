@@ -1,4 +1,4 @@
-"""Functions that each show one thing that containers can do. Runs in containers: it knows nothing of the server."""
+"""Functions that each show one thing that containers can do. Runs in containers, and does not know the server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def reveal() -> str:
 
 @app.function(image=image, retries=modal.Retries(max_retries=2, initial_delay=0.1))
 def fail_before(name: str, enough: int) -> int:
-    """Fails until it was tried that often under this name."""
+    """Fails until this name was tried that often."""
     tries = int(claims.get(("tries", name), 0)) + 1
     claims.put(("tries", name), tries)
     if tries < enough:
@@ -166,7 +166,7 @@ def ranked() -> str:
 
 @app.function(image=image)
 def import_here_and_in_a_child(*names: str) -> dict[str, dict[str, str]]:
-    """Where each is found by the entrypoint's own process, and by one that it starts."""
+    """Where the entrypoint's own process finds each module, and where a process that it starts finds it."""
     look = "import importlib.util, json, sys; find = lambda n: importlib.util.find_spec(n)\n"
     tell = "print(json.dumps({n: str(find(n) and find(n).origin) for n in sys.argv[1:]}))"
     child = subprocess.run([sys.executable, "-c", look + tell, *names], check=True, capture_output=True, text=True)

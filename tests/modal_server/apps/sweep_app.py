@@ -1,6 +1,6 @@
 """The shape of a real sweep with a step that does nothing: fetch, then preprocess, then one training per run.
 
-Nobody waits in the cloud: each step claims its key, does its work, commits it, and starts what needs it.
+No call waits in the cloud: each step claims its key, does its work, commits it, and starts the steps that need it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ secrets = [modal.Secret.from_name("secrets-hf-wandb", required_keys=["HF_TOKEN"]
 
 
 def claim(key: str) -> bool:
-    """True for the one call that may do this."""
+    """True for the only call that may do this."""
     return claims.put(key, os.environ["MODAL_TASK_ID"], skip_if_exists=True)
 
 

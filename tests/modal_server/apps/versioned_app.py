@@ -1,4 +1,4 @@
-"""Tells which version it is: a test deploys copies with other text."""
+"""Returns its version: a test deploys copies with other text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web function. Runs in containers: it knows nothing of the server."""
+"""A web function. Runs in containers, and does not know the server."""
 
 from __future__ import annotations
 
