@@ -1,4 +1,4 @@
-"""Outputs of --json, held against the schema of their verb."""
+"""Outputs of --json, compared with the schema of their verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML files, read by libyaml where it is there: in a tenth of the time, and the tests read a megabyte of them."""
+"""YAML files, read by libyaml if it is installed: in a tenth of the time, and the tests read a megabyte of them."""
 
 from __future__ import annotations
 

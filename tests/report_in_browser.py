@@ -1,4 +1,4 @@
-"""A report in the browser: how it is opened, and scripts that tell what a person sees in it."""
+"""A report in the browser: how it is opened, and scripts that return what a person sees in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def opened(browser: Browser, page: Path, width: int = 1280, *, dark: bool = Fals
 
 
 def choose(browser: Browser, what: str, value: str) -> None:
-    """In a field of the page, by its id."""
+    """Enter a text into a field of the page, given by its id."""
     browser.run(CHOOSE, what, value)
 
 

@@ -26,6 +26,6 @@ def run_to_end(program: Callable[[], object]) -> NoReturn:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # its reader is gone, or it is closed
+        with contextlib.suppress(OSError, ValueError):  # its reader has ended, or it is closed
             stream.flush()
     os._exit(code)

@@ -1,6 +1,6 @@
-"""The cases of wasteful/ and sound/: what each file says, and the folder and the experiment that a case stands for.
+"""The cases of wasteful/ and sound/: the content of the files, and the folder and the experiment of each case.
 
-Every file maps a kind to its cases. A case is one of BASES with `change` put over it; null takes a key out.
+Every file maps a kind to its cases. A case is one of BASES with `change` merged into it; null removes a key.
 
 - `gpu`, `count`: the cards, one h100 unless it says otherwise. `model`: a file of conf/model, whose facts are known.
 - `rows`, `test_rows`: rows.jsonl and test.jsonl next to the config; a list, or {repeat: row, times: N}, in which every
@@ -187,7 +187,7 @@ def _numbered(value: Any, number: int) -> Any:
 
 
 def _pinned(axolotl: dict[str, Any]) -> dict[str, Any]:
-    """With every hub dataset at a commit, so that no test asks the hub."""
+    """The config with every hub dataset at a commit, so that no test uses the hub."""
     for key in ("datasets", "test_datasets"):
         if isinstance(axolotl.get(key), list):
             axolotl[key] = [

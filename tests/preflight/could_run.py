@@ -1,4 +1,5 @@
-"""Could these Axolotl configs run on this trainer? `python -m tests.preflight.could_run FILE...` says why not.
+"""Whether these Axolotl configs could run on this trainer: `python -m tests.preflight.could_run FILE...` prints why
+not.
 
 Every config is read as base=FILE reads it, and its findings are those of a launch: all imports, plugins, optimizers,
 dataset formats and templates that it names have to resolve in the trainer's Python. One process answers for all.

@@ -1,4 +1,4 @@
-"""A sound LoRA config that cases of preflight put their changes over."""
+"""A sound LoRA config into which the cases of preflight merge their changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every broken config of broken.yaml is told with its key, what was seen and what was expected, and is not launched."""
+"""Every broken config of broken.yaml is reported with its key, what was seen and what was expected, and is not
+launched."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ CHAT = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "c
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the configs' paths are meant from."""
+    """The folder to which the configs' paths are relative."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "rows.jsonl").write_text(CHAT * 40)
     (folder / "broken.jsonl").write_text(CHAT + "{broken\n")
@@ -90,7 +91,7 @@ def _experiment(broken: Mapping[str, Any]) -> Experiment:
 
 
 def _pinned(axolotl: Mapping[str, Any]) -> dict[str, Any]:
-    """Hub datasets at a commit, so that nobody asks the hub."""
+    """Hub datasets at a commit, so that the hub is not used."""
     return {
         key: [
             {**dataset, "revision": SOME_COMMIT} if "/" in str(dataset.get("path", "")) else dataset
@@ -124,7 +125,7 @@ def test_what_axolotl_accepts_is_told_without_asking_it(broken: Mapping[str, Any
 
 @pytest.fixture(scope="module")
 def verdicts(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
-    """Axolotl's own on all of them, in the cache of a store."""
+    """Axolotl's own verdicts on all of them, in the cache of a store."""
     folder = tmp_path_factory.mktemp("store")
     known = Verdicts(folder / "cache" / "verdicts.json", trainer_environment.identity(None))
     with contextlib.chdir(place):
@@ -138,7 +139,7 @@ def verdicts(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
 def test_axolotl_itself_accepts_what_is_said_to_be_accepted(verdicts: Verdicts, broken: Mapping[str, Any]) -> None:
     answers = [verdicts.get(question) for question in questions_of(_experiment(broken))]
     refusals = [problem for answer in answers for problem in (answer or {"problems": []})["problems"]]
-    by_its_schema = [problem["message"] for problem in refusals if "kind" not in problem]  # the others are our question
+    by_its_schema = [problem["message"] for problem in refusals if "kind" not in problem]  # the others are tested here
     assert (by_its_schema == []) is broken["accepted"], by_its_schema
 
 

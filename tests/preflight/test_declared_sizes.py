@@ -1,4 +1,4 @@
-"""A hub dataset cannot be counted here: its declared size tells of batches that it cannot fill, and of cadences."""
+"""A hub dataset cannot be counted here: its declared size shows batches that it cannot fill, and wrong intervals."""
 
 from __future__ import annotations
 

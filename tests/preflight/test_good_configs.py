@@ -58,14 +58,14 @@ def test_no_good_config_is_refused(good: Sequence[Experiment]) -> None:
 
 @pytest.mark.slow
 def test_every_good_config_could_run_on_this_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the packages that it needs. Axolotl's schema takes it, and all that it names can be imported."""
+    """With the packages that it needs, Axolotl's schema accepts it, and everything that it names can be imported."""
     monkeypatch.chdir(lay_out(tmp_path))
     packages = {file: NEEDED.get(file.stem, ()) for file in FILES}
     assert {file.stem: texts for file, texts in obstacles(FILES, packages=packages).items() if texts} == {}
 
 
 def test_nothing_is_remarked_of_what_is_shipped(ask: Callable[..., Any]) -> None:
-    """The defaults, and every recipe that can be planned as it is, need no second look."""
+    """The defaults, and every recipe that can be planned as it is, are accepted without a finding."""
     from runner.config.vocabulary import read_vocabulary
 
     options = read_vocabulary().groups["training"]
@@ -87,7 +87,7 @@ def test_no_rule_speaks_about_a_shipped_experiment_or_sweep(ask: Callable[..., A
 def test_no_rule_speaks_about_a_good_config(
     good: Sequence[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Out of reach of the files that stand in for the users' own: those have few rows, and rules would say so."""
+    """Away from the files that replace the users' own: these have few rows, and rules would report that."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     found = {(one.overrides[0], said.text) for one in good for said in rule_findings(RunFacts(one))}

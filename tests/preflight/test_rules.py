@@ -1,4 +1,4 @@
-"""Each rule speaks about the configs that it is for, is quiet about those next to them, and names its source."""
+"""Each rule reports the configs that it is for, is silent about similar ones, and names its source."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _site(source: str) -> str:
 
 
 def test_the_page_lists_every_rule_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AXOSWEEP_RENEW_RULES=1 writes the table anew."""
+    """AXOSWEEP_RENEW_RULES=1 renews the table."""
     monkeypatch.chdir(tmp_path)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition("| rule |")
     table = _table(tmp_path)

@@ -1,4 +1,4 @@
-"""How Axolotl's verdicts are asked for, remembered and told; with a stand-in for the process that has Axolotl in it."""
+"""How Axolotl's verdicts are requested, remembered and reported, with a stand-in for the process that has Axolotl."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FINE: Mapping[str, Any] = {"problems": [], "warnings": []}
 
 @dataclass
 class Judge:
-    """Answers every question by the same, and keeps what it was asked."""
+    """Gives every question the same answer, and records the questions."""
 
     answer: Mapping[str, Any] = field(default_factory=lambda: FINE)
     asked: list[Any] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Which tokenizer a config reads of those on this machine."""
+"""Which tokenizer on this machine a config reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OLD, NEW = "a" * 40, "b" * 40
 
 @pytest.fixture
 def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two of one model in the hub's cache; `main` is the older one."""
+    """Two revisions of one model in the hub's cache; `main` is the older one."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     model = tmp_path / "models--someone--model"
     for age, commit in ((2000, OLD), (1000, NEW)):

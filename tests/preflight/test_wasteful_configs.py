@@ -1,4 +1,4 @@
-"""What is wasteful is reported with its reason, what is sound is left alone, and both take no time."""
+"""Wasteful configs are reported with the reason, sound ones are not, and both checks take no time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NOT_LEFT_ALONE: frozenset[str] = frozenset()
 
 
 def _findings(case: Case, requested: Experiment) -> list[Finding]:
-    """As a launch reports them once the dataset is prepared, or before, if the case has no `prepared`."""
+    """The findings as a launch reports them once the dataset is prepared, or before, if the case has no `prepared`."""
     preflight = Preflight([requested], Verdicts(None, ""), prepared=[case.manifest])
     return [one.finding for one in preflight.findings()]
 
@@ -84,7 +84,7 @@ def test_a_sound_config_is_left_alone(case: Case, found: list[Finding]) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_a_good_config_is_left_alone(file: Path, good_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On one card, or on eight if it shards the model."""
+    """The config on one card, or on eight if it shards the model."""
     monkeypatch.chdir(good_folder)
     config = as_a_run_has_it(as_axolotl_reads(file))
     cards = 8 if any(config.get(key) for key in SHARDS) else 1
@@ -118,7 +118,7 @@ def test_no_name_is_listed_for_nothing() -> None:
 
 
 def test_the_findings_about_a_run_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a sweep over all cases, each in its own folder; what was read for an earlier case does not count."""
+    """The time for a sweep over all cases, each in its own folder; what was read for an earlier case does not count."""
     spent = []
     for number, case in enumerate((*WASTEFUL, *SOUND)):
         folder = tmp_path / str(number)
@@ -136,7 +136,7 @@ def test_the_findings_about_a_run_take_no_time(tmp_path: Path, monkeypatch: pyte
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
-    """Axolotl's own on all of them: one process answers."""
+    """Axolotl's own verdicts on all of them, from one process."""
     known = Verdicts(None, trainer_environment.identity(None))
     experiments = []
     with pytest.MonkeyPatch.context() as patch:

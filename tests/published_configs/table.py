@@ -1,7 +1,7 @@
 """The published-style configs, and for each whether it could run on the trainer, or the true reason why not.
 
-Each is written as people publish them; its first line says in whose style. What is true was found out from plain
-Axolotl 0.21: its schema's verdict (tests/good_configs/verdicts.py), and the code that it would run.
+Each is written as people publish them; its first line says in whose style. The truth comes from plain Axolotl 0.21: its
+schema's verdict (tests/good_configs/verdicts.py), and the code that it would run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FILES = tuple(sorted(HERE.glob("*.yml")))
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is true of a config."""
+    """The truth about a config."""
 
     reason: tuple[str, ...] = ()
     """Words that a refusal has to have; empty for a config that could run."""

@@ -1,4 +1,5 @@
-"""Configs as people publish them: each is imported as it is, and could run on the trainer, or is refused truly."""
+"""Configs as people publish them: each is imported unchanged, and could run on the trainer, or is refused for the true
+reason."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def found(place: Path) -> Mapping[str, Sequence[str]]:
-    """What prevents each from running. One trainer process answers for all."""
+    """What prevents each from running. One trainer process checks all of them."""
     files = [Path(file.name) for file in FILES]
     return {file.stem: texts for file, texts in obstacles(files).items()}
 

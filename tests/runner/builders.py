@@ -1,4 +1,4 @@
-"""Small values that tests arrange: experiments, runs, and what a worker leaves in a store's folders."""
+"""Small values that tests create: experiments, runs, and what a worker leaves in a store's folders."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def plan(runs: Sequence[Run], store: Store, name: str = "sweep") -> Plan:
 
 
 def begin_attempt(store: Store, kind: StepKind, key: str) -> Attempt:
-    """What a worker leaves when it begins; the caller holds the claim if anybody should see it run."""
+    """What a worker leaves when it begins. The caller has to lock the claim if the step should look running."""
     folder = store.folder(kind, key)
     earlier = folder.attempts()
     attempt = folder.attempt(earlier[-1].number + 1 if earlier else 1)
@@ -85,7 +85,7 @@ def finish(
 
 
 def finish_run(store: Store, one: Run, losses: Mapping[int, float], *, eval_fingerprint: str = "rows") -> None:
-    """A run that succeeded, its metrics, and the dataset that it read."""
+    """A successful run, its metrics, and the dataset that it read."""
     log_losses(store, one, losses)
     finish(store, StepKind.TRAIN, one.key)
     finish(store, StepKind.PREPROCESS, one.data_key, manifest={"eval_fingerprint": eval_fingerprint, "rows": 7})
@@ -100,7 +100,7 @@ def log_losses(store: Store, one: Run, losses: Mapping[int, float], name: str = 
 
 
 def open_sweep(store: Store, runs: Sequence[Run], name: str = "sweep") -> Plan:
-    """A planned and launched sweep: plan.json, and each run's folder with what was asked."""
+    """A planned and launched sweep: plan.json, and each run's folder with the request."""
     planned = plan(runs, store, name)
     Ledger(store, planned.sweep).open(planned, "axosweep -m")
     for one in runs:

@@ -31,7 +31,7 @@ def source(
     config: Mapping[str, Any] = AXOLOTL,
     **axolotl: Any,
 ) -> Run:
-    """A run with a whole checkpoint of each step."""
+    """A run with a complete checkpoint of each step."""
     one = builders.run({**config, **axolotl})
     builders.open_sweep(store, [one])
     folder = store.folder(StepKind.TRAIN, one.key)

@@ -17,7 +17,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def command(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """The output of a command in that store, as JSON where it is; of one that is refused, what it says."""
+    """The output of a command in that store, as JSON if it is JSON; for a refused command, its message."""
 
     def ask(*words: str, code: int = 0) -> Any:
         capsys.readouterr()
@@ -27,7 +27,7 @@ def command(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., A
             return captured.err
         if "--json" not in words:
             return captured.out
-        from tests.printed_json import read_printed  # late: it imports every verb, which needs more than these tests do
+        from tests.printed_json import read_printed  # imported late: it imports every verb
 
         return read_printed(words[0], captured.out)
 

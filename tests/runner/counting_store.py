@@ -1,4 +1,4 @@
-"""A store that counts how often each step's folder is asked for: looking has a price where a thousand runs wait."""
+"""A store that counts how often each step's folder is requested: looking is expensive if a thousand runs wait."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stands in for the trainer's Python, in the launcher's own words with it: it answers questions about configs as it is
-told, and runs steps that do what their config says, if any. Makes tests of the launcher fast; what Axolotl really says
-is tested elsewhere, and what our own server and worker do with hollow_trainer.py, which runs them.
+"""Stands in for the trainer's Python, with the launcher's own protocol: it answers questions about configs as the test
+says, and runs steps that do what their config says. This makes tests of the launcher fast. Axolotl's real answers are
+tested elsewhere, and our own server and worker with hollow_trainer.py, which runs them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def make_trainer(
     works: bool = False,
     version: str = "3.12",
 ) -> Path:
-    """Its folder, for AXOSWEEP_TRAINER. It says that its Python is of this `version`. `refused`: problems of each
+    """Its folder, for AXOSWEEP_TRAINER. It reports this `version` as that of its Python. `refused`: problems of each
     config that has their first key. Unless it `works`, each step ends with LAST_WORDS."""
     python = folder / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -40,6 +40,6 @@ def make_trainer(
 
 
 def asked(folder: Path) -> list[list[Mapping[str, Any]]]:
-    """The questions that it was asked, a list for each time."""
+    """The questions that it got, a list for each time."""
     log = folder / ASKED
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

@@ -1,6 +1,7 @@
-"""The program behind the Python that fake_trainer.py makes: `python -S fake_trainer_script.py FOLDER run.py ENTRY ...`.
+"""The program behind the Python that fake_trainer.py creates: `python -S fake_trainer_script.py FOLDER run.py ENTRY
+...`.
 
-It speaks the launcher's protocol, and imports little: each question and each step is a process of it.
+It uses the launcher's protocol, and imports little: each question and each step is a process of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main(folder: Path, entry: str, words: list[str]) -> int:
         answer(folder, behaviour, Path(words[0]))
         return 0
     if entry == "tasks":
-        print("{}")  # there is no task that it does not know
+        print("{}")  # it knows every task
         return 0
     if entry == "worker" and behaviour["works"]:
         return work(json.loads(sys.stdin.read()))
@@ -56,7 +57,7 @@ def answer(folder: Path, behaviour: Mapping[str, Any], asked: Path) -> None:
 
 
 def work(step: Mapping[str, Any]) -> int:
-    """What the step's config says: `deaf`, `child`, `sees`, `seconds`, and at last an exit code."""
+    """Do what the step's config says: `deaf`, `child`, `sees`, `seconds`, and at the end an exit code."""
     config = step["config"]
     if config.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -73,7 +74,7 @@ def work(step: Mapping[str, Any]) -> int:
 
 
 class Preloaded:
-    """A preloaded trainer for one command; `ends_all` in a step's config is its end."""
+    """A preloaded trainer for one command; `ends_all` in a step's config ends it."""
 
     def __init__(self, folder: Path, behaviour: Mapping[str, Any], listening: int) -> None:
         self.folder, self.behaviour = folder, behaviour
@@ -89,7 +90,8 @@ class Preloaded:
             self.line.sendall(json.dumps(event).encode() + b"\n")
 
     def serve(self) -> bool:
-        """Until the command has left and every fork has ended. False when it is given a step and cannot work."""
+        """Serve until the command has disconnected and every fork has ended. False if it gets a step and cannot run
+        it."""
         if os.environ.get("PYTHON_WOKEN"):
             self.say(event="refused", why="an import has initialized CUDA")
             return True
@@ -109,7 +111,7 @@ class Preloaded:
         return True
 
     def requests(self) -> list[Mapping[str, Any]]:
-        """Those that came within a hundredth of a second."""
+        """The requests that came within a hundredth of a second."""
         if not self.is_open:
             time.sleep(0.01)
             return []

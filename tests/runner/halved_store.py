@@ -1,4 +1,4 @@
-"""A store that looks as if a search with rungs had run in it: every way that a run can leave a rung."""
+"""A store that looks as if a search with rungs had run in it, with every way in which a run can leave a rung."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HalvedSweep:
 
 
 def halved_sweep(store: Store, gpu: Gpu | None = None, *, audited: float = 1.1) -> HalvedSweep:
-    """Of six runs that have all ended. `audited`: the final loss of the run that goes on for the audit."""
+    """A search of six runs that have all ended. `audited`: the final loss of the run that goes on for the audit."""
     plain = _rates(audited=False, gpu=gpu)
     winner, promoted, stopped, other, diverged = itertools.islice(plain, 5)
     last = next(_rates(audited=True, gpu=gpu))
@@ -81,7 +81,7 @@ def _rates(*, audited: bool, gpu: Gpu | None) -> Iterator[Run]:
 
 
 def _train_to(store: Store, entries: FileEntries, one: Run, rung: int, loss: float | None) -> None:
-    """What a run leaves at a rung, and if it stops there."""
+    """What a run leaves at a rung, and what it leaves if it stops there."""
     step = RUNGS.steps(STEPS)[rung - 1]
     _log(
         store, one, RUNGS.steps(STEPS)[rung - 2] if rung > 1 else 0, step - 2, math.inf if loss is None else loss + 0.1
@@ -123,7 +123,7 @@ def _state(store: Store, one: Run, number: int, step: int, since: int = 0) -> No
 
 
 def _log(store: Store, one: Run, after: int, until: int, last: float) -> None:
-    """Losses from 2.0 down to `last`, an evaluation each second step."""
+    """Losses from 2.0 down to `last`, with an evaluation at every second step."""
     folder = store.folder(StepKind.TRAIN, one.key)
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.metrics.open("a", encoding="utf-8") as file:

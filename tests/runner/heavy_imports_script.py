@@ -1,4 +1,5 @@
-"""Run axosweep, name what it imported that is heavy, and end with 99 then: `python heavy_imports_script.py WORDS`."""
+"""Run axosweep; if it has imported heavy packages, print them and end with 99: `python heavy_imports_script.py
+WORDS`."""
 
 from __future__ import annotations
 

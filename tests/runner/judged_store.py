@@ -1,4 +1,4 @@
-"""A store whose runs have losses by row, drawn: what a comparison judges by."""
+"""A store whose runs have random losses by row, from which a comparison derives its verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS, TOKENS = 400, 20
 def draw_losses(
     mean: float, *, own: int, rows: int = ROWS, spread: float = 0.05, documents_known: bool = True, other_rows: int = 0
 ) -> RowLosses:
-    """Rows whose difficulty all runs share, and a spread of each run's own, drawn with `own`. By token, the mean is
+    """Rows whose difficulty all runs share, with a random part for each run, drawn with `own`. The mean over tokens is
     exactly `mean`."""
     shared, drawn = np.random.default_rng(0), np.random.default_rng(own)
     by_row = shared.normal(0, 0.5, rows) + drawn.normal(0, spread, rows)

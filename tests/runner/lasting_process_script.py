@@ -1,8 +1,7 @@
-"""A process of a store that goes on until it is ended: `python lasting_process_script.py STORE ROLE ABOUT`.
+"""A process of a store that runs until it is killed: `python lasting_process_script.py STORE ROLE ABOUT`.
 
 The role is launcher, worker or deaf. A launcher is in the ledger of the sweep ABOUT, a worker has the claim on the
-answers ABOUT. It prints `ready` then.
-A deaf worker has begun an attempt, and takes more time to stop than anybody has.
+answers ABOUT. Then it prints `ready`. A deaf worker has begun an attempt, and never stops on request.
 """
 
 from __future__ import annotations

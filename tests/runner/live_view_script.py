@@ -35,7 +35,7 @@ now = STARTED
 
 
 def sweep_of(number: int) -> list[Run]:
-    """Runs that differ in three values: two of them begin alike, and the paths end alike, too."""
+    """Runs that differ in three values: two values begin alike, and the paths also end alike."""
     places = ("/data/models/of/the/team/base-7b", "/data/models/of/another/team/base-7b")
     return [
         run(
@@ -51,7 +51,7 @@ def sweep_of(number: int) -> list[Run]:
 
 
 class Worker:
-    """Does to one run at a time what the trainer does, one part of it for each frame."""
+    """Does to one run at a time what the trainer does, one part for each frame."""
 
     def __init__(self, store: Store, runs: list[Run], failed: tuple[int, ...]) -> None:
         self.store, self.runs, self.failed = store, runs, failed

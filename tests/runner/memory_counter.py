@@ -1,9 +1,10 @@
-"""Count every tensor of one training step of transformers and PEFT, without a GPU and without the memory it would take.
+"""Count every tensor of one training step of transformers and PEFT, without a GPU and without the memory that it would
+take.
 
     .axosweep/trainer/bin/python tests/runner/memory_counter.py '{"layers": 4, "lora": 16, "checkpointing": true}'
 
 prints the most bytes that existed at once. Fake tensors have shapes and no data, so a model of any size runs. Attention
-is a stand-in that keeps what flash attention keeps. Runs in the trainer's environment; the tests call it.
+is a stand-in that saves what flash attention saves. Runs in the trainer's environment; the tests call it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 class Counter(TorchDispatchMode):  # type: ignore[misc]
-    """Bytes of all storages that an operation made and somebody still holds."""
+    """Bytes of all storages that an operation created and that are still referenced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class Counter(TorchDispatchMode):  # type: ignore[misc]
 
 
 class Flash(torch.autograd.Function):  # type: ignore[misc]
-    """Keeps its inputs, its output and a row of sums, as flash attention does."""
+    """Saves its inputs, its output and a row of sums, as flash attention does."""
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -111,7 +112,7 @@ def build(case: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def put_in_memory(model: torch.nn.Module) -> list[torch.Tensor]:
-    """Fake tensors in place of meta ones, a shared one shared."""
+    """Fake tensors in place of meta ones; shared tensors stay shared."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for kind in (module._parameters, module._buffers):

@@ -1,4 +1,4 @@
-"""Runs that others have published as out of memory, and what axosweep says of each before it starts."""
+"""Runs that others have published as out of memory, and axosweep's verdict on each before it starts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Failed:
 
     @property
     def row(self) -> str:
-        """As docs/memory-evidence.md has it."""
+        """The row in docs/memory-evidence.md."""
         needs = ", ".join("-" if size is None else f"{size:.0f}" for size in self.needs)
         verdicts = ", ".join(dict.fromkeys(self.verdicts))
         return f"| {self.name} | {self.cards} | {', '.join(map(str, self.sizes))} | {needs} | {verdicts} |"

@@ -1,4 +1,4 @@
-"""Peaks of GPU memory that others have measured and published, each with the setup it was measured in."""
+"""Peaks of GPU memory that others have measured and published, each with its setup."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Point:
 
     @property
     def row(self) -> str:
-        """As docs/memory-evidence.md has it."""
+        """The row in docs/memory-evidence.md."""
         unit = "GiB" if self.unit == GIB else "GB"
         figures = f"{self.published:.1f} {unit} | {self.estimated:.1f} | {self.error:+.1%}"
         return f"| {self.name} | {self.setup} | {figures} |"
@@ -51,7 +51,7 @@ class Point:
 def model(
     hidden: int, layers: int, heads: int, kv_heads: int, head_dim: int, ffn: int, vocabulary: int, *, tied: bool = False
 ) -> ModelFacts:
-    """The facts of a dense model, its weights counted from its shape."""
+    """The facts of a dense model, with its weights counted from its shape."""
     query, key = heads * head_dim, kv_heads * head_dim
     matrices = layers * (2 * hidden * query + 2 * hidden * key + 3 * hidden * ffn)
     embeddings = vocabulary * hidden * (1 if tied else 2)
@@ -184,7 +184,7 @@ FITTED = (
 """Known while the formulas were written, so that agreement is a fit."""
 
 
-# Found after the constants were fixed (commit 74716c0), and used for nothing but the comparison.
+# Found after the constants were fixed (commit 74716c0), and used only for the comparison.
 
 PEFT = "https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA/results"
 AXOLOTL = "https://github.com/axolotl-ai-cloud/axolotl/tree/main/examples"
@@ -207,7 +207,7 @@ def _peft(name: str, figure: int, adapter: Adapter | None = None) -> Point:
 
 
 def _axolotl(name: str, facts: ModelFacts, figure: float, unit: int = GIB, **changed: Any) -> Point:
-    """The example's own file: all of them are QLoRA r32, 2 x 2048 packed, checkpointed; what differs is given."""
+    """The example's own file: all are QLoRA r32, 2 x 2048 packed, checkpointed; differences are given."""
     config = {
         "adapter": "qlora",
         "load_in_4bit": True,
@@ -313,4 +313,5 @@ HELD_OUT_TORCHTITAN = (
         TORCHTITAN,
     ),
 )
-"""The row of its first report without context parallelism and selective checkpointing; Float8 is not counted."""
+"""The row in its first report that has neither context parallelism nor selective checkpointing; Float8 is not
+counted."""

@@ -2,7 +2,7 @@
 
 Each is a file of scripts/benchmarks/refs, commit 876e2ed. Its scenarios*.yaml, defaults.yaml and accelerate.yaml give
 the settings: bf16, rows of 4,096 tokens, FlashAttention 2, checkpointing, torch's AdamW without accumulation; LoRA r16
-with dropout on q, k, v and o. Several cards are FSDP1, full shard. The figure is what torch had allocated at most; a
+with dropout on q, k, v and o. Several cards are FSDP1, full shard. The figure is the most that torch had allocated; a
 row without a figure ran out of memory. Left out are models whose MLP has two matrices, mixtures of experts, and GPTQ.
 """
 
@@ -131,7 +131,7 @@ class Group:
 
     @property
     def row(self) -> str:
-        """As docs/memory-evidence.md has it."""
+        """The row in docs/memory-evidence.md."""
         points = self.peaks.values()
         columns = (
             ", ".join(map(str, self.peaks)),
@@ -163,7 +163,8 @@ def _group(row: Row, *, mixed: bool) -> Group:
 
 
 def _stack(method: str, cards: int, rows: int, *, mixed: bool) -> Stack:
-    """`mixed`: with bf16=True, for which accelerate makes fp32 masters of what is trained, and FSDP gathers in bf16."""
+    """`mixed`: with bf16=True, for which accelerate creates fp32 masters of the trained weights, and FSDP gathers in
+    bf16."""
     kind, _, kernels = method.partition(" ")
     fast = kernels in ("fast", "liger")
     adapter = None

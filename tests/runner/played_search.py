@@ -1,4 +1,4 @@
-"""Searches whose runs are not trained: each has reached at once what a function of its config says."""
+"""Searches whose runs are not trained: each at once has the result of a function of its config."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class World:
         return [RunResult(run.key, done, None) for run, done in zip(launch.runs, states, strict=True)]
 
     def search(self, *words: str) -> World:
-        """Launch or plan one; another command than the one before."""
+        """Launch or plan a search, as a new command."""
         self.rounds, self.requests = [], []
         store = f"store={self.store.root}"
         self.exit_code = application.run(["-m", *words, store, "tracking=disabled"], self)

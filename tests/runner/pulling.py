@@ -1,4 +1,4 @@
-"""What tests of `axosweep pull` ask, and a store that counts what is read of it."""
+"""Shared parts of the tests of `axosweep pull`, and a store that counts how much is read."""
 
 from __future__ import annotations
 

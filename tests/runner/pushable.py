@@ -36,7 +36,7 @@ ADAPTER_FILES = [
 
 
 def finished_run(store: Store, *, base: str = HUB_BASE, adapter: str | None = "lora", rank: int = 8) -> Run:
-    """A run of one sweep, succeeded, with the files that Axolotl leaves."""
+    """A successful run of one sweep, with the files that Axolotl leaves."""
     axolotl: dict[str, Any] = {
         "base_model": base,
         "datasets": [{"path": f"{PLACE}/answers.jsonl", "type": "chat_template"}, {"path": "maker/rows", "type": "x"}],

@@ -1,4 +1,4 @@
-"""Sweeps that have run in a store, and what was asked after them: what `rm` and `gc` decide about."""
+"""Finished sweeps in a store, and follow-up steps: what `rm` and `gc` decide about."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def kept_input(store: Store, name: str) -> None:
 
 
 def asked_after(store: Store, sweep: str, *steps: Step) -> str:
-    """As whoever asks for something after a sweep's runs writes it down; nobody has begun with it."""
+    """A follow-up step of a sweep's runs, as its launcher records it before it begins."""
     name = f"{sweep}/after-0a1b2c"
     (store.sweeps / name).mkdir(parents=True)
     named = {f"{step.kind}/{step.key}": step for step in steps}

@@ -1,4 +1,4 @@
-"""A store that looks as if a sweep had run in it: every way that a run can stand, with curves, phases and prices."""
+"""A store that looks as if a sweep had run in it: runs of every status, with curves, phases and prices."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def answered(
 
 @contextmanager
 def sweep_of_every_kind(store: Store) -> Iterator[tuple[Plan, RunsByStatus]]:
-    """Three runs that succeeded, and one each that failed, diverged, runs now, is blocked, was never started."""
+    """Three successful runs, and one each that failed, diverged, is running, is blocked, and was never started."""
     asked = {"lora_r": 8, "base_model": "tiny"}
     runs = [run(asked | {"learning_rate": rate, "note": "plain"}) for rate in (1e-4, 2e-4, 3e-4)]
     failed = run(asked | {"learning_rate": 4e-4, "note": HOSTILE}, overrides=[f"note={HOSTILE}"])

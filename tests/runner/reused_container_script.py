@@ -1,4 +1,4 @@
-"""A container that trains runs one after the other and keeps its records: `python SCRIPT STORE KEY...`."""
+"""A container that trains runs one after the other and writes its records: `python SCRIPT STORE KEY...`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store with a finished run in it, as a worker leaves one, without any training."""
+"""A store with a finished run, as a worker leaves it, without any training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.runner.builders import finish, finish_run, open_sweep, run
 
 
 def content(name: str, size: int) -> bytes:
-    """Bytes that are always the same for a name, and no others'."""
+    """Bytes that are always the same for a name, and differ between names."""
     return random.Random(name).randbytes(size)
 
 

@@ -1,4 +1,4 @@
-"""Settings whose true losses are known, and a sweep of them that is settled without a store."""
+"""Settings with known true losses, and a sweep of them that is settled without a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Train = Callable[[int], Floats]
 
 
 def losses_of(loss: float, rate: float, seed: int, *, rows: int = 40, seed_sd: float = 0.005) -> RowLosses:
-    """What a run with that learning rate and seed leaves, on rows that all runs share."""
+    """The losses of a run with that learning rate and seed, on rows that all runs share."""
     number, own = np.arange(rows, dtype=np.uint64), np.random.default_rng([round(rate * 1e6), seed])
     common = np.random.default_rng(0).normal(0.0, 0.3, rows)
     return RowLosses(
@@ -85,7 +85,7 @@ class Played:
 
 def play(judged: Callable[[Sequence[Sequence[Floats]]], SettingLosses], train: Train, settings: int,
          terms: Terms = TERMS, *, draws: int = 1000) -> Played:  # fmt: skip
-    """Settle so many settings, each of which has one run at first."""
+    """Settle so many settings, each with one run at first."""
     runs = [[train(setting)] for setting in range(settings)]
     looks = 0
     while True:

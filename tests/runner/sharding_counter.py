@@ -30,7 +30,7 @@ GPUS = 2
 
 
 class Live(TorchDispatchMode):  # type: ignore[misc]
-    """Bytes of all storages that somebody still holds, as large as they are now: FSDP empties storages to free them."""
+    """Bytes of all storages that are still referenced, by their present sizes: FSDP empties storages to free them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -52,5 +52,5 @@ def losses_with(truth: Truth, random: np.random.Generator) -> SettingLosses:
 
 
 def with_rows_as_documents(of: SettingLosses) -> SettingLosses:
-    """The mistake of taking rows of one document for independent."""
+    """The mistake of treating rows of one document as independent."""
     return replace(of, document=np.arange(len(of.tokens)), documents_known=False)

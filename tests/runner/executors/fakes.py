@@ -24,7 +24,7 @@ NOBODY: frozenset[str] = frozenset()
 
 @dataclass
 class FakeWorkers:
-    """Workers without processes: each holds the real claim, leaves what a worker leaves, and ends in order of start."""
+    """Workers without processes: each has the real claim, leaves what a worker leaves, and ends in order of start."""
 
     store: Store
     endings: Mapping[str, OutcomeStatus] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class _Alive:
 
 @dataclass
 class Rival:
-    """Another launcher's worker: a real process that holds the claim of a step until it is told what to do."""
+    """Another launcher's worker: a real process that has the claim of a step until it gets an instruction."""
 
     store: Store
     kind: StepKind

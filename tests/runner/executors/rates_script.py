@@ -1,4 +1,4 @@
-"""Print the rates that Modal answers, over a table of 2026-09-20."""
+"""Print the rates from Modal's answer and a table of 2026-09-20."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search on this machine, with workers that train nothing: who stops, who goes on, and in which order."""
+"""A search on this machine, with workers that train nothing: which runs stop and go on, and in which order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CONFIG = {"adapter": "lora", "max_steps": LENGTH, "val_set_size": 0.1}
 
 @dataclass
 class HalvedWorkers(FakeWorkers):
-    """Each trains a run from the rung where it is to the next one that it stops at, in no time."""
+    """Each trains a run from its rung to the next one where it stops, in no time."""
 
     losses: dict[str, float] = field(default_factory=dict)
     trained: list[tuple[str, int]] = field(default_factory=list)
@@ -91,7 +91,7 @@ def entries_of(made: Plan, store: Store) -> FileEntries:
 
 
 def halved(store: Store, runs: list[Run]) -> tuple[Plan, HalvedWorkers, list[Record]]:
-    """The later a run, the better it is, so that none is among the best when it comes but for the newest."""
+    """Each run is better than those before it, so that only the newest is among the best when it comes."""
     made = planned(store, runs)
     workers = HalvedWorkers(store, losses={one.key: 9.0 - number for number, one in enumerate(runs)})
     return made, workers, execute(made, workers)
@@ -200,7 +200,7 @@ def test_a_run_that_fails_before_a_rung_holds_up_no_other(store: Store) -> None:
 
 
 def test_a_wider_search_starts_a_stopped_run_only_if_it_goes_on(store: Store) -> None:
-    """What it has reached is known from the search that has stopped it. The new runs are the worst ones."""
+    """Its result at the rung is known from the search that has stopped it. The new runs are the worst ones."""
     runs = runs_of(6)
     before, workers, _ = halved(store, runs)
     said = Snapshot.of(entries_of(before, store).items())
@@ -239,7 +239,7 @@ def test_a_search_with_other_rungs_takes_what_is_known_at_the_same_step(store: S
 def test_a_run_that_is_beyond_a_rung_without_a_known_loss_is_left_out_there_and_nowhere_else(store: Store) -> None:
     runs = runs_of(6)
     halved(store, runs)
-    search = replace(SEARCH, rungs=(0.1, 0.2))  # its first rung is at step 2, where nobody was asked
+    search = replace(SEARCH, rungs=(0.1, 0.2))  # its first rung is at step 2, where no run was compared
     for _ in range(2):
         other = planned(store, runs, search)
         put_terms(other, store)

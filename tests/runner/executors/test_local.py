@@ -27,7 +27,7 @@ def runs_of(count: int, ranks: int = 1, gpu: str = "cpu") -> list[Run]:
 def execute(
     planned: Plan, workers: FakeWorkers, slots: Slots = TWO_CORES, watch: Watch = lambda: None
 ) -> dict[str, list[Record]]:
-    """Run the plan; the records that came of it, by step."""
+    """Run the plan; returns the resulting records, by step."""
     ledger = Ledger(workers.store, planned.sweep)
     ledger.open(planned, "axosweep -m")
     try:
@@ -210,7 +210,7 @@ def test_a_followed_step_whose_worker_dies_or_stops_is_taken_over(
 def test_a_worker_that_finds_its_step_just_taken_is_not_recorded_as_started(
     store: Store, rival: Begin, status: OutcomeStatus
 ) -> None:
-    """Two launches at the same moment: one of them trains, the other follows and ends as that one does."""
+    """Two launches at the same moment: one of them trains, the other follows and ends like it."""
     (one,) = runs_of(1)
     finish(store, StepKind.PREPROCESS, one.data_key)
     rivals: list[Rival] = []
@@ -347,7 +347,7 @@ def test_a_worker_that_is_still_saving_is_waited_for(store: Store, capsys: pytes
 def test_a_second_request_kills_a_worker_and_the_record_says_who_it_was(
     store: Store, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interrupts, "_requests", interrupts.Requests())  # those of other tests are long over
+    monkeypatch.setattr(interrupts, "_requests", interrupts.Requests())  # those of other tests ended long ago
     (one,) = runs_of(1)
     finish(store, StepKind.PREPROCESS, one.data_key)
     workers = FakeWorkers(store, endless=frozenset({one.key}), deaf=frozenset({one.key}))

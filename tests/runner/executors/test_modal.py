@@ -1,4 +1,4 @@
-"""What is called on Modal, before anything is. The calls are tests/end_to_end/test_modal*.py's."""
+"""What would be called on Modal, before any call. tests/end_to_end/test_modal*.py test the calls."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_model_that_is_there_is_not_fetched_again(store: Store) -> None:
 
 
 def test_a_model_and_an_adapter_are_fetched_one_after_the_other_and_the_adapter_for_each_model(store: Store) -> None:
-    """What waits for a job starts when that has ended: the same adapter behind another model is another job."""
+    """A waiting job starts when the one before it has ended: the same adapter after another model is another job."""
     model, other = (Input("base_model", f"owner/{name}", InputKind.HUB, COMMIT) for name in ("model", "other"))
     adapter = Input("lora_model_dir", "owner/adapter", InputKind.HUB, ADAPTER_COMMIT)
     runs = [
@@ -120,7 +120,7 @@ def test_a_mirror_knows_what_comes_before_each_dataset(store: Store) -> None:
 
 
 def test_a_call_is_short_whatever_its_config_and_however_many_runs_wait(store: Store, tmp_path: Path) -> None:
-    """Modal takes an argument of up to 8 KiB with the call; steps and what waits go over the Volume."""
+    """Modal accepts an argument of up to 8 KiB with the call; steps and waiting jobs are on the Volume."""
     made = sweep(store, rates=300)
     long = made.runs[0].step
     assert isinstance(long.config, dict)

@@ -35,7 +35,7 @@ class Interrupted:
     ids=lambda error: type(error).__name__,
 )
 def test_a_file_that_cannot_be_read_now_ends_no_look_for_good(error: Exception) -> None:
-    """The network of a laptop comes and goes: whoever follows a sweep looks once more."""
+    """The network of a laptop comes and goes: a process that follows a sweep looks again."""
     volume: Any = Interrupted(error)
     with pytest.raises(UNREACHED):
         read_text(volume, "runs/a/metrics.jsonl")
@@ -56,7 +56,7 @@ def test_what_was_removed_from_the_cache_is_not_done(tmp_path: Path, monkeypatch
 
 
 def test_losses_by_row_and_what_the_rows_are_come_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are no text, and a run that is still training has them in its draft."""
+    """They are not text, and a run that is still training has them in its draft."""
     content = b"PK\x03\x04\xff\xfe\r\n"
     on_cache = [f"prepared/a/{name}" for name in (HELD_OUT, "manifest.json")]
     done = [f"runs/a/{name}" for name in ("result.json", "losses.npz", "losses-before.npz")]
@@ -80,7 +80,7 @@ def test_losses_by_row_and_what_the_rows_are_come_as_they_are(tmp_path: Path, mo
 def test_losses_that_the_finished_run_has_not_are_removed_from_the_mirror(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that came from its draft are of other weights than it stores."""
+    """Those from its draft belong to other weights than it stores."""
     step = MirroredStep(StepKind.TRAIN, "b", "b")
     with ModalServer() as server, client_of(server, monkeypatch) as client:
         volume = modal.Volume.from_name("runs", create_if_missing=True, version=2, client=client)

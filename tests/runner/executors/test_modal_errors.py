@@ -1,4 +1,4 @@
-"""What is said of Modal's refusals."""
+"""The messages about Modal's refusals."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ WEIGHTS = 3 * BLOCK + 12345
 
 @dataclass(frozen=True)
 class There:
-    """A finished run on the Volumes, and the command on a machine that knows of it."""
+    """A finished run on the Volumes, and the command on a machine that has a mirror of it."""
 
     server: ModalServer
     one: Run

@@ -1,4 +1,5 @@
-"""What a mirror takes for live when entries of the Dict have vanished, and what it says of what was refused."""
+"""Which steps a mirror takes for live when entries of the Dict have vanished, and what it records about refused
+ones."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ NAMES = Names("cache", "runs", "claims")
 
 @dataclass(frozen=True)
 class Place:
-    """A Modal whose calls wait for a container that never comes, and a store that mirrors it."""
+    """A Modal whose calls wait for a container that never starts, and a store that mirrors it."""
 
     server: ModalServer
     client: modal.Client
@@ -122,7 +123,7 @@ def test_a_connection_that_is_lost_while_a_sweep_is_followed_ends_nothing(place:
     place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
     place.server.lose_connection("DictContents")
     assert not place.look()
-    for nth in range(1, 5):  # the client asks four times
+    for nth in range(1, 5):  # the client tries four times
         place.server.lose_connection("FunctionGetOutputs", nth=nth)
     assert not place.look()
     assert not place.look()
@@ -130,7 +131,7 @@ def test_a_connection_that_is_lost_while_a_sweep_is_followed_ends_nothing(place:
 
 
 def test_the_next_look_comes_when_the_last_call_has_ended(place: Place) -> None:
-    """Not seconds later: somebody waits for the end of the sweep."""
+    """Not seconds later, since the user waits for the end of the sweep."""
     call = place.train.spawn("")
     place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
     assert not place.look()
@@ -157,7 +158,7 @@ def test_a_run_that_waits_for_its_container_is_listed_once(place: Place) -> None
 
 
 def test_a_cancel_waits_for_a_container_only_until_its_last_record(tmp_path: Path) -> None:
-    """A container that has ended writes nothing more, whatever it has left behind."""
+    """A container that has ended writes nothing more, whatever files it has left."""
     store = Store(tmp_path)
     folder = store.folder(STEP.kind, STEP.key)
     folder.attempt(1).path.mkdir(parents=True)

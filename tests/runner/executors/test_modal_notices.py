@@ -1,4 +1,4 @@
-"""What a client asks Modal to watch: the jobs that are left, what each waits for, and the budget."""
+"""What a client lets Modal watch: the remaining jobs, what each waits for, and the budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modal is asked what it charges, by its unmodified client; no answer, or a late one, is no obstacle."""
+"""Modal's prices are requested with its unmodified client; without an answer in time, a launch goes on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def forks() -> Iterator[ForkServer]:
 
 @pytest.fixture
 def ask(forks: ForkServer) -> Ask:
-    """By a process of its own, as every client is."""
+    """Request them in a process of its own, like every client."""
 
     def of(server: ModalServer) -> Rates:
         done = forks.run(SCRIPT, environment=os.environ | server.environment())

@@ -1,4 +1,5 @@
-"""The first errors on an account of Modal's, from a local Modal that refuses: each is Modal's words and a way out."""
+"""The first errors that a new Modal account may give, from a local Modal that refuses: each shows Modal's words and a
+way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`rm` and `gc` on Modal's Volumes, with the unmodified client: files, marks and claims of what goes, and no others."""
+"""`rm` and `gc` on Modal's Volumes, with the unmodified client: they remove the files, marks and claims of what is
+removed, and no others."""
 
 from __future__ import annotations
 
@@ -162,7 +163,7 @@ def test_a_run_that_a_sweep_of_another_machine_has_is_spared(there: There, tmp_p
 
 
 def test_a_removal_killed_at_any_call_is_ended_by_the_same_line(there: There) -> None:
-    """Whatever was reached, the run does not count as done, and nothing of it is left when it is removed again."""
+    """However far the removal got, the run does not count as done, and nothing of it is left after a second removal."""
     for nth in (1, 2, 3):
         there.server.fail("VolumeRemoveFile2", nth=nth)
         command = [sys.executable, "-m", "runner", "rm", there.one.key, "--yes", "--store", str(there.here)]

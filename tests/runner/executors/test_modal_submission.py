@@ -1,4 +1,4 @@
-"""Which submission tells where a run on Modal is."""
+"""Which submission shows where a run on Modal is."""
 
 from __future__ import annotations
 

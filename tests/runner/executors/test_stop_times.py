@@ -1,4 +1,4 @@
-"""How long a stop is said to take."""
+"""How long a stop will take, according to the message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAVED = {"global_step": 13, "resumed_from": 2, "saves": 2, "phases": {"first": 9
 
 
 def run(store: Store, *states: dict[str, Any]) -> str:
-    """With an attempt for each state that training has written."""
+    """A run with an attempt for each state that the training has written."""
     for state in states:
         begin_attempt(store, StepKind.TRAIN, "run").train_state.write_text(json.dumps(state))
     return "run"

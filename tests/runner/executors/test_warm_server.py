@@ -1,4 +1,4 @@
-"""The preloaded trainer of a user and a store, as commands find it: the real server, with nothing heavy in it."""
+"""The preloaded trainer of a user and a store, as commands find it: the real server, with empty packages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDLE_S = 60.0
 
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for them of the test's own, with a name that is short enough; whoever is left there is ended."""
+    """A folder of the test's own for trainers, with a name that is short enough; remaining trainers are ended."""
     with tempfile.TemporaryDirectory(prefix="axosweep-", dir="/tmp") as name:
         monkeypatch.setenv("XDG_RUNTIME_DIR", name)
         yield Path(name) / "axosweep"
@@ -205,7 +205,7 @@ def test_one_that_nobody_waits_for_ends_while_it_still_imports(
 def test_one_that_its_starter_has_no_use_for_stays_for_whoever_waits_already(
     connect: Callable[[], TrainerConnection], python: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told to end before its first line has run."""
+    """It gets the request to end before its first line has run."""
     monkeypatch.setenv("PYTHON_STARTING", "0.5")
     starter = WarmWorkers(python, store.root, {}, IDLE_S)
     starter.warm_up()
@@ -218,7 +218,7 @@ def test_one_that_its_starter_has_no_use_for_stays_for_whoever_waits_already(
 def test_one_that_imports_stays_while_somebody_is_about_to_connect(
     connect: Callable[[], TrainerConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has the door has seen the socket there."""
+    """A process that has the lock has seen the socket there."""
     monkeypatch.setenv("PYTHON_IMPORTING", "2")
     first = connect()
     note_of(first)
@@ -236,7 +236,7 @@ def test_one_that_imports_stays_while_somebody_is_about_to_connect(
 def test_one_whose_socket_somebody_has_removed_leaves_its_successors_alone(
     connect: Callable[[], TrainerConnection],
 ) -> None:
-    """As whoever tidies /tmp does."""
+    """Remove files as a cleaner of /tmp does."""
     first = connect()
     ready(first)
     first.address.socket.unlink()
@@ -354,7 +354,7 @@ def test_stop_leaves_one_at_its_work_and_says_so(
 def test_a_lower_limit_of_a_command_is_not_the_next_ones(
     connect: Callable[[], TrainerConnection], python: Path, store: Store
 ) -> None:
-    """What a hard limit has taken away cannot be given back: it makes another one."""
+    """A lowered hard limit cannot be raised again, so the command needs another trainer."""
     first = connect()
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

@@ -1,4 +1,4 @@
-"""Real processes, with a stand-in for the trainer's Python: it is started as the real one and speaks its protocol."""
+"""Real processes, with a stand-in for the trainer's Python: it is started like the real one and uses its protocol."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def warm(python: Path, tmp_path: Path) -> Iterator[WarmWorkers]:
 
 @pytest.fixture(autouse=True)
 def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for them of the test's own, with a name that is short enough."""
+    """A folder of the test's own for trainers, with a name that is short enough."""
     with tempfile.TemporaryDirectory(prefix="axosweep-", dir="/tmp") as name:
         monkeypatch.setenv("XDG_RUNTIME_DIR", name)
         yield Path(name) / "axosweep"
@@ -227,7 +227,7 @@ def process_of(workers: WarmWorkers) -> subprocess.Popen[bytes]:
 def test_closing_ends_a_preloaded_process_that_served_nobody(
     python: Path, tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was handed over and not begun must not begin after the launcher has gone."""
+    """A step that was sent but has not begun must not begin after the launcher has ended."""
     monkeypatch.setenv("PYTHON_IMPORTING", importing)
     workers = WarmWorkers(python, tmp_path, {}, idle_s=60)
     if importing == "0":

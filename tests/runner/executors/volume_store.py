@@ -1,5 +1,4 @@
-"""A store put on the local Modal's Volumes, and the mirror that a machine has of it: as after a sweep there, without
-any container."""
+"""A store on the local Modal's Volumes, and a machine's mirror of it: as after a sweep there, without any container."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ MIRRORED = (
 
 
 def submit(there: Store, plan: Plan) -> None:
-    """What a launch puts beside the plan."""
+    """What a launch puts next to the plan."""
     steps = [
         {"kind": kind, "key": key, "data_key": one.run.data_key, "fetches": []}
         for one in plan.runs
@@ -34,7 +33,7 @@ def submit(there: Store, plan: Plan) -> None:
 
 
 def upload(there: Store, client: modal.Client, marks: tuple[str, ...] = ()) -> None:
-    """Every file of a folder that is laid out as a store, to the two Volumes."""
+    """Upload every file of a folder in a store's layout to the two Volumes."""
     files = [path for path in there.root.rglob("*") if path.is_file() and path.name != "lock"]
     for name, on_cache in ((NAMES["cache_volume"], True), (NAMES["runs_volume"], False)):
         volume = modal.Volume.from_name(name, create_if_missing=True, version=2, client=client)
@@ -49,7 +48,7 @@ def upload(there: Store, client: modal.Client, marks: tuple[str, ...] = ()) -> N
 
 
 def mirror(there: Store, here: Path) -> Store:
-    """The small files of that store, where the verbs look for them: below the store `here`."""
+    """Copy the small files of that store to where the verbs look for them: below the store `here`."""
     store = Store(here / "modal")
     for path in there.root.rglob("*"):
         if path.is_file() and path.name in (*MIRRORED, SUBMISSION):
@@ -60,5 +59,5 @@ def mirror(there: Store, here: Path) -> Store:
 
 
 def claimed(client: modal.Client, entries: Mapping[str, Any]) -> None:
-    """Entries of the claims."""
+    """Put entries of the claims."""
     modal.Dict.from_name(NAMES["claims"], create_if_missing=True, client=client).update(dict(entries))
