@@ -1,5 +1,5 @@
-"""A small terminal: the bytes that a program writes to it -> the lines that its user sees. It refuses control sequences
-that it does not know, and wraps lines again when its size changes, as most terminals do.
+"""A small terminal: it turns the bytes that a program writes into the lines that its user sees. It refuses control
+sequences that it does not know, and wraps lines again when its size changes, as most terminals do.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Terminal:
         return shown
 
     def everything(self) -> list[str]:
-        """Also what has scrolled away."""
+        """All lines, including those that have scrolled away."""
         return ["".join(row.cells).rstrip() for row in self._all]
 
     def resize(self, columns: int, rows: int) -> None:

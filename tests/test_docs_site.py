@@ -86,7 +86,7 @@ def test_search_works_in_a_page_of_a_folder_and_asks_no_other_host(tmp_path: Pat
 
 
 def _build(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    """What `make docs` runs, in a folder of its own."""
+    """The site as `make docs` builds it, in a folder of its own."""
     words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(site)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -62,7 +62,7 @@ def test_a_command_that_axosweep_would_refuse_is_found(line: str, reason: str) -
 
 
 def _words(line: str) -> list[str]:
-    """Without what is left out, and without options that the page creates."""
+    """The words without placeholders, and without options that the page creates."""
     return [word for word in words_of(line) if word not in (OMITTED, *CREATED)]
 
 

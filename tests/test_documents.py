@@ -1,4 +1,4 @@
-"""Documents hold: links lead somewhere, and no committed file knows where it was written."""
+"""Documents are valid: links lead somewhere, and no committed file names the place where it was written."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
-# Written in pieces, so that this file does not hold what it looks for.
+# Written in pieces, so that this file does not contain what it looks for.
 REGISTRIES = ("pypi" + ".org", "python" + "hosted.org", "npm" + "js.org", "index" + "-url", "find" + "-links")
 MACHINES = ("/ho" + "me/", "/ro" + "ot/", "/wo" + "rk/", "/Us" + "ers/", "/tmp" + "/")
 FOREIGN = re.compile("|".join(re.escape(text) for text in REGISTRIES) + "|(?<![\\w.~}])(" + "|".join(MACHINES) + ")")
@@ -74,7 +74,8 @@ def test_no_committed_file_names_a_package_registry_or_a_machine() -> None:
 
 
 def _anchors(document: Path) -> set[str]:
-    """Headings as forges name them: lower case, spaces to hyphens, the rest of the punctuation dropped."""
+    """The anchors of headings as forges name them: lower case, spaces to hyphens, the rest of the punctuation
+    dropped."""
     text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(text)}
 

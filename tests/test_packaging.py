@@ -1,4 +1,4 @@
-"""What `pip install axosweep` would give: the wheel finds what it ships, and Hydra finds the plugins."""
+"""What `pip install axosweep` would install: the wheel finds what it ships, and Hydra finds the plugins."""
 
 import json
 import os

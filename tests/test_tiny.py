@@ -1,4 +1,5 @@
-"""The tiny task that every first run trains on: its files are what its maker makes, and its questions are fair."""
+"""The tiny task that every first run trains on: its files are those that its script writes, and its questions are
+fair."""
 
 import json
 import runpy
@@ -49,7 +50,7 @@ def test_no_question_is_asked_twice() -> None:
 
 
 def test_training_teaches_the_one_right_answer_to_every_held_out_prompt() -> None:
-    """However training asks for the fact that a held-out prompt is about, it gives that one answer."""
+    """In whatever words training rows ask for the fact of a held-out prompt, they have the same answer."""
     maker = runpy.run_path(str(TINY / "make_data.py"))
     facts, phrasings = maker["directory"](maker["SEED"]), maker["phrasings"]
     answers: dict[str, set[str]] = {}
@@ -93,6 +94,6 @@ def test_the_tokenizer_ends_turns_with_a_token_that_is_not_padding() -> None:
 
 
 def test_every_answer_is_one_token() -> None:
-    """So the loss is about the facts and not about spelling."""
+    """So the loss is about the facts, and not about spelling."""
     vocabulary = model_json("tokenizer.json")["model"]["vocab"]
     assert {str(row["answer"]) for row in rows("prompts.jsonl")} <= set(vocabulary)

@@ -30,5 +30,5 @@ def _known() -> list[str]:
 
 
 def _pattern(message: str) -> str:
-    """`...` in the page stands for anything on the line: filled in, or left out."""
+    """`...` in the page means anything on the line."""
     return ".*".join(re.escape(part) for part in DOTS.split(message) if part)

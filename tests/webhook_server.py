@@ -1,4 +1,4 @@
-"""A webhook: a real HTTP server that remembers what it gets, and can be made to refuse or to hang."""
+"""A webhook: a real HTTP server that records what it gets, and can be made to refuse or to hang."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ CALLED: list[tuple[str, str]] = []
 
 
 class Called(Callback):
-    """A callback of somebody's own, by Hydra's name for it."""
+    """A user's own callback, by Hydra's name for it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         CALLED.append(("start", str(config.hydra.mode)))
@@ -127,7 +127,7 @@ STARTS = {
 def test_a_command_with_a_flag_starts_as_one_without(
     words: Sequence[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without one Hydra's multirun is called, with one hydra.main."""
+    """Without one, Hydra's multirun is called; with one, hydra.main."""
     monkeypatch.setenv("AXOSWEEP_STORE", str(tmp_path / "store"))
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "far.yaml").write_text("# @package axolotl\nseed: 77\n")
@@ -143,7 +143,7 @@ def test_a_command_with_a_flag_starts_as_one_without(
 
 
 def _started(words: Sequence[str]) -> dict[str, Any]:
-    """What a launch is given, and what Hydra has been told."""
+    """What a launch gets, and what Hydra's settings are."""
     from runner.api import application
 
     batches: list[Any] = []
@@ -152,7 +152,7 @@ def _started(words: Sequence[str]) -> dict[str, Any]:
 
     def launch(experiments: Any, request: Any) -> list[RunResult]:
         hydra: Any = OmegaConf.to_container(HydraConfig.get())
-        hydra["overrides"]["hydra"] = list(dict.fromkeys(hydra["overrides"]["hydra"]))  # a mode that is said twice
+        hydra["overrides"]["hydra"] = list(dict.fromkeys(hydra["overrides"]["hydra"]))  # a mode that is given twice
         hydra["runtime"].pop("output_dir", None)  # holds the second
         batches.append((hydra, [one.axolotl for one in experiments], request, root.level))
         return [RunResult(str(number), True, 1.0, "") for number, _ in enumerate(experiments)]

@@ -1,4 +1,4 @@
-"""Flags and overrides are told apart as Hydra's own parser tells them."""
+"""Flags and overrides are distinguished as by Hydra's own parser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_line_is_taken_apart_as_hydra_takes_it(line: str) -> None:
 
 
 def test_info_does_not_swallow_an_override() -> None:
-    """argparse alone would take `lora=r8` for what is to be shown."""
+    """argparse alone would take `lora=r8` as the value of the flag."""
     assert take_apart(["--info", "lora=r8"]).overrides == ("lora=r8",)
 
 

@@ -87,7 +87,7 @@ def test_a_sweep_file_zips_and_excludes_and_its_runs_can_be_asked_for_one_by_one
 def test_a_sweep_file_has_no_axis_for_what_applies_to_all_runs(
     ask: Callable[..., Any], elsewhere: Path, key: str
 ) -> None:
-    """As an axis of one value, a budget would have been lost in silence."""
+    """As an axis of one value, a budget would be lost without a message."""
     (elsewhere / "sweeps").mkdir()
     (elsewhere / "conf").mkdir()
     (elsewhere / "sweeps" / "lost.yaml").write_text(SAVED.replace("    params:", f"    params:\n      {key}"))

@@ -1,4 +1,4 @@
-"""base=FILE and `axosweep import`: an Axolotl config comes out as it went in, whatever is in it."""
+"""base=FILE and `axosweep import`: an Axolotl config comes out unchanged, whatever is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts on settings that are equal in truth. benchmarks/verdict_calibration.py measures the same more exactly."""
+"""Verdicts on settings that are truly equal. benchmarks/verdict_calibration.py measures the same more exactly."""
 
 from dataclasses import replace
 

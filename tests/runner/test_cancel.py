@@ -1,4 +1,4 @@
-"""`axosweep cancel` of a sweep ends what is asked after its runs, too: the launcher, and what asks the base model."""
+"""`axosweep cancel` of a sweep also ends its follow-up steps: their launcher, and steps of the base model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPT = str(Path(__file__).with_name("lasting_process_script.py"))
 
 @contextmanager
 def process(store: Store, role: str, about: str) -> Iterator[subprocess.Popen[str]]:
-    """One that has begun, and goes on until it is ended."""
+    """A process that has begun, and runs until it is killed."""
     command = [sys.executable, SCRIPT, str(store.root), role, about]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as started:
         try:
@@ -38,7 +38,7 @@ def process(store: Store, role: str, about: str) -> Iterator[subprocess.Popen[st
 
 @pytest.fixture
 def asked(store: Store) -> tuple[str, str]:
-    """A sweep, and what was asked of its base model."""
+    """A sweep, and a follow-up step of its base model."""
     sweep = open_sweep(store, [run({"learning_rate": 0.1})], "swept").sweep
     (store.sweeps / sweep / "records.jsonl").write_text("")
     name = f"{sweep}/after-0a1b2c"

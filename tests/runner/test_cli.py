@@ -32,7 +32,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServer]:
-    """With what verbs that read import: nothing heavy, or each of them would be told so."""
+    """A server with the imports of verbs that only read: nothing heavy, since each fork would report that."""
     with fork_server("runner.cli", "runner.command.compare", "runner.command.report", "rich.table", "yaml") as server:
         yield server
 

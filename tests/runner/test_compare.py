@@ -51,7 +51,7 @@ def test_one_run_differs_from_nothing() -> None:
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2)), max_size=6))
 def test_what_is_shown_tells_apart_all_that_differ(configs: list[dict[str, Any]]) -> None:
-    """Nothing is dropped that two runs differ in and nothing else tells."""
+    """No parameter is dropped if it is the only difference between two runs."""
     shown = [json.dumps(params, sort_keys=True) for params in differing_params(configs)]
     for one, config in enumerate(configs):
         for other, against in enumerate(configs):
@@ -202,7 +202,7 @@ def test_a_run_whose_dataset_failed_is_blocked_and_says_why(store: Store) -> Non
 
 
 def test_a_run_that_no_worker_could_begin_says_why_until_it_is_asked_for_again(store: Store) -> None:
-    """Its folder cannot tell: the ledger can."""
+    """Its folder does not show it, but the ledger does."""
     one, other = at_rate(1), at_rate(1, sequence_len=9)
     ledger = Ledger(store, open_sweep(store, [one, other]).sweep)
     lost = Record(

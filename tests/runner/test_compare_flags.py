@@ -7,7 +7,7 @@ from runner.compare.metrics import Curves
 
 
 def curves(evals: list[float], losses: list[float] | None = None) -> Curves:
-    """Evaluated each tenth step from the first on; each step in between logs the loss of its ten."""
+    """Evaluated at each tenth step from the first on; a step in between logs the loss of its ten steps."""
     trained = {step: loss for part, loss in enumerate(losses or []) for step in range(10 * part + 1, 10 * part + 11)}
     return Curves({"eval_loss": {10 * place: value for place, value in enumerate(evals)}, "loss": trained})
 

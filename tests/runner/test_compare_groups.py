@@ -93,7 +93,7 @@ def test_a_mean_over_no_key_is_told_what_was_probably_meant(store: Store) -> Non
 
 
 def test_a_parameter_that_another_one_follows_is_averaged_over_together_with_it(store: Store) -> None:
-    """lora_alpha = 2r differs as well: without it no two runs differ only in the rank."""
+    """lora_alpha = 2r also differs: if it counted, no two runs would differ only in the rank."""
     facts = facts_of(store, seeded(8, 16, seeds=1))
     with pytest.raises(SweepError, match=r"lora_alpha differs with it: --over lora_r lora_alpha\."):
         groups(facts, "lora_r")

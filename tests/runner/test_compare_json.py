@@ -1,4 +1,4 @@
-"""What compare prints: held against its documented schema, with a run that stands in each way there is."""
+"""What compare prints, compared with its documented schema, with a run in each status."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ KINDS = ("succeeded", "failed", "running", "diverged", "blocked", "pending")
 
 @pytest.fixture
 def kinds(store: Store) -> Iterator[dict[str, Run]]:
-    """A run of each kind, by the word for it."""
+    """A run of each status, by the name of the status."""
     runs = {kind: run({"learning_rate": place + 1, "seed": 1}) for place, kind in enumerate(KINDS)}
     runs["blocked"] = run({"learning_rate": 9, "seed": 1}, data=DataChoice(seed=5))
     open_sweep(store, list(runs.values()), "kinds")
@@ -96,7 +96,7 @@ def test_a_nan_in_a_log_that_succeeded_all_the_same_cannot_win(
 
 @pytest.mark.parametrize("verb", FILES)
 def test_the_documented_schema_is_that_of_the_code(verb: str) -> None:
-    """scripts/json_schemas.py writes it anew."""
+    """scripts/json_schemas.py renews it."""
     assert (ROOT / "docs" / f"{verb}.schema.json").read_text(encoding="utf-8") == text_of(verb)
 
 

@@ -1,4 +1,5 @@
-"""`compare --from wandb`: W&B's runs become the rows that the store makes, and what cannot be read is one message."""
+"""`compare --from wandb`: W&B's runs become the same rows as those of the store, and what cannot be read is one
+message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TAB is answered with what can come next, without Hydra, also through a real bash."""
+"""A TAB shows what can come next, without Hydra, also in a real bash."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_an_unknown_shell_is_refused() -> None:
 
 
 def _bash(tmp_path: Path, line: str) -> list[str]:
-    """What a real bash puts in place of the word at the end of `line`."""
+    """The word with which a real bash replaces the last word of `line`."""
     program = tmp_path / "axosweep"
     program.write_text(f'#!/bin/sh\nPYTHONPATH="{shipped_root()}" exec "{sys.executable}" -m runner "$@"\n')
     program.chmod(0o755)

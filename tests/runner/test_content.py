@@ -14,7 +14,7 @@ from runner.keys.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, keep_fol
 
 
 def keep(source: Path, identity: str, target: Path) -> None:
-    """As a new command would."""
+    """Hash as a new command would."""
     content.keep(source, identity, target, ContentHashes(Path(os.devnull)))
 
 
@@ -215,7 +215,7 @@ def test_a_small_folder_is_copied_and_edits_do_not_reach_the_copy(tmp_path: Path
     assert of(target, memory) == identity
     names = {path.relative_to(target.parent).as_posix() for path in target.parent.rglob("*") if path.is_file()}
     assert names == {"kept/w.bin", "kept/below/more.bin", "kept/linked.bin"}
-    keep_folder(target, identity, target)  # as when a config of the store is asked for again
+    keep_folder(target, identity, target)  # as when a config of the store is requested again
     assert of(target, memory) == identity
 
 

@@ -1,4 +1,4 @@
-"""A budget: what is refused, what each run may take, and when somebody is asked."""
+"""A budget: what is refused, what each run may spend, and when the user is asked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.runner.builders import finish_run, open_sweep, plan, run
 
 
 def cost(*dollars: float | None, preparing: float = 0.0) -> PlanCost:
-    """Of runs whose upper estimates these are, at a tenth of a dollar a second."""
+    """The cost of runs with these upper estimates, at a tenth of a dollar a second."""
     runs = tuple(
         RunCost(f"run{number}", dollars=None if one is None else Range(one / 3, one / 2, one), dollars_s=0.1)
         for number, one in enumerate(dollars)

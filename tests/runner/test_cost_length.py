@@ -24,7 +24,7 @@ def length(rows: Rows | None = ROWS, ranks: int = 1, **changes: Any) -> Length:
 @pytest.mark.parametrize(
     ("changes", "ranks", "steps"),
     [
-        ({}, 1, 206),  # as many as Axolotl takes
+        ({}, 1, 206),  # as many as Axolotl accepts
         ({"max_steps": 60}, 1, 60),
         ({"gradient_accumulation_steps": 4}, 1, 52),
         ({}, 2, 103),
@@ -50,7 +50,7 @@ def test_preflight_and_the_price_count_the_same_steps(rows: int, epochs: float) 
 @pytest.mark.parametrize(
     ("changes", "evals", "saves"),
     [
-        ({"max_steps": 100}, 2, 3),  # without a cadence: the first and the last state; a checkpoint an epoch
+        ({"max_steps": 100}, 2, 3),  # without an interval: the first and the last state; a checkpoint an epoch
         ({"max_steps": 100, "eval_steps": 30, "save_steps": 30}, 5, 5),
         ({"max_steps": 100, "eval_steps": 50, "save_steps": 50}, 3, 3),
         ({"max_steps": 100, "evals_per_epoch": 4, "saves_per_epoch": 4}, 9, 9),
@@ -109,7 +109,7 @@ def test_a_shape_tells_apart_what_decides_the_speed() -> None:
 
 
 def test_an_evaluation_without_logits_takes_one_more_pass_for_the_losses_of_rows() -> None:
-    """Liger's fused loss leaves logits in an evaluation."""
+    """With Liger's fused loss, an evaluation still computes logits."""
     cut = ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"]
     liger: dict[str, Any] = {
         "plugins": ["axolotl.integrations.liger.LigerPlugin"],

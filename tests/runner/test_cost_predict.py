@@ -1,4 +1,4 @@
-"""Seconds of a run: from records of its shape, of its kin, or from what others published."""
+"""Seconds of a run: from records of its shape or of similar runs, or from published speeds."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ LLAMA_3B = facts("llama", 3_212_749_824, layers=28, hidden=3072, ffn=8192, tied=
         (QWEN_7B, 1, 8192, 16, 8 * 8192 / 21.3, 0.1),
         (QWEN_7B, 1, 512, 4, 8 * 512 / 3.0, 0.1),
         (QWEN_7B, 1, 4096, 4, 8 * 4096 / 11.6, 0.1),
-        # Moved to another model: torchtune's README.
+        # Transferred to another model: torchtune's README.
         (LLAMA_3B, 2, 4096, 16, 8210, 0.5),
         (LLAMA_3B, 2, 4096, 4, 8035, 0.5),
     ],

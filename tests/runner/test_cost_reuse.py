@@ -109,7 +109,7 @@ def test_more_containers_than_runs_boot_once_for_each_run(there: Store) -> None:
 
 def test_without_records_a_container_is_expected_to_wait_between_its_runs(store: Store) -> None:
     done = run(TINY, gpu=GPU, executor=MODAL)
-    finish_run(store, done)  # its container has no record, as of another machine
+    finish_run(store, done)  # its container has no record, as for a run on another machine
     (one, *_) = cost_of(asked(store, 4), store, Pool("h100", 2, reused=True)).runs
     assert one.prediction is not None
     assert one.prediction.around == BETWEEN_RUNS

@@ -54,7 +54,8 @@ def submit(store: Store, sweep: str, *runs: Run) -> None:
 
 @pytest.fixture
 def rented(store: Store) -> str:
-    """A sweep of two runs on two H100s each: one trained in two containers, its dataset and its model fetched."""
+    """A sweep of two runs on two H100s each: one was trained in two containers, and its dataset and model were
+    fetched."""
     sweep = open_sweep(store, [ONE, TWO]).sweep
     submit(store, sweep, ONE, TWO)
     finish_run(store, ONE, {10: 0.5})
@@ -90,7 +91,7 @@ def test_the_sum_counts_the_dataset_and_the_model_too(store: Store, rented: str)
 
 def test_the_sum_counts_what_came_after_a_run_on_its_one_card(store: Store, rented: str) -> None:
     before = sweep_cost(store, rented, Ledger(store, rented).plan().runs)
-    rent(store.folder(StepKind.MERGE, f"{ONE.key}/ab12"), "ta-5", 40)  # a card that nobody has looked at
+    rent(store.folder(StepKind.MERGE, f"{ONE.key}/ab12"), "ta-5", 40)  # a card that nvidia-smi has not shown
     after = sweep_cost(store, rented, Ledger(store, rented).plan().runs)
     assert before is not None
     assert after is not None

@@ -1,4 +1,5 @@
-"""gpu=cpu leaves an optimizer that a person gives; one without code for a CPU is replaced in sight, or refused."""
+"""gpu=cpu does not change an optimizer that the user names; one without code for a CPU is replaced with a message, or
+refused."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ BASE = "base_model: a/b\ndatasets: [{path: a/c, type: alpaca}]\nlearning_rate: 1
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of the user's own."""
+    """A user's project."""
     monkeypatch.chdir(tmp_path)
     for name in ("muon", "flash_lion"):
         (tmp_path / f"{name}.yml").write_text(f"{BASE}{name}\n")

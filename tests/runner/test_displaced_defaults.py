@@ -1,4 +1,5 @@
-"""A key that a person gives displaces the default that excludes it, wherever it is given; two that are given stay."""
+"""A key that the user sets displaces the default that excludes it, wherever it is set; two keys that the user sets both
+stay."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ GLOBAL = "# @package _global_\n"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of the user's own."""
+    """A user's project."""
     monkeypatch.chdir(tmp_path)
     files = {
         "conf/experiment/mine.yaml": f"{GLOBAL}axolotl: {{save_steps: 20}}\n",

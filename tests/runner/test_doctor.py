@@ -1,4 +1,4 @@
-"""What a sweep needs of this machine and its accounts: found, told without a secret, and never waited for long."""
+"""What a sweep needs from this machine and its accounts: found, printed without a secret, and never waited for long."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Examined = Callable[[], Mapping[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with a trainer, on which nobody has logged in anywhere."""
+    """A machine with a trainer and without any login."""
     for name in ("HF_TOKEN", "WANDB_API_KEY", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -51,7 +51,7 @@ def examined(capsys: pytest.CaptureFixture[str]) -> Examined:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A server that takes every connection and never answers."""
+    """A server that accepts every connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 

@@ -1,4 +1,4 @@
-"""`axosweep eval`, up to where a trainer would start, and what it shows of what has been measured."""
+"""`axosweep eval`, up to the start of a trainer, and how it shows what was measured."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def two(store: Store) -> tuple[Run, Run]:
 
 
 def say(store: Store, step: PlannedStep, metrics: Mapping[str, float], **facts: Any) -> None:
-    """As if the step had been carried out."""
+    """As if the step had run."""
     folder = store.folder(StepKind.EVALUATE, step.step.key)
     folder.path.mkdir(parents=True)
     told = {"metrics": dict(metrics), **facts}
@@ -160,7 +160,7 @@ def test_runs_share_a_base_model_where_only_training_differs_and_held_out_rows_w
 
 
 def test_the_loss_of_a_base_model_is_shared_where_as_many_rows_are_rated_at_once(store: Store) -> None:
-    """A mean of the batches' means: another size is another number."""
+    """The loss is a mean of the batches' means, so another batch size gives another number."""
     sizes = ({"micro_batch_size": 2}, {"micro_batch_size": 4, "eval_batch_size": 2}, {"micro_batch_size": 4})
     runs = [lora(learning_rate=number, **size) for number, size in enumerate(sizes)]
     open_sweep(store, runs)
@@ -204,7 +204,7 @@ def test_what_is_about_to_be_done_is_written_down_before_it_begins(
     store: Store, two: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Of a trainer that can do nothing, too: `gc` and `cancel` read it."""
+    """The ledger is also written with a trainer that cannot do anything: `gc` and `cancel` read it."""
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer")))
     code, _, err = evaluated(store, capsys, "--best")
     assert code == 1, err

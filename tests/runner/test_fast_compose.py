@@ -1,4 +1,4 @@
-"""What is composed fast is what Hydra composes: the same values in the same order, and the same errors."""
+"""The fast composer gives the same values as Hydra, in the same order, and the same errors."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ OVERRIDES = """
 
 
 def _words(text: str) -> list[str]:
-    """Apart at blanks outside of quotes and brackets, which stay as Hydra's grammar has them."""
+    """Split at blanks outside of quotes and brackets, which stay as in Hydra's grammar."""
     words, depth, quote = [""], 0, ""
     for letter in text:
         if letter in "'\"" and (not quote or quote == letter):
@@ -151,7 +151,7 @@ def _resolvers() -> None:
 
 @pytest.fixture
 def started(tree: Path) -> Iterator[Callable[..., tuple[DictConfig, ConfigLoader]]]:
-    """`started(*overrides)`: what a sweeper is given, of the small tree."""
+    """`started(*overrides)`: what a sweeper gets, for the small tree of configs."""
     with _hydra(tree):
         yield _start
 
@@ -203,7 +203,7 @@ def _fast(master: DictConfig, loader: ConfigLoader, jobs: Sequence[Job]) -> list
 
 
 def _both(start: Callable[..., Any], jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
-    """Ours and Hydra's. A job that Hydra's own code breaks at is left out: ours is that code."""
+    """Our configs and Hydra's. A job at which Hydra's own code breaks is left out, since ours calls that code."""
     master, loader = start()
     expected: dict[Job, str] = {}
     for job in jobs:
@@ -220,7 +220,7 @@ MIXES = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(tuple), min_si
 
 @st.composite
 def products(draw: st.DrawFn) -> list[Job]:
-    """Jobs as a sweep has them: options and values in all combinations, beside what all of them have."""
+    """Jobs as in a sweep: options and values in all combinations, in addition to what all jobs have."""
     names = ("model", "data", "seed", "model.width", "++model.new", "ask.limit")
     axes = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
     values = [draw(st.lists(st.sampled_from(_values(name)), min_size=2, max_size=3, unique=True)) for name in axes]
@@ -323,14 +323,14 @@ def test_a_job_with_other_places_to_look_in_is_left_to_hydra(started: Callable[.
 
 @dataclass
 class Extra:
-    """What Hydra 1.3 takes as the schema of extra/typed.yaml, since it has its name."""
+    """A config that Hydra 1.3 uses as the schema of extra/typed.yaml, since it has its name."""
 
     text: str = ""
 
 
-@pytest.mark.filterwarnings("ignore")  # 1.3 says that it is deprecated
+@pytest.mark.filterwarnings("ignore")  # 1.3 warns that it is deprecated
 def test_a_file_with_a_schema_is_composed_as_hydra_composes_it(started: Callable[..., Any]) -> None:
-    """Registered after a first sweep of the process, and gone for a third."""
+    """Registered after the first sweep of the process, and removed before the third."""
     store = ConfigStore.instance()
     jobs = [("extra=typed",), ("extra=typed", "extra.text=5"), ("extra=typed", "+extra.more=1"), ("seed=2",)]
     for has_schema in (False, True, False):

@@ -1,4 +1,4 @@
-"""The list of Axolotl's keys: whole, current, and read at every depth."""
+"""The list of Axolotl's keys: complete, current, and read at every depth."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_axolotls_own_advice_is_quoted_for_keys_that_it_has_renamed_or_removed()
         "it. See docs/multi-gpu.qmd#sec-migrate-fsdp1-fsdp2 for the migration guide."
     ]
     assert "Remove it and choose fsdp=fsdp2" in unknown_keys({"fsdp": ["full_shard"]}, axolotl_fields())[0]
-    # What is old only as a value, or next to other keys, is not an old key.
+    # A key is not old if only a value of it, or its combination with other keys, is old.
     current = {"fsdp_version": 2, "pretraining_dataset": [{"path": "x"}], "streaming": True, "rl": "dpo"}
     assert list(key_findings({"seed": 1, **current})) == []
 

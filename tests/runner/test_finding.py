@@ -16,7 +16,7 @@ from tests.runner.builders import plan, run
 
 
 def asked(store: Store, name: str, *learning_rates: float, at: int) -> str:
-    """A sweep that was asked for at second `at`."""
+    """A sweep that was launched at second `at`."""
     made = plan([run({"learning_rate": rate}) for rate in learning_rates], store, name)
     ledger = Ledger(store, made.sweep)
     ledger.open(made, "axosweep ...")

@@ -1,4 +1,4 @@
-"""What those see who follow a sweep that another process has launched."""
+"""What a command shows that follows a sweep of another process."""
 
 import io
 import json

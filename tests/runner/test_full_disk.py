@@ -1,4 +1,4 @@
-"""What a command says when its disk, or a limit on the size of files, lets it write no more."""
+"""The message of a command that cannot write any more, since its disk is full or the size of files is limited."""
 
 from __future__ import annotations
 

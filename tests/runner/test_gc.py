@@ -1,4 +1,4 @@
-"""`axosweep gc` in a store on this machine: what nothing needs goes, and nothing else."""
+"""`axosweep gc` in a store on this machine: what nothing needs is removed, and nothing else."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_dataset_of_removed_runs_is_gcs(store: Store, command: Command) -> N
         assert not keys(command("gc", "--json", "--dry-run")), "it is being made"
     planned = run({"learning_rate": 0.5, "base_model": "tiny"})
     asked_for(store, [planned], "planned")
-    shutil.rmtree(store.folder(StepKind.TRAIN, planned.key).path)  # a mirror may have none of it yet
+    shutil.rmtree(store.folder(StepKind.TRAIN, planned.key).path)  # a mirror may not have it yet
     assert not keys(command("gc", "--json", "--dry-run"))
     assert other.data_key == planned.data_key
 
@@ -147,7 +147,7 @@ def test_what_a_killed_launch_was_keeping_goes_once_nobody_can_be_at_it(store: S
 
 
 def test_what_was_fetched_from_modal_goes_when_it_is_old(store: Store, command: Command) -> None:
-    """A push that has failed leaves it, and going on from a checkpoint does."""
+    """A failed push leaves such a file, and so does going on from a checkpoint."""
     mirror = Store(store.root / "modal")
     trained(mirror, 0.2)
     aged(mirror.cache / "push" / "0a-merged" / "model" / "w.bin", 2)

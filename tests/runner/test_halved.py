@@ -42,7 +42,7 @@ from tests.runner.judged_store import draw_losses, write_losses
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, HalvedSweep]:
-    """Read by all of these tests, changed by none."""
+    """A store that all of these tests read, and none changes."""
     store = Store(tmp_path_factory.mktemp("halved"))
     return store, halved_sweep(store)
 
@@ -145,7 +145,7 @@ def test_the_table_has_a_column_for_each_rung_and_no_end_of_a_stopped_run(
 
 
 def test_rungs_at_different_steps_share_no_column(found: StoredSweep) -> None:
-    """Such as those of two sweeps, or of one whose rungs were changed."""
+    """For example, searches of two sweeps, or of one whose rungs were changed."""
     _, sweep = found
     rows = rows_of(found)
     other = replace(rows[sweep.stopped.key], rungs=(RungReached(1, 30, 0.9, 1, 1),))

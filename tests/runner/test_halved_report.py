@@ -15,7 +15,7 @@ from tests.runner.judged_store import draw_losses, write_losses
 
 
 def written(store: Store, sweep: str) -> dict[str, Any]:
-    """What the file holds that a launch leaves."""
+    """The values in the file that a launch leaves."""
     page = Path(leave_report(store, sweep).removeprefix("Report: ")).read_text(encoding="utf-8")
     found = re.search(r'<script[^>]* id="values"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert found is not None

@@ -1,4 +1,4 @@
-"""What others have written reaches no terminal as a command to it, whichever verb prints it."""
+"""Texts of others never reach a terminal as control sequences, whichever verb prints them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
 
 @pytest.fixture
 def hostile(store: Store) -> str:
-    """The key of a run whose label, failure, log, rows and answers contain every trick."""
+    """The key of a run whose label, failure, log, rows and answers contain control sequences of every kind."""
     one, other = run({"learning_rate": 1e-3, "note": TRICKS}), run({"learning_rate": 1e-3, "note": "plain"})
     open_sweep(store, [one, other], "first")
     prepared(store, one.data_key)

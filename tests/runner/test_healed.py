@@ -1,4 +1,4 @@
-"""A run with another batch than the one that was asked for says so wherever it is shown."""
+"""A run whose batch is not the requested one is marked wherever it is shown."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Which prompts are the questions of held-out rows: only those of which it is certain, whatever the template."""
+"""Which prompts are the questions of held-out rows: only those for which this is certain, whatever the template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--help is true: every group is in it with every option, and its examples plan."""
+"""--help is correct: every group is in it with every option, and its examples can be planned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as values and as a file: what it says, and that nothing can leave or enter it. No browser."""
+"""The report as values and as a file: its content, and that it loads and sends nothing. No browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The statistics of a report, its thinning, its clocks and its secrets: small facts that a page is built on."""
+"""The statistics of a report, its thinning, its clocks and its secrets: the small functions behind a page."""
 
 from __future__ import annotations
 

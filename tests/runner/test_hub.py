@@ -23,7 +23,7 @@ ROWS = Repository("dataset", "owner/rows")
 
 @dataclass
 class Hub:
-    """A hub on this machine that gives one answer and remembers what it was asked."""
+    """A hub on this machine that gives one answer and records the requests."""
 
     status: int = 200
     body: bytes = json.dumps({"id": "owner/name", "sha": COMMIT}).encode()
@@ -144,7 +144,7 @@ def test_a_redirect_to_another_host_does_not_take_the_token_along(far: Hub, monk
 
 
 def test_only_the_commit_is_asked_for_and_no_telemetry_sent(far: Hub, tmp_path: Path) -> None:
-    """In a process of its own: the library asks for a list of agents once, and keeps it in HF_HOME."""
+    """In a process of its own: the library requests a list of agents once, and stores it in HF_HOME."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(TELEMETRY)}
     script = f"from runner.keys.hub_commits import *; print(resolve({MODEL!r}, None).commit)"
     done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True)

@@ -42,7 +42,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def forget() -> None:
-    """What a process remembers, as if another one began."""
+    """Forget what this process remembers, as if a new one began."""
     hub_model.cache_clear()
     hub_commits.resolve.cache_clear()
 

@@ -19,7 +19,7 @@ from runner.errors import SweepError
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Away from the repository: nothing may depend on the working directory, and nothing may be left in it."""
+    """A working directory outside the repository: nothing may depend on it, and nothing may be left in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AXOSWEEP_STORE", str(tmp_path / "store"))
     return tmp_path

@@ -119,7 +119,7 @@ def test_with_a_data_seed_the_seed_moves_only_the_run_and_the_data_seed_moves_bo
 
 
 def test_a_data_seed_equal_to_the_seed_prepares_the_same_dataset() -> None:
-    """Preprocessing does the very same thing, so it is not done twice."""
+    """Preprocessing would do exactly the same, so it is not done twice."""
     config = BASE.experiment.axolotl
     assert run(config, data=DataChoice(seed=42)).data_key == BASE.data_key
 
@@ -233,5 +233,5 @@ def test_identifying_leaves_the_experiment_as_it_was() -> None:
 
 
 def test_keys_are_pinned() -> None:
-    """A changed key pays for every finished run again. If this fails on purpose, say so in CHANGELOG.md."""
+    """With a changed key, every finished run is paid for again. If this fails on purpose, say so in CHANGELOG.md."""
     assert (BASE.key, BASE.data_key) == ("05060a0481bb", "bb8b558721d7")

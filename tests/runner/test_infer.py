@@ -1,4 +1,5 @@
-"""`axosweep infer` as far as it goes without a trainer: what is refused, what shares a step, and how answers stand."""
+"""`axosweep infer` as far as it goes without a trainer: what is refused, what shares a step, and how answers are
+shown."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ GREEDY = {"prompts": "inputs/abc.jsonl", "greedy": True, "max_tokens": 256, "bas
 
 
 def finished(store: Store, *configs: Mapping[str, Any]) -> list[Run]:
-    """A sweep whose runs have succeeded, with their configs as a worker keeps them."""
+    """A sweep of successful runs, with their configs as a worker stores them."""
     runs = [run({**TINY, **config}) for config in configs]
     open_sweep(store, runs)
     for one in runs:
@@ -111,7 +112,7 @@ def test_a_question_without_its_flag_is_told_the_flag(
 
 
 def test_unless_it_is_said_a_draw_has_the_temperature_and_the_seed_of_earlier_ones() -> None:
-    """They are in the step's key: answers are found again."""
+    """They are part of the step's key, so answers are found again."""
     asked = infer.parser().read(["--prompt", "hello"])
     assert infer._options(asked) == {"greedy": False, "max_tokens": 256, "temperature": 0.7, "seed": 0}
 

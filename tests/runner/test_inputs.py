@@ -43,7 +43,7 @@ def test_everything_that_a_config_reads_is_found(tmp_path: Path, rows: Path) -> 
 
 
 def test_a_template_file_of_one_dataset_is_an_input_whatever_its_name_ends_with(tmp_path: Path, rows: Path) -> None:
-    """By its path alone, an edited template would train under the old key."""
+    """If only its path counted, an edited template would train under the old key."""
     template = tmp_path / "template.txt"
     template.write_text("{{ messages }}")
     config = {"datasets": [{"path": str(rows), "chat_template_jinja": str(template)}]}
@@ -109,7 +109,7 @@ def test_two_hub_models_are_refused_because_one_revision_pins_both() -> None:
 
 
 def test_an_adapter_of_the_hub_has_a_commit_of_its_own_in_its_name() -> None:
-    """Axolotl gives PEFT no revision: it would read the newest whatever `revision_of_model` says."""
+    """Axolotl passes no revision to PEFT, which would read the newest, whatever `revision_of_model` says."""
     commit, own = "c" * 40, "e" * 40
     config = {"base_model": "owner/model", "revision_of_model": commit, "lora_model_dir": f"owner/adapter@{own}"}
     model, adapter = (identify_input(one, config, ContentHashes(Path("unused"))) for one in find_inputs(config))

@@ -13,7 +13,7 @@ from runner.console.interrupts import further_requests, terminate_as_interrupt
 
 @pytest.fixture(autouse=True)
 def later(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, so that no test waits."""
+    """A clock that the test sets, so that no test waits."""
     now = [0.0]
     monkeypatch.setattr(interrupts, "_requests", interrupts.Requests(lambda: now[0]))
     return now

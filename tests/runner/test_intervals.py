@@ -40,7 +40,7 @@ def test_other_draws_give_intervals_as_wide_within_a_twentieth(truth: Truth) -> 
 
 @pytest.mark.parametrize(("documents", "number"), [(1, 4), (3, 500), (120, 2000), (70_000, 3)])
 def test_documents_are_the_same_however_many_draws_one_call_makes(documents: int, number: int) -> None:
-    """Or an interval would change with axosweep's version."""
+    """Otherwise, an interval would change with axosweep's version."""
     draws = random_draws(documents, 2, seed_degrees=0, document_degrees=1.0, number=number, seed=5)
     random = np.random.default_rng([5, 0])
     one_by_one = [np.bincount(random.integers(0, documents, documents), minlength=documents) for _ in range(number)]
@@ -127,7 +127,7 @@ def test_one_document_with_most_of_the_tokens_is_not_taken_for_many() -> None:
 
 
 def widths(of: SettingLosses, draws: Draws) -> tuple[Floats, Floats]:
-    """Half widths of the intervals, and standard errors: the formula, word by word."""
+    """Half widths of the intervals, and standard errors, written exactly like the formula."""
     pairs = [(i, j) for i in range(len(of.settings)) for j in range(len(of.settings)) if i != j]
     by_seed = [len(runs) for runs in of.nll]
     mean = [runs.mean(axis=0) for runs in of.nll]
@@ -158,8 +158,8 @@ def widths(of: SettingLosses, draws: Draws) -> tuple[Floats, Floats]:
 
 
 def rows_part(of: SettingLosses) -> float:
-    """The sum of squares of the seeds that the choice of documents explains: the variance of a mean over documents, of
-    what each run adds to its setting."""
+    """The part of the seeds' sum of squares that the choice of documents explains: for what each run adds to its
+    setting, the variance of a mean over documents."""
     n, squares = len(set(of.document.tolist())), 0.0
     for runs in of.nll:
         for run in runs:

@@ -1,4 +1,4 @@
-"""What every `--json` of a verb has in common: one object, with the version of its format."""
+"""What the `--json` output of all verbs has in common: one object, with the version of its format."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_a_kill_at_any_byte_loses_at_most_the_record_being_written(ledger: Ledge
     ends = [position for position, byte in enumerate(whole) if byte == ord("\n")]
     for cut in range(len(whole) + 1):
         file_of(ledger).write_bytes(whole[:cut])
-        kept = RECORDS[: sum(end <= cut for end in ends)]  # a whole line counts, its newline missing or not
+        kept = RECORDS[: sum(end <= cut for end in ends)]  # a complete line counts, with or without its newline
         assert ledger.records() == kept, cut
         ledger.append(RECORDS[0])
         assert ledger.records() == [*kept, RECORDS[0]], cut

@@ -1,5 +1,5 @@
-"""The live view on a real pseudo-terminal, at every redraw. What its user sees is kept as text in golden/live_*.txt
-(AXOSWEEP_RENEW_GOLDEN=1 writes it again).
+"""The live view on a real pseudo-terminal, at every redraw. What its user sees is stored as text in golden/live_*.txt
+(AXOSWEEP_RENEW_GOLDEN=1 renews it).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Shown:
         while True:
             try:
                 left += os.read(self._ours, 65536)
-            except OSError:  # how Linux says that the other side is closed
+            except OSError:  # how Linux reports that the other side is closed
                 break
         self.screen.feed(left)
         os.close(self._ours)
@@ -99,7 +99,7 @@ def split(lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 def frames_of(runs: int) -> int:
-    """Until the last one has ended. A failed run takes one frame less."""
+    """The number of frames until the last run has ended. A failed run takes one frame less."""
     return runs // AT_A_TIME * FRAMES_A_RUN + 1
 
 

@@ -1,4 +1,4 @@
-"""`axosweep ls`: what there is of a run."""
+"""`axosweep ls`: the files of a run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_ls_says_the_status_and_the_reason_apart_in_json_and_together_in_words(
 
 
 def ended(store: Store, kind: StepKind, one: Run, own: str, **facts: Any) -> None:
-    """What a step that comes after a run leaves."""
+    """What a follow-up step of a run leaves."""
     folder = store.folder(kind, after_key(one.key, own))
     folder.path.mkdir(parents=True)
     folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=facts).to_json())

@@ -1,4 +1,4 @@
-"""What `axosweep eval` has found out, where runs are compared."""
+"""How a comparison shows what `axosweep eval` has measured."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def measure(
 
 @pytest.fixture
 def two(store: Store) -> tuple[Run, Run]:
-    """A run with the lower loss, and one that is better at the quiz, on other held-out rows."""
+    """A run with the lower loss, and one with other held-out rows that is better at the quiz."""
     runs = run({"learning_rate": 1, "val_set_size": 0.1}), run({"learning_rate": 2, "val_set_size": 0.2})
     open_sweep(store, runs)
     finish_run(store, runs[0], {0: 3.0, 9: 1.0}, eval_fingerprint="rows")

@@ -49,7 +49,7 @@ def parts_of(config: dict[str, Any], facts: Any = LLAMA_8B, count: int = 1, **re
     return found
 
 
-# What grows when what is asked grows
+# What grows with the request
 
 
 @given(MODELS, METHODS, st.integers(1, 16), st.booleans())
@@ -84,8 +84,8 @@ def test_fewer_bits_hold_fewer_bytes_of_weights(facts: Any) -> None:
 
 @given(MODELS, st.sampled_from([4, 8]), st.booleans())
 def test_each_stage_of_zero_needs_no_more_than_the_one_before(facts: Any, count: int, accumulates: bool) -> None:
-    """For full fine-tunes from four cards on. On two, DeepSpeed's fp32 copy of the weights costs what sharing its state
-    saves; of an adapter there is too little to share to pay for DeepSpeed's buffers.
+    """For full fine-tunes from four cards on. On two, DeepSpeed's fp32 copy of the weights costs as much as sharing its
+    state saves. An adapter has too little to share, compared with DeepSpeed's buffers.
     """
     config = {**FULL, "gradient_accumulation_steps": 2 if accumulates else 1, "micro_batch_size": 1}
     alone = parts_of(config, facts, count).total
@@ -207,7 +207,7 @@ def test_deepspeeds_own_worked_example_is_an_upper_bound() -> None:
         assert 0.6 * published <= state / GIB <= published
 
 
-# What is not known
+# What is unknown
 
 
 @pytest.mark.parametrize(

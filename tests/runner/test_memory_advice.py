@@ -1,4 +1,4 @@
-"""What a run that was out of memory is told: what would have fitted, at which price, and a command for it."""
+"""The advice for a run that was out of memory: what would have fitted, at which price, and a command for it."""
 
 import json
 from typing import Any

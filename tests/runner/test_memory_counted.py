@@ -1,4 +1,4 @@
-"""The factors per token against transformers and PEFT themselves, every tensor of a step counted."""
+"""The factors per token, compared with counts of every tensor of a step in transformers and PEFT."""
 
 import json
 import subprocess
@@ -45,6 +45,6 @@ def test_the_estimate_is_what_transformers_holds_at_its_peak_or_a_little_more() 
 
 
 def estimate_of(case: dict[str, Any]) -> float:
-    """As torch's allocator would have it."""
+    """The bytes as torch's allocator would round them."""
     facts = facts_from_shape(4096, case["layers"], 32, 8, 128, 14336, case["vocabulary"])
     return peak(stack_of(case), facts)[0].total - CONTEXT

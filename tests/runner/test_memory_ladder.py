@@ -68,7 +68,7 @@ def test_every_way_out_fits_when_it_is_composed_and_estimated_again(composed: Co
 
 
 def _with(base: str, way: str) -> str:
-    """The line with the overrides of `way`, which replace those of the same key."""
+    """The command line with the overrides of `way`, which replace those of the same key."""
     keys = {word.partition("=")[0] for word in way.split()}
     return " ".join([*(word for word in base.split() if word.partition("=")[0] not in keys), way])
 

@@ -1,4 +1,4 @@
-"""What is said of runs that share their memory, against what others have measured."""
+"""The estimates of runs that share their memory, compared with published measurements."""
 
 import json
 import statistics
@@ -54,7 +54,7 @@ SHARDED = [*HELD_OUT_SHARDED, *points_of(FITTED_SHARDED), *(point for point in F
 
 
 def told(points: Sequence[Point]) -> str:
-    """As docs/memory-evidence.md says it."""
+    """The sentence in docs/memory-evidence.md."""
     errors = [abs(point.error) for point in points]
     return f"{len(points)} figures, mean error {statistics.mean(errors):.1%}, worst {max(errors):.1%}"
 
@@ -134,7 +134,7 @@ def test_the_scales_of_4_bit_blocks_are_on_each_card(cards: int, published: dict
     assert held == pytest.approx(published, rel=0.01)
 
 
-# FSDP2 itself, every tensor counted. Few tokens show what is gathered, many show what is saved.
+# FSDP2 itself, with every tensor counted. Few tokens show what is gathered, many show what is saved.
 
 WEIGHTS = {"hidden": 128, "heads": 4, "kv_heads": 1, "rows": 1, "length": 4, "checkpointing": True}
 TOKENS = {**WEIGHTS, "hidden": 256, "length": 2048, "ffn": 896, "layers": 4}
@@ -163,7 +163,7 @@ def test_the_estimate_is_what_axolotls_fsdp2_holds_at_its_peak_or_a_little_more(
 
 
 def estimated(case: dict[str, Any]) -> float:
-    """As torch's allocator would have it, on one of two GPUs."""
+    """The bytes as torch's allocator would round them, on one of two GPUs."""
     head_dim = case["hidden"] // case["heads"]
     shape = (case["hidden"], case["layers"], case["heads"], case["kv_heads"], head_dim, case["ffn"], case["vocabulary"])
     adapter = None

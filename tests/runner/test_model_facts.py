@@ -1,4 +1,4 @@
-"""What a model file says of its model goes with the experiment, and never with another model."""
+"""The facts in a model file go into the experiment with that model, and never into one with another model."""
 
 from __future__ import annotations
 

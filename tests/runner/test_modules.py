@@ -1,4 +1,4 @@
-"""Which files belong to a module of the user's, and so to a run's key."""
+"""Which files belong to a user's module, and so to a run's key."""
 
 from __future__ import annotations
 

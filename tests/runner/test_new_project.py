@@ -1,4 +1,4 @@
-"""`axosweep init` writes a start that works as it stands, and overwrites nothing."""
+"""`axosweep init` writes a project that works unchanged, and overwrites nothing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ HOME = ROOT / ".axosweep" / "next-hydra"
 
 @pytest.fixture
 def python() -> Path:
-    """Of an environment with that Hydra, made once: a new one compiles all that it imports."""
+    """The Python of an environment with that Hydra, created once: a new one compiles everything that it imports."""
     python, built = HOME / "bin" / "python", HOME / "built-from"
     wanted = "\n".join((*NEXT, *BESIDE, sys.version))
     if not built.exists() or built.read_text() != wanted:

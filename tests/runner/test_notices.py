@@ -1,4 +1,4 @@
-"""What a launch sends: failures while it runs, its end, each at least once, and nothing that delays it."""
+"""What a launch sends: failures while it runs, and its end, each at least once, and without a delay of the launch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def notifier(plan: Plan, store: Store) -> Notifier:
 
 
 def ended(store: Store) -> tuple[Plan, Notifier]:
-    """A sweep of two runs that has ended: one has failed, twice, and one has succeeded."""
+    """A finished sweep of two runs: one has failed twice, and one has succeeded."""
     good, bad = run({"learning_rate": 1e-3}), run({"learning_rate": 2e-3})
     plan = open_sweep(store, [good, bad])
     finish(store, StepKind.TRAIN, bad.key, OutcomeStatus.FAILED, message="of an earlier launch")

@@ -68,7 +68,7 @@ def test_a_store_that_cannot_be_written_to_is_refused_before_axolotl_is_imported
 
 
 def test_what_can_be_found_again_is_not_stored_where_it_cannot_be_written(tmp_path: Path) -> None:
-    """So that a plan can be made for such a store."""
+    """This allows a plan for such a store."""
     big = tmp_path / "rows.jsonl"
     with big.open("wb") as file:
         file.truncate(ALWAYS_READ_BELOW_BYTES + 1)

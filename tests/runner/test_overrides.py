@@ -1,4 +1,4 @@
-"""Names as people know them become Hydra's overrides, values unharmed."""
+"""Names as people know them become Hydra's overrides, with unchanged values."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_all_names_that_mean_nothing_are_told_at_once() -> None:
 
 
 def test_only_one_name_is_both_a_group_and_a_key_of_axolotl() -> None:
-    """A second one would have to be told to users, as deepspeed is."""
+    """A second one would have to be documented for users, like deepspeed."""
     fields = VOCABULARY.fields.everywhere.keys()
     assert fields & VOCABULARY.groups.keys() == {"deepspeed"}
     assert not fields & VOCABULARY.nodes.keys()
@@ -140,7 +140,7 @@ def test_a_list_in_a_sweep_file_is_an_axis_of_just_these_values(choices: list[An
 
 
 def _typed(value: Any) -> Any:
-    """1, 1.0 and True are equal to Python but not to Axolotl."""
+    """1, 1.0 and True are equal in Python, but not to Axolotl."""
     match value:
         case list():
             return [_typed(item) for item in value]

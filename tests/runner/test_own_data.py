@@ -1,4 +1,4 @@
-"""What a plan, its jobs on Modal, its written configs and preflight make of runs that read their own data."""
+"""How a plan, its jobs on Modal, its written configs and preflight treat runs that read their own data."""
 
 from __future__ import annotations
 

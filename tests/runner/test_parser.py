@@ -1,4 +1,4 @@
-"""What a verb's command line does not take is refused in one message, like every other mistake."""
+"""What a verb's command line does not accept is refused with one message, like every other mistake."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_mistake_is_one_line_with_the_way_out(words: tuple[str, ...], expected
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("plan", "__complete")])
 def test_every_verb_says_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`plan` hands what it does not know to the application, which says the same."""
+    """`plan` passes what it does not know to the application, which gives the same message."""
     assert cli.main([verb, "--stroe", "DIR"]) == 2
     said = capsys.readouterr()
     assert said.out == ""

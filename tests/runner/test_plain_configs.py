@@ -1,4 +1,4 @@
-"""`plan --write`: each run as a file that plain Axolotl trains, written whole or not at all."""
+"""`plan --write`: each run as a file that plain Axolotl trains, written completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plan --diff`: a plan beside an earlier sweep, run by run and parameter by parameter."""
+"""`plan --diff`: a plan next to an earlier sweep, run by run and parameter by parameter."""
 
 from __future__ import annotations
 

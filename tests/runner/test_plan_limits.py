@@ -1,4 +1,4 @@
-"""What a plan says where a run is too large for its container, or writes too much: disk, price, time."""
+"""What a plan says if a run is too large for its container, or writes too much: disk, price, time."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_price_and_the_disk_have_checkpoints_of_the_same_size(
 @pytest.mark.parametrize(
     ("changes", "hours", "severity", "says"),
     [
-        # 4.5 hours are estimated, 6.8 at most; a checkpoint takes 19 minutes, and 12.5 are left for it.
+        # the estimate is 4.5 hours, at most 6.8; a checkpoint takes 19 minutes, and 12.5 are left for it.
         ({}, 24, None, ""),
         ({}, 1, Severity.WARNING, "takes about 19 min to write, but 10 min are left for it"),
         ({"saves_per_epoch": None, "save_strategy": "no", "max_steps": 9000}, 1, Severity.GATE, "it fails there"),

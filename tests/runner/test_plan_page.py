@@ -1,4 +1,4 @@
-"""What a plan says of its datasets and models, and the command that it leads to."""
+"""What a plan says about its datasets and models, and the command that runs it."""
 
 from __future__ import annotations
 

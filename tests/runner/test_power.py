@@ -10,12 +10,12 @@ from tests.runner.synthetic_losses import Truth, losses_with
 
 TIMES = 120
 BY_ROWS = Truth([0.0, 0.04], documents=80)
-# With many settings, so that the spread of seeds is known well.
+# Many settings, so that the spread of seeds is known well.
 BY_SEEDS = Truth([0.0, *[0.05] * 5], seeds=4, documents=200, of_seeds=0.03, of_documents=0.03)
 
 
 def asked_of(truth: Truth, difference: float) -> list[NeededData]:
-    """By many sets of losses: each one knows the noise only so well."""
+    """Computed from many sets of losses, since each one shows the noise only roughly."""
     random = np.random.default_rng(2)
     sets = [losses_with(truth, random) for _ in range(60)]
     return [needed(of, intervals(of, draws=250), 1, 0, difference=difference) for of in sets]

@@ -1,4 +1,4 @@
-"""The dollars of a container: its seconds, what it had, and rates whose origin is said."""
+"""The dollars of a container: its seconds, what it had, and rates with their sources."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_container_costs_its_seconds_times_all_that_it_had() -> None:
 
 
 def test_what_was_allocated_is_paid_and_not_what_was_asked() -> None:
-    """Modal may give an H200 where an H100 was asked for."""
+    """Modal may give an H200 for a request of an H100."""
     cost = bill([container("NVIDIA H200")], RATES, Gpu("h100", 1))
     assert cost.dollars == pytest.approx(100 * (0.0012 + 0.125 * (0.00001 + 0.000002)))
     assert not cost.as_asked

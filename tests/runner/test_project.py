@@ -1,4 +1,4 @@
-"""A user's own conf/ and sweeps/, in the working directory or named, come ahead of the shipped ones."""
+"""A user's own conf/ and sweeps/, in the working directory or named, come before the shipped ones."""
 
 from __future__ import annotations
 

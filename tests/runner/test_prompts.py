@@ -1,4 +1,4 @@
-"""What is asked: read from a command line, a file or a pipe, refused with the line where it is wrong."""
+"""Prompts: read from a command line, a file or a pipe, and refused with the number of the wrong line."""
 
 from __future__ import annotations
 

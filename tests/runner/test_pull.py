@@ -1,4 +1,4 @@
-"""`axosweep pull` from a store on this machine: the right bytes, once each, and nothing of the user's lost."""
+"""`axosweep pull` from a store on this machine: the right bytes, once each, and no file of the user's is lost."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_rows_that_were_damaged_in_the_store_are_not_kept(
 
 
 def test_a_killed_pull_goes_on(store: Store, folder: Path) -> None:
-    """With the command itself, killed by -9 in the middle of the weights."""
+    """With the command itself, killed by SIGKILL in the middle of the weights."""
     one = finished_run(store, weights=60_000_000)
     words = [
         sys.executable,

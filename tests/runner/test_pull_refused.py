@@ -1,4 +1,4 @@
-"""What `axosweep pull` cannot bring, or has no room for, is told in one message."""
+"""What `axosweep pull` cannot fetch, or has no room for, is reported in one message."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_an_unfinished_run_has_no_adapter_yet_but_its_whole_checkpoints(
 def test_of_several_merged_models_the_runs_own_is_meant(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Others are of foreign adapters, or of an older axosweep."""
+    """Others belong to foreign adapters, or to an older axosweep."""
     one = finished_run(store)
     config = store.folder(StepKind.TRAIN, one.key).config
     config.write_text(f"adapter: lora\n{config.read_text()}")

@@ -1,4 +1,4 @@
-"""`axosweep push --dry-run` and what a push refuses before it asks anybody: what would be on the hub, file by file."""
+"""`axosweep push --dry-run`, and what a push refuses before any request: what would be on the hub, file by file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dry(store: Store, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[s
 
 
 def golden(name: str, text: str) -> None:
-    """`UPDATE_GOLDEN=1` writes them anew; look at the difference then."""
+    """`UPDATE_GOLDEN=1` renews them; check the difference then."""
     path, ours = GOLDEN / name, importlib.metadata.version("axosweep")
     text = re.sub(r"\banswers-[0-9a-f]{6}\b", "SWEEP", re.sub(r"\b[0-9a-f]{12}\b", "RUN", text)).replace(
         f"axosweep {ours}", "axosweep VERSION"
@@ -108,7 +108,7 @@ def test_the_hubs_own_library_reads_the_card(store: Store, capsys: pytest.Captur
 
 
 def test_two_tasks_on_one_dataset_stay_two() -> None:
-    """Grouped by their dataset, as the library does it, one would be told under the other's name and settings."""
+    """Grouped by their dataset, as the library does, one would appear under the other's name and settings."""
     dataset = {"path": "openai/gsm8k", "config": "main", "split": "test"}
     asked = [("gsm8k", "", 0.1), ("gsm8k", "limit=8", 0.2), ("gsm8k_cot", "", 0.3)]
     scores = tuple(Score(task, words, "exact_match", "", value, None, dataset) for task, words, value in asked)

@@ -1,4 +1,4 @@
-"""What is asked before something is ended or removed, and what counts as a yes."""
+"""The question before something is ended or removed, and what counts as a yes."""
 
 from __future__ import annotations
 

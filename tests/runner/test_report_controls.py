@@ -93,7 +93,7 @@ def test_the_chart_stays_under_the_pointer_while_a_brush_empties_the_table_above
     browser: Browser, many: tuple[Store, Plan, Path], width: int
 ) -> None:
     opened(browser, many[2], width)
-    browser.look(width, height=3000)  # nothing to scroll: no browser can make good what the page gets wrong
+    browser.look(width, height=3000)  # nothing to scroll, so that the browser cannot correct a mistake of the page
     top = "return byId('parallel-chart').getBoundingClientRect().top"
     before, tall = browser.run(top), browser.run("return byId('table').offsetHeight")
     brush(browser, "lora_r", 3, 4)  # positions of 32 and 64

@@ -1,4 +1,4 @@
-"""`axosweep resume`: which runs it takes, and what it says of others. Training them is in tests/end_to_end."""
+"""`axosweep resume`: which runs it accepts, and its messages about others. Training them is in tests/end_to_end."""
 
 from __future__ import annotations
 

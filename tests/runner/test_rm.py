@@ -1,4 +1,4 @@
-"""`axosweep rm` in a store on this machine: what goes, what a kept run needs stays."""
+"""`axosweep rm` in a store on this machine: what is removed, and that what another run needs stays."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_a_mistake_is_one_message(store: Store, command: Command, words: tuple[s
 def test_a_removal_that_was_killed_leaves_nothing_that_looks_whole_and_gc_ends_it(
     store: Store, command: Command
 ) -> None:
-    """Killed after everything was set aside, and before anything was deleted."""
+    """Killed after everything was moved to the trash, and before anything was deleted."""
     _, (one, _) = trained(store, 0.1, 0.2)
     removal = runs_to_remove(take_stock(LocalFiles(store)), Choice(runs=frozenset([one.key])), lambda key: "")
     local_removal._set_aside(store, removal.to_delete[0])

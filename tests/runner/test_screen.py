@@ -1,4 +1,4 @@
-"""The lines of the live view, for every width, and the time left that stands above them."""
+"""The lines of the live view, for every width, and the time left above them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SCHEDULE = Axis(("lr_scheduler",), (("cosine",), ("linear",)))
 def searched(
     axes: tuple[Axis, ...], loss: Callable[[Point], float], known: dict[Point, float] | None = None
 ) -> list[list[Point]]:
-    """The rounds of a search whose runs reach these losses."""
+    """The rounds of a search whose runs have these losses."""
     losses, rounds = dict(known or {}), []
     while (turn := next_turn(axes, losses)) is not None:
         rounds.append(list(turn.points))

@@ -28,7 +28,7 @@ ON_A_CARD = (
 
 
 def away(config: Config) -> float:
-    """From a rate of 1e-3 and a rank of 4."""
+    """A loss with its minimum at a rate of 1e-3 and a rank of 4."""
     return 1 + abs(math.log10(float(config["learning_rate"])) + 3) + abs(math.log2(config["lora_r"] / 4)) / 10
 
 

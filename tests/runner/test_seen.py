@@ -1,4 +1,4 @@
-"""How old the view of a sweep on Modal is, told without asking Modal."""
+"""How old the view of a sweep on Modal is, without a request to Modal."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LORA = {"base_model": "inputs/ba5e", "adapter": "lora", "lora_r": 8, "chat_templ
 
 
 def swept(store: Store, *configs: dict[str, Any], name: str = "grid", gpu: Gpu | None = None) -> list[str]:
-    """A sweep whose runs have finished; returns their keys."""
+    """A sweep of finished runs; returns their keys."""
     runs = [run({**LORA, **config}, gpu=gpu or Gpu("h100", 2)) for config in configs]
     Ledger(store, name).open(plan(runs, store, name), "axosweep")
     for one in runs:
@@ -68,7 +68,7 @@ def test_runs_share_a_base_only_where_nothing_may_make_it_another(store: Store) 
 
 
 def test_runs_whose_datasets_have_chat_templates_of_their_own_share_no_base() -> None:
-    """It is asked by the template that it was loaded with."""
+    """It is prompted with the template that it was loaded with."""
     datasets = [
         {"path": "a", "type": "chat_template", "chat_template": "phi_3"}, {"path": "a", "type": "chat_template"},
         {"path": "a", "type": "chat_template", "chat_template": "llama3"}, {"path": "a", "type": "alpaca"},

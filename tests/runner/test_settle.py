@@ -1,4 +1,5 @@
-"""Settling a sweep in a store: what is recorded, what goes on after a kill, what is refused. Training is made up."""
+"""Settling a sweep in a store: what is recorded, what goes on after a kill, what is refused. The trainings are
+invented."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def train(store: Store, one: Run, losses: dict[float, float]) -> None:
 
 @dataclass
 class Trainer:
-    """Trains nothing: a run ends with its setting's loss, and a seed of its own beside it."""
+    """Trains nothing: a run ends with its setting's loss, and a random part for its seed."""
 
     losses: dict[float, float]
     launched: list[tuple[float, int]] = field(default_factory=list)

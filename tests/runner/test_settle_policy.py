@@ -1,4 +1,4 @@
-"""Which settings get further seeds next, and when a sweep is settled, on rows that are made up."""
+"""Which settings get further seeds next, and when a sweep is settled, with invented rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.runner.settling import TERMS, World, play
 
 
 def estimate(losses: list[float], seeds: list[int], *, sd: float | None = 0.01, q: float = 3.0) -> Estimate:
-    """Settings with these losses, each with so many seeds. `sd`: of seeds; None if it is unknown."""
+    """Settings with these losses, each with so many seeds. `sd`: that of seeds; None if it is unknown."""
     one: Floats = np.ones(1)
     judged = SettingLosses(
         settings=tuple(map(str, range(len(losses)))),
@@ -97,7 +97,8 @@ def test_a_difference_of_many_standard_deviations_is_found_with_few_runs() -> No
 
 
 def test_equal_settings_are_rarely_told_apart() -> None:
-    """Allowed are 5 % and what comes of choosing who gets seeds; benchmarks/settle_null.py plays many more sweeps."""
+    """Allowed are 5 %, and a little more since the choice of seeds depends on the results; benchmarks/settle_null.py
+    simulates many more sweeps."""
     random = np.random.default_rng(1)
     verdicts = []
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""stages: what comes after a run is part of its plan, and each step is started by the one before it."""
+"""stages: a run's follow-up steps are part of its plan, and each step is started by the one before it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_of_a_run_that_has_finished_only_what_comes_after_it_is_done(store: Stor
 
 @pytest.mark.parametrize("modal", [None, shipped(packages=["axolotl-contribs==1"])])
 def test_the_merge_of_a_stage_is_that_of_the_verb(store: Store, modal: Deployment | None) -> None:
-    """Else a model would be merged twice."""
+    """Otherwise, a model would be merged twice."""
     from runner.follow_up.subjects import Subject
 
     one = staged(MERGED)

@@ -1,4 +1,4 @@
-"""from=RUN[@STEP]: which checkpoint it means, what it is by content, and which runs may go on from it."""
+"""from=RUN[@STEP]: which checkpoint it means, what identifies its content, and which runs may go on from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def asking(asked: str | None, known: Store, *, gpu: Gpu | None = None, **axolotl: Any) -> Run:
-    """A run that is asked to go on from something, identified."""
+    """A run that should go on from a checkpoint, identified."""
     experiment = builders.experiment({**AXOLOTL, **axolotl}, gpu=gpu)
     (one,) = with_start_checkpoints([replace(experiment, from_text=asked)], [known])
     inputs = [checkpoint_input(one.start_checkpoint)] if one.start_checkpoint else []
@@ -186,7 +186,7 @@ def test_asked_again_it_is_found_among_what_was_kept_though_its_run_has_removed_
 
 
 def test_what_the_run_has_now_comes_before_what_was_kept_of_it(store: Store) -> None:
-    """It was removed and trained again, where the same question got other bits."""
+    """It was removed and trained again, and the same run gave other bits."""
     one = source(store, 50)
     later = asking(f"{one.key}@50", store)
     start = later.experiment.start_checkpoint

@@ -1,4 +1,4 @@
-"""A whole launch up to its first step: what is asked of Axolotl and told before anything starts, and where."""
+"""A complete launch up to its first step: what Axolotl checks, and what is printed before anything starts."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_nothing_is_sent_to_modal_before_axolotl_was_asked(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("MODAL_SERVER_URL", "http://127.0.0.1:9")  # nobody there: asking it would take a minute
+    monkeypatch.setenv("MODAL_SERVER_URL", "http://127.0.0.1:9")  # no server there: a request would take a minute
     assert main("executor=modal") == 2
     assert "axosweep setup builds it" in (told := capsys.readouterr().err)
     assert "--force launches the sweep without this check" in told
@@ -142,7 +142,7 @@ def test_a_plan_in_json_holds_the_findings(main: Main, capsys: pytest.CaptureFix
 
 @pytest.mark.usefixtures("trainer")
 def test_a_refused_plan_in_json_holds_what_refused_it(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
-    """With wrong values, which have no key; with what Axolotl refuses; and with what cannot even be composed."""
+    """With wrong values, which have no key; with what Axolotl refuses; and with what cannot be composed."""
 
     def refused(*words: str) -> dict[str, Any]:
         assert main("plan", "--json", *words) == 2
@@ -238,7 +238,8 @@ def test_a_large_model_that_would_train_on_a_cpu_is_remarked(main: Main, capsys:
 def test_an_adapter_to_start_with_is_copied_and_a_base_model_linked(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the user edits while runs wait is not trained on; a model is too large for that."""
+    """Runs do not train on files that the user edits while they wait, except for a model, which is too large to be
+    copied."""
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")

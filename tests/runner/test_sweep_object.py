@@ -1,4 +1,4 @@
-"""`tracking.sweep_object=true`: one sweep object of W&B for a sweep's runs, made once, by the unmodified SDK."""
+"""`tracking.sweep_object=true`: one sweep object of W&B for a sweep's runs, created once, by the unmodified SDK."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`axosweep sync`: W&B is brought up to date with the store, twice over without a change, and nothing is made up."""
+"""`axosweep sync`: W&B is brought up to date with the store, a second sync changes nothing, and nothing is invented."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tracked(store: Store, one: Run, id: str, group: str) -> None:
 
 
 def sdk(store: Store, one: Run, id: str, group: str, *steps: int) -> None:
-    """What a trainer leaves that logged offline to the end."""
+    """What a trainer leaves that has logged offline to the end."""
     folder = store.folder(StepKind.TRAIN, one.key).path
     environment = {**os.environ, "WANDB_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_SILENT": "true"}
     init = {"project": "axosweep", "id": id, "name": "one", "group": group, "mode": "offline", "resume": "allow"}
@@ -55,7 +55,7 @@ def sdk(store: Store, one: Run, id: str, group: str, *steps: int) -> None:
 
 
 def cut_off(store: Store, one: Run) -> None:
-    """As a kill leaves the file of an offline run: without its end."""
+    """Cut the file of an offline run as a kill does: without its end."""
     (part,) = store.folder(StepKind.TRAIN, one.key).path.glob("wandb/offline-run-*/*.wandb")
     part.write_bytes(part.read_bytes()[:-40])
 
@@ -110,8 +110,8 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     assert set(said(store, server, sweep).values()) == {"up to date", first[never.key]}
     assert {name: len(one.history) for name, one in server.runs().items()} == rows
 
-    # A run that a later attempt continues has grown, and a later sweep that asks for it is its tag.
-    # Its own step 2 was lost; what is added for it later must not become the summary.
+    # A run that a later attempt continues has grown, and a later sweep that requests it is a tag of it. Its own step 2
+    # was lost; what is added for it later must not become the summary.
     finish_run(store, whole, {2: 0.25, 3: 0.125})
     sdk(store, whole, "whole", sweep, 3)
     later = open_sweep(store, [whole, run({"learning_rate": 9e-3})], "later").sweep
@@ -120,7 +120,7 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     assert server.runs()["whole"].summary["eval/loss"] == 0.125
     assert server.runs()["whole"].tags == [f"sweep:{later}"]
 
-    # The note of a later sweep is added once, to what a user has written there, and is left as a user changes it.
+    # The note of a later sweep is added once, after what a user has written there, and stays as a user changes it.
     server.runs()["whole"].notes = "mine"
     Ledger(store, later).open(plan([whole], store, "later"), "axosweep", "is it the rate?")
     assert said(store, server, later)[whole.key] == "its note added"

@@ -1,4 +1,4 @@
-"""The files of a tokenizer, which others have written: what is not of the usual form is no vocabulary."""
+"""The files of a tokenizer, which others have written: a file without the usual form is not a vocabulary."""
 
 from __future__ import annotations
 

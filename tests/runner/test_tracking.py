@@ -1,4 +1,4 @@
-"""What W&B needs is asked for before anything starts."""
+"""What W&B needs is checked before anything starts."""
 
 from __future__ import annotations
 

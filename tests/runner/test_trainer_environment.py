@@ -93,7 +93,7 @@ def test_the_python_in_keys_is_the_environments_unless_setup_would_replace_it(
 def test_before_setup_the_python_in_keys_is_the_one_that_setup_would_choose(
     named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the real uv where it chooses."""
+    """If uv chooses, the real uv is run."""
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nothing"))
     monkeypatch.delenv("UV_PYTHON", raising=False)
     if named:
@@ -107,7 +107,7 @@ def test_before_setup_the_python_in_keys_is_the_one_that_setup_would_choose(
 
 
 def test_setup_leaves_a_folder_alone_that_axosweep_did_not_make(environment: Path) -> None:
-    """uv would empty it, or take out of the user's environment all that the lock does not name."""
+    """uv would empty it, or remove everything from the user's environment that the lock does not name."""
     (environment / "precious").touch()
     with pytest.raises(SweepError, match="axosweep did not create"):
         trainer_environment.build()

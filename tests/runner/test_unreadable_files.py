@@ -39,7 +39,7 @@ VERBS = (
 
 
 def small_files(store: Store, sweep: str, one: Run) -> Iterator[Path]:
-    """Every kind of small file that commands read of a sweep and its run."""
+    """Every kind of small file of a sweep and its run that commands read."""
     folder, attempt = store.folder(StepKind.TRAIN, one.key), store.folder(StepKind.TRAIN, one.key).attempt(1)
     yield from (store.sweeps / sweep / name for name in ("plan.json", SUBMISSION, SEEN, f"after-0a1b2c/{STEPS}"))
     yield from (folder.identity, folder.done, folder.metrics, folder.config, folder.tracking, folder.manifest)

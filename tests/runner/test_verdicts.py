@@ -1,4 +1,4 @@
-"""Which settings `compare` and `best` call the best, and what they say of it."""
+"""Which settings `compare` and `best` call the best, and what they say about it."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ def printed(store: Store, capsys: pytest.CaptureFixture[str], *words: str, code:
 
 
 def stars(text: str) -> list[bool]:
-    """Of each row, in the order of the table."""
+    """The mark of each row, in the order of the table."""
     return [line.startswith("*") for line in text.splitlines() if line.rstrip().endswith("succeeded")]
 
 

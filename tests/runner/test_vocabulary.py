@@ -1,4 +1,4 @@
-"""What can be said is read from the files themselves, and agrees with what Hydra finds there."""
+"""The vocabulary is read from the files themselves, and agrees with what Hydra finds there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that talks to W&B: what W&B refuses, or answers by an error, is one message and does no harm."""
+"""The process that talks to W&B: what W&B refuses, or answers with an error, is one message and does no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict in W&B at the end of a launch: when it is sent, and what is said if it is not."""
+"""The verdict in W&B at the end of a launch: when it is sent, and the message if it is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The W&B view, by the model that would be saved; whether the real W&B takes it cannot be seen here."""
+"""The W&B view, as the model that would be saved; whether the real W&B accepts it cannot be tested here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Where one run is better than another: sums that can be done by hand, and intervals that hold as often as they say."""
+"""Where one run is better than another: sums that can be checked by hand, and intervals that hold as often as they
+should."""
 
 from __future__ import annotations
 
@@ -102,7 +103,7 @@ def test_rows_of_one_document_are_drawn_together() -> None:
 
 
 def test_intervals_of_parts_hold_at_once_and_that_of_all_rows_alone() -> None:
-    """150 pairs of runs between which nothing differs, in documents of rows that go together, in eight parts."""
+    """150 pairs of runs without a difference, with documents of several rows, in eight parts."""
     random = np.random.default_rng(3)
     alone = at_once = 0
     for _ in range(150):

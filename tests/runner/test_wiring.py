@@ -1,4 +1,4 @@
-"""What a plan as a whole asks of Modal, refused before anything starts."""
+"""What a plan as a whole requires from Modal, refused before anything starts."""
 
 from __future__ import annotations
 

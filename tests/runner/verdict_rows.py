@@ -1,4 +1,4 @@
-"""Losses by row as an evaluation leaves them, of rows that the tests make up."""
+"""Losses by row as an evaluation leaves them, for invented rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def row_losses(
     ids: Sequence[int] | None = None,
     fingerprint: str = "rows",
 ) -> RowLosses:
-    """`nll`: of each row's turns. By default each turn has a token, and each row is a known document."""
+    """`nll`: that of each row's turns. By default, each turn has one token, and each row is a known document."""
     rows = len(nll)
     tokens = [[1] * len(turns) for turns in nll] if tokens is None else tokens
     about = About(fingerprint, 20, 1.0, tuple(datasets), documents is not None)

@@ -1,4 +1,4 @@
-"""A store with two finished runs that differ at some held-out rows, whose texts and answers it has."""
+"""A store with two finished runs that differ at some held-out rows, with the rows' texts and answers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A fake W&B: as much of the service's own protocol as the unmodified SDK needs to run, resume, sync and be read.
+"""A fake W&B: as much of the service's own protocol as the unmodified SDK needs to run, resume, sync and read.
 
-It shows that the SDK and our code behave, not that the real service agrees. What it does not know, it answers with an
-error and keeps the name of (`WandbServer.unknown`), so that a test cannot pass by its silence.
+It shows how the SDK and our code behave, not that the real service agrees. It answers unknown requests with an error
+and records their names (`WandbServer.unknown`), so that a test cannot pass unnoticed.
 """
 
 from tests.wandb_server.records import Run

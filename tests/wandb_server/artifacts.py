@@ -1,4 +1,5 @@
-"""Artifacts: begun, given a manifest and files with their bytes, committed, and told of by the run that made them."""
+"""Artifacts: they are begun, get a manifest and files with their bytes, are committed, and are listed by the run that
+created them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ Given = dict[str, Any]
 
 
 def artifact(world: World, key: str) -> Artifact:
-    """By its id, or that of its manifest."""
+    """Find an artifact by its id, or by that of its manifest."""
     return next(one for one in world.artifacts if one.id == key.removeprefix("manifest-"))
 
 

@@ -1,4 +1,4 @@
-"""The Mongo-like filters by which W&B's API asks for runs."""
+"""The Mongo-like filters with which W&B's API requests runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""GraphQL: each operation that the SDK sends, by its name, answered from what is kept.
+"""GraphQL: each operation that the SDK sends, by its name, answered from the stored records.
 
-The answers hold more than was asked for: the clients take what they know.
+The answers contain more than was requested: the clients take what they know.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _upsert(world: World, url: str, given: Given) -> Given:
 
 
 def _sweep(world: World, url: str, given: Given) -> Given:
-    """Made anew, never changed: an id that it is given would be an update, which nobody here sends."""
+    """Always created, never changed: an id in the request would mean an update, which is never sent here."""
     assert given.get("id") is None
     sweep = Sweep(f"sweep{len(world.sweeps) + 1}", given["projectName"], yaml.safe_load(given["config"]))
     world.sweeps.append(sweep)
@@ -144,7 +144,7 @@ def _node(run: Run) -> Given:
         "logLineCount": len(run.lines.get("output.log", [])),
         "historyTail": json.dumps(history[-1:]), "eventsTail": json.dumps(events[-1:]),
         "historyKeys": {"keys": keys, "lastStep": run.history[-1]["_step"] if history else 0},
-        "wandbConfig": json.dumps({"t": run.settings.get("_wandb", {}).get("t", {})}),  # else nothing is resumed
+        "wandbConfig": json.dumps({"t": run.settings.get("_wandb", {}).get("t", {})}),  # otherwise nothing is resumed
         "project": _model(run.project),
     }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Log runs with the SDK: `python log_runs_script.py RUNS`, a JSON list of what `init` is given and the rows of each."""
+"""Log runs with the SDK: `python log_runs_script.py RUNS`, a JSON list with the arguments of `init` and the rows of
+each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find runs by group or tag, change the first one, and print what the SDK's reader has of it."""
+"""Find runs by group or tag, change the first one, and print what the SDK's reader returns for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fake keeps: runs with their history, files and artifacts, by entity and project."""
+"""What the fake stores: runs with their history, files and artifacts, by entity and project."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Run:
         return [json.loads(line) for line in self.lines.get(HISTORY, ())]
 
     def values(self, name: str) -> dict[int, Any]:
-        """A metric by training step; of a step that came twice, the last."""
+        """A metric by training step; of a repeated step, the last value."""
         return {row["train/global_step"]: row[name] for row in self.history if name in row}
 
     @property
@@ -53,7 +53,7 @@ class Run:
         return {key: one.get("value") for key, one in self.config.items()}
 
     def stream(self, posted: dict[str, Any]) -> None:
-        """A post to its file stream: lines at an offset, the summary, and at last how it ended."""
+        """A post to its file stream: lines at an offset, the summary, and at the end how it ended."""
         for name, chunk in (posted.get("files") or {}).items():
             if name == SUMMARY:
                 self.summary = json.loads(chunk["content"][-1])
@@ -66,7 +66,7 @@ class Run:
             self.state = failed if posted.get("exitcode") else "finished"
 
     def upsert(self, given: dict[str, Any]) -> None:
-        """What is given; null clears nothing."""
+        """Set the given values; null does not clear a value."""
         for ours, theirs in {
             "display_name": "displayName", "group": "groupName", "job_type": "jobType", "notes": "notes",
             "sweep": "sweep", "tags": "tags", "state": "state",
@@ -122,7 +122,7 @@ class World:
         return self.runs.get((project or "uncategorized", name or ""))
 
     def upsert(self, given: dict[str, Any]) -> tuple[Run, bool]:
-        """A run by its storage id or its name, made when it is not there; and whether it was."""
+        """A run by its storage id or its name, created if it does not exist; also returns whether it was created."""
         project = given.get("project") or "uncategorized"
         if given.get("id"):
             known: Run | None = next(run for run in self.runs.values() if given["id"] in (run.storage_id, run.name))
@@ -130,7 +130,7 @@ class World:
             known = self.find(project, given.get("name"))
         run = known or Run(given.get("entity") or ENTITY, project, given["name"], len(self.runs) + 1)
         self.runs[run.project, run.name] = run
-        if given.get("host"):  # a process begins on it, and not a reader that changes it
+        if given.get("host"):  # a process begins to work on it, unlike a reader that changes it
             run.state, run.preempting = "running", False
         run.upsert(given)
         return run, known is None

@@ -21,7 +21,7 @@ class LoggedRun:
 
 
 def command(script: str, *words: str) -> list[str]:
-    """Of a script that lies here. With -P, since files next to it have names of packages."""
+    """The command of a script in this folder. With -P, since files next to it have names of packages."""
     return [sys.executable, "-P", str(SCRIPTS / script), *words]
 
 

@@ -1,4 +1,4 @@
-"""The fake's HTTP side: GraphQL, the file stream, and the uploads that their answers name."""
+"""The HTTP side of the fake: GraphQL, the file stream, and the uploads that their answers name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WandbServer:
     """Run id -> how the server answers whatever is about that run."""
 
     def environment(self) -> Mapping[str, str]:
-        """What points the SDK here, and at nothing else."""
+        """The variables that point the SDK to this server, and to no other."""
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": KEY,
@@ -51,7 +51,7 @@ class WandbServer:
         }
 
     def runs(self, project: str = "axosweep") -> dict[str, Run]:
-        """By id."""
+        """The runs of a project, by id."""
         return {name: run for (where, name), run in self.world.runs.items() if where == project}
 
 
@@ -77,7 +77,7 @@ class _Quiet(ThreadingHTTPServer):
     stopping: threading.Event
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is killed resets its connection: no news."""
+        """A client that is killed resets its connection, which is not reported."""
         import sys
 
         if not isinstance(sys.exception(), ConnectionError):
@@ -164,4 +164,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silence."""
+        """Log nothing."""

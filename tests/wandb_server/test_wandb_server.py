@@ -1,4 +1,4 @@
-"""The fake W&B holds what the unmodified SDK sends, and gives it back as the SDK's own reader asks for it."""
+"""The fake W&B stores what the unmodified SDK sends, and returns it to the SDK's own reader."""
 
 from __future__ import annotations
 
