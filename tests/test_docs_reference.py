@@ -101,5 +101,5 @@ def test_every_exit_code_is_described(pages: Mapping[str, str]) -> None:
     assert all(f"\n| {int(code)} | " in pages["reference/exit-codes.md"] for code in ExitCode)
 
 
-def test_a_text_of_the_code_is_no_markup_in_a_page_but_for_its_spans_of_code() -> None:
+def test_a_text_of_the_code_is_not_markup_in_a_page_except_for_its_spans_of_code() -> None:
     assert plain("a <b> `c_d|e` *f* W&B\n  g") == r"a &lt;b> <code>c\_d&#124;e</code> \*f\* W&amp;B g"

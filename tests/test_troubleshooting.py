@@ -13,7 +13,7 @@ DOTS = re.compile(r"\.{3,}")
 ROW = re.compile(r"^\| `(.+?)` \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
-def test_every_quoted_message_stands_in_the_code() -> None:
+def test_every_quoted_message_is_in_the_code() -> None:
     texts = "\n".join(_known())
     quoted = [message for message, _, _ in ROW.findall(PAGE.read_text(encoding="utf-8"))]
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]

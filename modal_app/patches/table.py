@@ -25,7 +25,7 @@ PATCHES = (
         why="the filter replaces a loss that is NaN or infinite with the average of the earlier ones, so a diverged "
         "run would be recorded as one that learned; Axolotl has no key for the filter",
         saves="",
-        test=f"{_LIBRARIES}::test_a_loss_that_is_no_number_is_logged_as_it_is",
+        test=f"{_LIBRARIES}::test_a_loss_that_is_not_finite_is_logged_as_it_is",
         apply=training.log_losses_as_they_are,
     ),
     Patch(
@@ -155,7 +155,7 @@ PATCHES = (
         why="it is read once, at the import: a fork would use rows that another step has cached, and would leave its "
         "own rows in a folder that is not removed with the attempt",
         saves="",
-        test=f"{_LIBRARIES}::test_rows_are_cached_in_the_folder_that_was_asked_for",
+        test=f"{_LIBRARIES}::test_rows_are_cached_in_the_requested_folder",
         apply=settings.datasets_cache_in,
     ),
     Patch(
@@ -209,7 +209,7 @@ PATCHES = (
         why="a verdict depends on the config alone and is remembered, so it must not depend on a server's answer, and "
         "nothing about a config that is only checked may be sent",
         saves="",
-        test="tests/modal_app/test_validate.py::test_validating_asks_nobody",
+        test="tests/modal_app/test_validate.py::test_validating_makes_no_request",
         apply=validating.refuse_connections,
     ),
     Patch(

@@ -132,9 +132,7 @@ def test_an_unknown_shape_is_explained_in_the_verdict_the_price_and_for_an_autom
         ask("base_model=nobody/knows", "gpu=auto")
 
 
-def test_a_file_of_ones_own_describes_a_model_and_a_wrong_one_is_passed_over(
-    ask: Callable[..., Any], folder: Path
-) -> None:
+def test_a_users_file_describes_a_model_and_a_wrong_one_is_skipped(ask: Callable[..., Any], folder: Path) -> None:
     own = folder / "own" / "model"
     own.mkdir(parents=True)
     shape = read_yaml(shipped_root() / "conf/model/qwen3_8b.yaml")["model"]

@@ -79,7 +79,7 @@ def test_each_way_to_search_is_an_option(ask: Callable[..., Any]) -> None:
         assert (asked.request.search.method, len(asked.experiments)) == (option, 2)
 
 
-def test_a_file_of_ones_own_may_hold_chats_sharegpt_instructions_or_text(ask: Callable[..., Any]) -> None:
+def test_a_users_file_may_contain_chats_sharegpt_instructions_or_text(ask: Callable[..., Any]) -> None:
     asked = ask("-m", f"dataset={','.join(OWN_FILES)}", "data.path=mine.jsonl")
     found = {one.overrides[0].removeprefix("dataset="): one.axolotl["datasets"] for one in asked.experiments}
     assert all(dataset["path"] == "mine.jsonl" for (dataset,) in found.values())
@@ -94,7 +94,7 @@ def test_a_file_of_ones_own_may_hold_chats_sharegpt_instructions_or_text(ask: Ca
 
 
 @pytest.mark.parametrize("dataset", OWN_FILES)
-def test_a_file_of_ones_own_has_to_be_named(ask: Callable[..., Any], dataset: str) -> None:
+def test_a_users_file_has_to_be_named(ask: Callable[..., Any], dataset: str) -> None:
     with pytest.raises(SweepError, match=r"needs data\.path=FILE"):
         refuse(ask(f"dataset={dataset}").experiments)
 
@@ -128,12 +128,12 @@ def test_a_gpu_changes_nothing_of_what_a_run_is(ask: Callable[..., Any]) -> None
     assert {experiment.gpu.type for experiment in asked.experiments} == set(gpus)
 
 
-def test_every_gpu_of_the_table_can_be_asked_for() -> None:
+def test_every_gpu_of_the_table_can_be_requested() -> None:
     assert set(VOCABULARY.groups["gpu"]) == {*GPUS, "auto", "cpu"}
 
 
 @pytest.mark.parametrize("training", VOCABULARY.groups["training"])
-def test_a_cpu_takes_away_whatever_a_group_asked_for(ask: Callable[..., Any], training: str) -> None:
+def test_a_cpu_removes_whatever_a_group_has_set(ask: Callable[..., Any], training: str) -> None:
     (experiment,) = ask("model=llama3_8b", f"training={training}", "gpu=cpu").experiments
     assert experiment.axolotl["bf16"] is False
     assert experiment.axolotl["attn_implementation"] == "sdpa"
@@ -214,7 +214,7 @@ def test_deepspeed_and_fsdp_at_once_are_refused_with_one_message(ask: Callable[.
 
 
 @pytest.mark.parametrize(("group", "option"), [("deepspeed", "zero3_offload"), ("fsdp", "fsdp2_offload")])
-def test_sharding_on_a_cpu_is_refused_with_the_group_that_asked_for_it(
+def test_sharding_on_a_cpu_is_refused_with_the_group_that_has_set_it(
     ask: Callable[..., Any], group: str, option: str
 ) -> None:
     with pytest.raises(SweepError, match=f"{group}=none") as refused:

@@ -58,7 +58,9 @@ def test_the_loss_is_that_of_the_last_evaluation_in_training_and_without_the_ada
         assert rated[None]["metrics"]["eval_loss"] > row["final"] + 1
 
 
-def test_asked_again_it_is_read_from_the_store(trained: Axosweep, rated: dict[str | None, dict[str, Any]]) -> None:
+def test_a_second_request_is_answered_from_the_store(
+    trained: Axosweep, rated: dict[str | None, dict[str, Any]]
+) -> None:
     before = attempts(trained.store)
     assert lines_of(trained, "--base") == rated
     assert attempts(trained.store) == before
@@ -74,7 +76,7 @@ def test_it_leaves_the_run_and_its_dataset_as_they_are(trained: Axosweep) -> Non
     assert fingerprint(trained.store, key) == before
 
 
-def test_a_task_of_ones_own_tells_the_trained_from_the_untrained(asked: dict[str | None, dict[str, Any]]) -> None:
+def test_a_users_own_task_distinguishes_the_trained_from_the_untrained(asked: dict[str | None, dict[str, Any]]) -> None:
     exact = {run: line["metrics"][EXACT] for run, line in asked.items()}
     assert exact.pop(None) <= 0.1
     assert max(exact.values()) >= 0.6
@@ -95,7 +97,7 @@ def test_compare_ranks_by_it_and_the_report_shows_it(
     assert "tiny_directory/exact_match" in trained.run("compare").stdout
 
 
-def test_the_model_is_asked_in_its_chat_template_unless_that_is_refused(trained: Axosweep) -> None:
+def test_the_model_is_prompted_in_its_chat_template_unless_that_is_refused(trained: Axosweep) -> None:
     best = trained.json("compare")["runs"][0]["key"]
     plain = lines_of(trained, best, *QUIZ, "--no-chat-template", "--limit", "16")[best]
     assert plain["metrics"]["tasks/tiny_directory@limit=16,plain/exact_match"] <= 0.2

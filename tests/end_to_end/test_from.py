@@ -74,7 +74,7 @@ def test_with_another_rate_the_schedule_is_the_new_one_from_its_first_step_on(
     assert after[40, "loss"] != before[40, "loss"]
 
 
-def test_what_it_began_with_is_told_apart_and_recorded(
+def test_the_beginning_of_a_run_is_shown_and_recorded(
     command: Axosweep, source: str, swept: dict[float, dict[str, Any]]
 ) -> None:
     key = swept[0.001]["key"]

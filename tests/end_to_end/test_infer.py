@@ -126,7 +126,7 @@ def test_a_prompt_that_only_the_tokenizer_finds_too_long_fails_in_one_line_and_l
     assert [sorted(path.name for path in one.iterdir()) for one in failed] == [["attempt-1", "latest", "lock"]]
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(trained: Axosweep) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing_half_written(trained: Axosweep) -> None:
     best = best_of(trained)
     place = trained.store.runs / best / "infer"
     place.mkdir(exist_ok=True)

@@ -94,7 +94,9 @@ def pause_s(moment: str) -> float:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_trainer_is_told_of_and_finished_later(place: Axosweep, left_alone: LeftAlone, moment: str) -> None:
+def test_a_killed_trainer_is_reported_and_its_run_finished_later(
+    place: Axosweep, left_alone: LeftAlone, moment: str
+) -> None:
     launcher = place.start(*WORDS)
     victims: list[int] = []
 
@@ -133,7 +135,7 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_launch_that_ends_while_axolotl_is_asked_has_begun_nothing(alone: Axosweep, number: signal.Signals) -> None:
+def test_a_launch_that_ends_during_axolotls_check_has_begun_nothing(alone: Axosweep, number: signal.Signals) -> None:
     temporary = alone.folder / "temporary"
     temporary.mkdir()
     launcher = alone.with_variables({"TMPDIR": str(temporary)}).start(*WORDS)

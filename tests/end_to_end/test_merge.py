@@ -66,7 +66,7 @@ def test_the_best_run_is_merged_into_a_model_that_loads_and_answers_as_base_and_
     assert own.with_adapter < 1e-3 < 1e-1 < own.without
 
 
-def test_its_manifest_holds_every_file_as_it_is(trained: Axosweep) -> None:
+def test_its_manifest_has_every_file_as_it_is(trained: Axosweep) -> None:
     made = trained.json("merge")
     model = Path(made["model"])
     manifest = json.loads((model.parent / "manifest.json").read_text())
@@ -80,7 +80,7 @@ def test_its_manifest_holds_every_file_as_it_is(trained: Axosweep) -> None:
     assert (made["files"], made["bytes"]) == (len(there), sum(path.stat().st_size for path in there.values()))
 
 
-def test_asked_again_nothing_is_merged(trained: Axosweep) -> None:
+def test_a_second_request_merges_nothing(trained: Axosweep) -> None:
     made = trained.json("merge")
     before = merges(trained.store, made["run"])
     again = trained.run("merge", made["run"][:6])
@@ -97,7 +97,7 @@ def test_another_adapter_of_the_same_base_can_be_merged_in_the_runs_place(merged
     assert other.with_adapter < 1e-3 < 1e-1 < other.without
 
 
-def test_what_is_no_adapter_is_refused(trained: Axosweep, tmp_path: Path) -> None:
+def test_what_is_not_an_adapter_is_refused(trained: Axosweep, tmp_path: Path) -> None:
     done = trained.run("merge", "--lora-model-dir", str(tmp_path))
     assert done.returncode == 2
     assert f"--lora-model-dir {tmp_path} is not an adapter" in done.stderr

@@ -111,7 +111,7 @@ def test_a_sweep_on_modal_ends_in_the_table_that_it_has_here(
     assert not server.unknown_calls()
 
 
-def test_its_mirror_has_the_losses_of_each_held_out_row_and_what_the_rows_are(swept: Swept) -> None:
+def test_its_mirror_has_the_losses_of_each_held_out_row_and_the_rows(swept: Swept) -> None:
     told = swept.here.json("compare", *(row["key"] for row in swept.told["runs"]))
     where = told["where"]
     assert (where["rows"], where["documents_known"], told["notes"]) == (10, True, [])
@@ -122,7 +122,7 @@ def test_its_mirror_has_the_losses_of_each_held_out_row_and_what_the_rows_are(sw
     assert all(mirror.folder(StepKind.TRAIN, row["key"]).losses_before.exists() for row in told["runs"])
 
 
-def test_asked_again_there_is_nothing_to_do(swept: Swept, server: ModalServer) -> None:
+def test_a_second_request_has_nothing_to_do(swept: Swept, server: ModalServer) -> None:
     before = len(server.function_calls())
     again = swept.here.run(*WORDS, "executor=modal")
     assert "2 runs finished before, skipped; nothing to do" in again.stdout
@@ -207,7 +207,7 @@ def test_a_run_there_goes_on_from_a_checkpoint_of_another_one(swept: Swept, serv
     assert not server.unknown_calls()
 
 
-def test_a_run_that_stops_at_a_rung_and_goes_on_has_the_losses_of_one_that_nobody_has_asked(
+def test_a_run_that_stops_at_a_rung_and_goes_on_has_the_losses_of_a_run_without_rungs(
     swept: Swept, server: ModalServer, tmp_path: Path
 ) -> None:
     """The same runs, on Volumes where they were not trained yet. Without rungs, nothing would be evaluated or saved at

@@ -38,7 +38,7 @@ def test_each_run_has_its_gpus_and_all_of_them_keep_to_the_cap(on_modal: Axoswee
     assert len(rows) == 8, "on another kind of GPU it is another run, when a sweep asks for both"
 
 
-def test_so_many_runs_train_at_a_time_as_were_asked_for(on_modal: Axosweep, server: ModalServer) -> None:
+def test_as_many_runs_train_at_a_time_as_were_requested(on_modal: Axosweep, server: ModalServer) -> None:
     done = on_modal.run(*WORDS, "gpu=h100", "gpu.count=2", "executor.parallel=1")
     assert done.returncode == 0, done.stderr
     assert {call.max_containers for call in server.function_calls("train")} == {1}
@@ -56,7 +56,7 @@ def test_a_container_does_one_run_after_the_other_where_there_are_more_runs_than
     assert Counter(len(call.tasks) for call in calls) == {1: 6}, "each run was started once"
 
 
-def test_what_will_do_as_well_is_asked_for_and_taken(on_modal: Axosweep, server: ModalServer) -> None:
+def test_acceptable_cards_are_requested_and_used(on_modal: Axosweep, server: ModalServer) -> None:
     server.set_full_gpus("H100:2")
     done = on_modal.run(*WORDS, "gpu=h100", "gpu.count=2", "gpu.fallback=[a100_80gb]", "executor.max_gpus=2")
     assert done.returncode == 0, done.stderr
@@ -76,7 +76,7 @@ def test_what_will_do_as_well_is_asked_for_and_taken(on_modal: Axosweep, server:
         (("gpu=h100", "gpu.count=2,4", "executor.max_gpus=5"), "one of each is 6 GPUs"),
     ],
 )
-def test_what_modal_cannot_give_is_refused_before_anything_is_made(
+def test_what_modal_cannot_give_is_refused_before_anything_is_created(
     on_modal: Axosweep, server: ModalServer, words: tuple[str, ...], says: str
 ) -> None:
     done = on_modal.run(*WORDS, *words)

@@ -51,7 +51,7 @@ def fetching(hub: Hub) -> Iterator[ModalServer]:
         yield server
 
 
-def test_a_hub_model_then_an_adapter_and_a_tokenizer_of_the_hub_beside_local_weights_are_read_offline(
+def test_a_hub_model_then_an_adapter_and_a_tokenizer_of_the_hub_with_local_weights_are_read_offline(
     hub: Hub, server: ModalServer, tmp_path: Path
 ) -> None:
     on_modal = machine(server, tmp_path / "machine", HF_ENDPOINT=hub.url)
@@ -77,7 +77,7 @@ def test_a_hub_model_then_an_adapter_and_a_tokenizer_of_the_hub_beside_local_wei
     assert Path(given).name == ADAPTER_COMMIT
 
 
-def test_a_hub_model_is_fetched_once_for_all_runs_and_again_when_somebody_has_made_room(
+def test_a_hub_model_is_fetched_once_for_all_runs_and_again_after_its_removal(
     hub: Hub, fetching: ModalServer, tmp_path: Path
 ) -> None:
     on_modal = machine(fetching, tmp_path / "machine", HF_ENDPOINT=hub.url)

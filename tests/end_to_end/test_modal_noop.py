@@ -29,7 +29,7 @@ def server() -> Iterator[ModalServer]:
         yield server
 
 
-def test_a_sweep_over_gpus_that_nobody_has_and_with_a_long_config_ends_in_its_table(
+def test_a_sweep_over_gpus_that_do_not_exist_and_with_a_long_config_ends_in_its_table(
     on_modal: Axosweep, server: ModalServer
 ) -> None:
     long = ",".join(f"part{number}_proj" for number in range(1000))
@@ -55,7 +55,7 @@ def test_a_log_is_followed_from_before_the_run_begins_to_its_end(alone: Axosweep
         assert followed.stdout.count("nothing to do") == 60
 
 
-def test_a_webhook_is_told_of_the_end_though_the_laptop_is_closed(alone: Axosweep) -> None:
+def test_a_webhook_gets_a_notice_of_the_end_though_the_laptop_is_closed(alone: Axosweep) -> None:
     with local_modal(noop_settings(preprocess_s=0.5, train_s=0.5)) as server, serve_webhook() as webhook:
         on_modal = beside(alone, server, alone.store)
         words = ("-m", "lora=r8,r16", *ON_GPUS, "notify=MY_NOTIFY_URL")

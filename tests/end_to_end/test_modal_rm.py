@@ -31,7 +31,7 @@ def server(trained: Path) -> Iterator[ModalServer]:
         yield server
 
 
-def test_a_run_at_work_is_not_removed_and_a_removed_one_is_trained_anew_by_the_same_line(
+def test_a_running_run_is_not_removed_and_a_removed_one_is_trained_again_by_the_same_command(
     alone: Axosweep, server: ModalServer, trained: Path
 ) -> None:
     on_modal = Axosweep(alone.store, alone.folder, server.environment())

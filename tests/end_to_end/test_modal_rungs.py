@@ -77,7 +77,7 @@ def test_a_search_whose_client_was_killed_has_come_to_rest_by_itself(abandoned: 
     assert len(abandoned.server.tasks("train")) == 12 + stops - counts["stopped at rung"], "a GPU for each part, once"
 
 
-def test_nothing_is_called_again_by_whoever_comes_later(abandoned: Abandoned, tmp_path: Path) -> None:
+def test_nothing_is_called_again_by_a_later_client(abandoned: Abandoned, tmp_path: Path) -> None:
     """The same command line twice at a time, and on another machine after Modal has deleted all entries."""
     before = abandoned.calls
     clients = [abandoned.here.start(*SEARCH) for _ in range(2)]

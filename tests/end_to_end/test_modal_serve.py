@@ -68,7 +68,7 @@ def run_keys(swept: Axosweep) -> list[str]:
     return [row["key"] for row in swept.json("compare")["runs"]]
 
 
-def test_the_runs_of_a_sweep_are_deployed_with_their_base_asked_listed_and_ended(
+def test_the_runs_of_a_sweep_are_deployed_with_their_base_used_listed_and_ended(
     with_token: Axosweep, server: ModalServer
 ) -> None:
     served = with_token.json("serve")
@@ -129,7 +129,9 @@ def test_the_runs_of_a_sweep_are_deployed_with_their_base_asked_listed_and_ended
     assert not server.unknown_calls()
 
 
-def test_a_token_is_drawn_and_shown_on_a_terminal_only_and_kept_at_modal(swept: Axosweep, server: ModalServer) -> None:
+def test_a_token_is_drawn_and_shown_on_a_terminal_only_and_stored_at_modal(
+    swept: Axosweep, server: ModalServer
+) -> None:
     server.set_secret("axosweep-serve", {})
     piped = swept.run("serve", "--gpu", "l4")
     assert piped.returncode == 2

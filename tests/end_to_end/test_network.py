@@ -55,7 +55,7 @@ def apart(axosweep: Axosweep, proxy: Proxy, **variables: str) -> Axosweep:
     return axosweep.with_variables(ways | variables).without_forks()
 
 
-def test_a_sweep_over_local_files_asks_nobody(axosweep: Axosweep, proxy: Proxy) -> None:
+def test_a_sweep_over_local_files_makes_no_request(axosweep: Axosweep, proxy: Proxy) -> None:
     done = apart(axosweep, proxy).run(*WORDS)
     assert done.returncode == 0, done.stderr
     assert proxy.heard == []

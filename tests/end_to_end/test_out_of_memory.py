@@ -61,7 +61,7 @@ def check_healed(row: Any, store: Store) -> None:
     assert before == after, "from the checkpoint of step 2, with the same rows"
 
 
-def test_a_run_is_told_what_needs_less_and_healed_when_it_is_asked_for_again(alone: Axosweep) -> None:
+def test_a_run_gets_advice_that_needs_less_memory_and_is_healed_when_requested_again(alone: Axosweep) -> None:
     """On one rank and on two."""
     (alone.folder / "too_large.py").write_text(textwrap.dedent(TOO_LARGE))
     done = alone.run(*WORDS)

@@ -58,7 +58,7 @@ def test_an_edit_of_what_a_reward_imports_is_a_new_run(own: Axosweep) -> None:
     assert planned(own) == (key, True)
 
 
-def test_a_dataset_format_of_ones_own_prepares_the_rows(own: Axosweep) -> None:
+def test_a_users_own_dataset_format_prepares_the_rows(own: Axosweep) -> None:
     done = own.run(*WORDS, "~rl", "~trl", "datasets.0.type=formats.directory")
     assert done.returncode == 0, done.stderr
     assert "succeeded  16 rows" in done.stdout + done.stderr

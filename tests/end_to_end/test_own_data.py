@@ -245,7 +245,7 @@ def test_their_rows_have_losses_unless_they_are_tokenized_late(swept: Swept) -> 
     assert not list(store.runs.glob(f"{swept.keys['vision']}/losses*"))
 
 
-def test_what_is_asked_later_does_not_miss_a_dataset(swept: Swept) -> None:
+def test_a_later_request_does_not_miss_a_dataset(swept: Swept) -> None:
     here = swept.here
     again = here.run(*ALL)
     assert "4 runs finished before, skipped; nothing to do" in again.stdout
@@ -303,7 +303,7 @@ def test_on_modal_runs_wait_for_no_dataset_and_have_their_pictures_or_read_the_h
     assert losses(mirror, _key(mirror, "vision")) == losses(store, swept.keys["vision"])
 
 
-def test_with_another_picture_it_is_another_run_that_sees_something_else(swept: Swept) -> None:
+def test_with_another_picture_it_is_another_run_with_other_losses(swept: Swept) -> None:
     here, before = swept.here, swept.keys["vision"]
     paint(here.folder, "red", "white")
     (row,) = here.json("base=vision.yml", "gpu=cpu", "tracking=disabled")["runs"]

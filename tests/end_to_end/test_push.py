@@ -206,7 +206,7 @@ def test_another_runs_push_is_taken_out_when_it_is_replaced(pushing: Pushing) ->
     assert sorted(pushing.pushed()) == ADAPTER
 
 
-def test_a_branch_and_a_message_of_ones_own(pushing: Pushing) -> None:
+def test_a_push_takes_the_users_own_branch_and_message(pushing: Pushing) -> None:
     words = (pushing.key, "ada/answers", "--revision", "try/2", "--message", "a second try", "--public")
     code, out, err = pushing.run(*words)
     assert code == 0, err
@@ -222,7 +222,7 @@ def test_a_public_repository_is_pushed_to_only_when_that_is_said(pushing: Pushin
     assert pushing.run(pushing.key, "ada/answers", "--public")[0] == 0
 
 
-def test_what_somebody_else_pushes_meanwhile_is_not_overwritten(pushing: Pushing) -> None:
+def test_what_another_user_pushes_meanwhile_is_not_overwritten(pushing: Pushing) -> None:
     theirs = pushing.writes.create(pushing.writes.accounts[TOKEN], "ada/answers", private=True)
     pushing.writes.between = lambda: pushing.writes.add_commit(theirs, "main", "meanwhile", {"theirs.txt": b"x"})
     assert "was changed during the push, so nothing was committed" in pushing.refused()
@@ -240,7 +240,7 @@ def test_what_somebody_else_pushes_meanwhile_is_not_overwritten(pushing: Pushing
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "The hub does not answer at http://127.0.0.1:9"),
     ],
 )
-def test_a_hub_that_lets_nobody_in_is_one_clear_message(
+def test_a_hub_that_refuses_every_login_is_one_clear_message(
     refusing: Pushing, variables: dict[str, str], says: str
 ) -> None:
     said = refusing.refused(refusing.key, "ada/answers", **variables)
@@ -248,7 +248,7 @@ def test_a_hub_that_lets_nobody_in_is_one_clear_message(
     assert not refusing.writes.repositories
 
 
-def test_somebody_elses_name_is_refused(refusing: Pushing) -> None:
+def test_another_users_name_is_refused(refusing: Pushing) -> None:
     assert "may not write to grace/answers (403)" in refusing.refused(refusing.key, "grace/answers")
 
 
@@ -257,7 +257,7 @@ def test_the_token_that_the_modal_secret_calls_otherwise_does_as_well(pushing: P
     assert code == 0, err
 
 
-def test_a_run_on_modal_is_fetched_pushed_and_not_kept(pushing: Pushing) -> None:
+def test_a_run_on_modal_is_fetched_pushed_and_not_stored(pushing: Pushing) -> None:
     there, here = pushing.store, pushing.folder / "here"
     _submitted(there, pushing.key)
     with ModalServer() as server, pytest.MonkeyPatch.context() as patch, client_of(server, patch) as client:

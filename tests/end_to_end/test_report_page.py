@@ -97,7 +97,9 @@ def opening_s(browser: Browser, page: Path, width: int, *, dark: bool) -> float:
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
-def test_a_large_report_opens_at_once_whole_and_silent(browser: Browser, large: Path, width: int, dark: bool) -> None:
+def test_a_large_report_opens_at_once_complete_and_without_errors(
+    browser: Browser, large: Path, width: int, dark: bool
+) -> None:
     opened(browser, large, width, dark=dark)
     is_whole(browser, large, width)
     assert browser.run("return report.runs.length") == len(browser.run(KEYS)) == 200
@@ -153,7 +155,7 @@ def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Brows
     assert browser.console() == []
 
 
-def test_curves_are_drawn_against_whatever_is_asked(browser: Browser, large: Path) -> None:
+def test_curves_are_drawn_against_the_requested_axis(browser: Browser, large: Path) -> None:
     opened(browser, large)
     change = "const one = byId(arguments[0]); one.value = arguments[1]; one.dispatchEvent(new Event('input'))"
     extent = "return charts.get(byId('curve-chart')).getModel().getComponent('xAxis').axis.scale.getExtent()[1]"
@@ -319,7 +321,7 @@ def forget_launcher(store: Store, sweep: str) -> None:
     path.write_text("".join(json.dumps(row | {"facts": {}}) + "\n" for row in rows))
 
 
-def test_a_real_sweep_leaves_its_report_and_is_whole_in_it(browser: Browser, axosweep: Axosweep) -> None:
+def test_a_real_sweep_leaves_its_report_and_is_complete_in_it(browser: Browser, axosweep: Axosweep) -> None:
     plugin = write_failing_plugin(axosweep.folder)
     words = ("-m", "learning_rate=1e-3,1e-2", f"plugins=[],[{plugin}]", "max_steps=8", "tracking=disabled")
     done = axosweep.run(*words)

@@ -55,7 +55,7 @@ def test_a_search_that_is_killed_twice_goes_on_and_trains_nothing_twice(axosweep
     assert "search=coordinate is not over" not in axosweep.run("status", sweep).stderr
 
 
-def test_points_that_were_drawn_before_a_kill_are_run_and_not_drawn_anew(axosweep: Axosweep) -> None:
+def test_points_that_were_drawn_before_a_kill_are_run_and_not_drawn_again(axosweep: Axosweep) -> None:
     planned = axosweep.json("plan", *TPE)
     killed_after(axosweep, 1, *TPE)
     before = finished(axosweep)

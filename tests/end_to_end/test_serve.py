@@ -140,7 +140,7 @@ def test_every_model_is_listed_by_its_key_and_by_what_people_call_it(serving: Se
     assert [model["names"][0] for model in serving.told["models"]] == ["base", good, bad]
 
 
-def test_whole_and_streamed_answers_are_those_of_infer(
+def test_complete_and_streamed_answers_are_those_of_infer(
     serving: Serving, trained: Axosweep, runs: tuple[str, str]
 ) -> None:
     good, bad = runs
@@ -162,14 +162,14 @@ def test_whole_and_streamed_answers_are_those_of_infer(
     assert sum(right) > 0.6 * len(right)
 
 
-def test_models_that_are_asked_at_the_same_time_answer_as_themselves(serving: Serving, runs: tuple[str, str]) -> None:
+def test_models_with_requests_at_the_same_time_answer_as_themselves(serving: Serving, runs: tuple[str, str]) -> None:
     models = ("base", *runs)
     apart = [serving.ask([question(fact, model, max_tokens=8) for fact in FACTS[:8]]) for model in models]
     mixed = serving.ask([question(fact, model, max_tokens=8) for fact in FACTS[:8] for model in models])
     assert [one["text"] for one in mixed] == [one["text"] for answers in zip(*apart, strict=True) for one in answers]
 
 
-def test_what_is_asked_of_an_answer_is_kept(serving: Serving, runs: tuple[str, str]) -> None:
+def test_the_sampling_settings_of_a_request_are_used(serving: Serving, runs: tuple[str, str]) -> None:
     plain, short, stopped, usage, one, again, other, narrow, likeliest = serving.ask(
         [
             question(FACTS[0], "best"),
@@ -221,7 +221,7 @@ def test_a_served_run_is_not_removed_and_the_refusal_names_the_command(
     assert swept.store.folder(StepKind.TRAIN, runs[0]).done.exists()
 
 
-def test_a_page_of_somebody_else_cannot_ask_by_a_name_that_leads_here(serving: Serving) -> None:
+def test_a_foreign_page_cannot_send_requests_under_a_name_that_leads_here(serving: Serving) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(urllib.request.Request(f"{serving.url}/models", headers={"Host": "elsewhere.example"}))
 
@@ -233,7 +233,7 @@ def test_a_body_that_is_too_long_or_no_json_is_refused(serving: Serving) -> None
             urllib.request.urlopen(request)
 
 
-def test_a_token_is_asked_for_and_written_nowhere_and_ctrl_c_leaves_nothing(
+def test_a_token_is_required_and_written_nowhere_and_ctrl_c_leaves_nothing(
     swept: Axosweep, client: Client, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
     before = places()

@@ -40,13 +40,15 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("file", SHIPPED)
-def test_a_change_in_any_file_names_the_app_and_the_preloaded_trainer_anew(
+def test_a_change_in_any_file_changes_the_names_of_the_app_and_the_preloaded_trainer(
     file: str, moved: dict[str, list[str]]
 ) -> None:
     assert {"app", "preloaded trainer"} <= set(moved[file])
 
 
-def test_a_verdict_is_asked_again_once_a_judge_has_changed_and_only_then(moved: dict[str, list[str]]) -> None:
+def test_a_verdict_is_requested_again_once_a_source_of_verdicts_has_changed_and_only_then(
+    moved: dict[str, list[str]],
+) -> None:
     assert {file for file in SHIPPED if "verdict" in moved[file]} == JUDGES
 
 

@@ -24,7 +24,7 @@ def test_an_adapter_is_loaded_on_the_base_model_as_it_was_trained() -> None:
     assert made["lora_mlp_kernel"] is False
 
 
-def test_a_base_model_alone_keeps_how_it_is_quantized_and_nothing_else_of_the_adapter() -> None:
+def test_a_base_model_alone_keeps_its_quantization_and_nothing_else_of_the_adapter() -> None:
     made = config_to_load(QLORA, adapter=None, weights=None)
     assert (made["adapter"], made["load_in_4bit"]) == ("qlora", True)  # Axolotl quantizes below an adapter only
     assert "lora_model_dir" not in made
@@ -33,7 +33,7 @@ def test_a_base_model_alone_keeps_how_it_is_quantized_and_nothing_else_of_the_ad
     assert not {"adapter", "lora_r", "peft_init_lora_weights", "lora_model_dir"} & set(plain)
 
 
-def test_whole_weights_stand_in_the_place_of_the_base_model_and_bring_their_tokenizer() -> None:
+def test_complete_weights_replace_the_base_model_and_bring_their_tokenizer() -> None:
     made = config_to_load(QLORA | {"tokenizer_config": "owner/tokens"}, adapter=None, weights=Path("../merged"))
     assert made["base_model"] == "../merged"
     assert not {"adapter", "lora_r", "load_in_4bit", "revision_of_model", "tokenizer_config"} & set(made)

@@ -25,7 +25,7 @@ def names(model: Path) -> set[str]:
     return {path.name for path in model.iterdir()}
 
 
-def test_the_newest_whole_checkpoint_is_resumed_from(tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_resumed_from(tmp_path: Path) -> None:
     save(tmp_path, 9)
     newest = save(tmp_path, 10)
     assert checkpoints.set_aside_unusable(tmp_path) == newest
@@ -64,7 +64,7 @@ def test_a_checkpoint_at_its_last_step_is_not_resumed_from_for_it_would_train_on
     assert checkpoints.set_aside_unusable(tmp_path) == tmp_path / "checkpoint-30"
 
 
-def test_the_loss_since_the_last_log_line_is_kept(tmp_path: Path) -> None:
+def test_the_loss_since_the_last_log_line_is_saved(tmp_path: Path) -> None:
     checkpoint = save(tmp_path, 12, marked=False)
     checkpoints.mark_complete(checkpoint, {"since": 10, "loss": 3.5})
     assert checkpoints.unlogged(checkpoint) == {"since": 10, "loss": 3.5}

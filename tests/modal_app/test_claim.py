@@ -52,7 +52,7 @@ def test_a_claim_dies_with_its_process_however_it_dies(folder: StepFolder) -> No
     assert holder(folder) is None
 
 
-def test_a_claim_is_held_until_the_last_process_that_shares_it_is_gone(folder: StepFolder) -> None:
+def test_a_claim_lasts_until_the_last_process_that_shares_it_has_ended(folder: StepFolder) -> None:
     with claim(folder) as descriptor:
         command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(descriptor,))
@@ -91,7 +91,7 @@ def test_looking_hinders_no_claim(folder: StepFolder) -> None:
         looker.join()
 
 
-def test_nobody_holds_what_was_never_begun(folder: StepFolder) -> None:
+def test_a_step_that_was_never_begun_is_not_locked(folder: StepFolder) -> None:
     assert holder(folder) is None
     assert not folder.path.exists()
 

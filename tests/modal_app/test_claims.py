@@ -42,14 +42,14 @@ def test_a_call_that_modal_does_not_know_is_not_live(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.RESOURCE_EXHAUSTED, Status.PERMISSION_DENIED])
-def test_a_question_that_modal_does_not_answer_is_no_dead_call(answer: Answer, status: Status) -> None:
+def test_a_request_that_modal_does_not_answer_does_not_mean_a_dead_call(answer: Answer, status: Status) -> None:
     """Otherwise, a second trainer would be started next to the one whose call gave no answer."""
     with ModalServer() as server:
         server.fail("FunctionGetOutputs", status=status)
         assert answer(server, "ask_of_an_unknown_call") in ("ResourceExhaustedError", "PermissionDeniedError")
 
 
-def test_a_question_whose_connection_is_lost_each_time_is_no_dead_call(answer: Answer) -> None:
+def test_a_request_whose_connection_is_lost_each_time_does_not_mean_a_dead_call(answer: Answer) -> None:
     with ModalServer() as server:
         for nth in range(1, 5):  # the client tries four times
             server.lose_connection("FunctionGetOutputs", nth=nth)
@@ -90,7 +90,7 @@ def test_a_call_that_has_said_how_its_job_ended_is_followed_though_it_still_live
     assert answer(idle, "follow_an_ended_job").split() == ["True", "True", "fc-second", "failed", "None"]
 
 
-def test_what_waits_is_started_once_whoever_has_put_it_down(answer: Answer, idle: ModalServer) -> None:
+def test_a_waiting_job_is_started_once_whichever_call_has_added_it(answer: Answer, idle: ModalServer) -> None:
     waited = answer(idle, "start_what_waits").split()
     assert waited == ["preprocess/data", "train/other", "train/run"]
     assert [(call.function, call.gpu) for call in idle.function_calls()] == [
@@ -121,7 +121,9 @@ def test_what_modal_refuses_to_start_is_recorded_with_its_cause_the_rest_is_star
     assert second.split() == ["preprocess/data", OTHER, RUN, "None"]
 
 
-def test_a_job_that_others_wait_for_is_called_whoever_works_on_it(answer: Answer, idle: ModalServer) -> None:
+def test_a_job_that_others_wait_for_is_called_even_if_another_call_works_on_it(
+    answer: Answer, idle: ModalServer
+) -> None:
     """Only the call itself can start the jobs of its sweep that wait for it."""
     answer(idle, "start_twice")
     assert Counter(call.function for call in idle.function_calls()) == {"preprocess": 2, "train": 1}

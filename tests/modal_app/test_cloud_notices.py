@@ -44,7 +44,7 @@ def counts(*entries: dict[str, Any], **others: Any) -> dict[str, int] | None:
     return dict(over[0].counts) if over else None
 
 
-def test_a_sweep_is_done_when_its_last_run_has_ended_and_its_failures_are_told_at_once() -> None:
+def test_a_sweep_is_done_when_its_last_run_has_ended_and_its_failures_are_reported_at_once() -> None:
     half = (run("a", "2", "failed", "NaN"), run("b", "3"))
     assert [(one.event, one.run, one.text) for one in found(*half)] == [
         (NoticeKind.FAILED, "a", "axosweep: s: run a failed: NaN")

@@ -191,7 +191,7 @@ def test_a_checkpoint_is_on_the_volume_and_committed_before_its_run_has_ended(wo
     assert work.outcome().message == "stopped"
 
 
-def test_the_word_that_a_run_has_succeeded_comes_last_and_with_it_all_that_it_has_made(work: Work) -> None:
+def test_a_run_counts_as_succeeded_only_when_all_its_files_are_there(work: Work) -> None:
     copier = Copier(work.commit)
     with copier.copying(work.written):
         work.save(10)
@@ -252,7 +252,7 @@ def test_a_failure_is_recorded_though_its_checkpoint_cannot_be_copied(work: Work
 
 
 @pytest.mark.parametrize(("size", "arrives"), [(SIZE, True), (20 * SIZE, False)])
-def test_asked_to_stop_a_checkpoint_is_copied_if_it_fits_into_the_time_by_the_copies_before(
+def test_after_a_request_to_stop_a_checkpoint_is_copied_if_earlier_copies_show_that_the_time_is_enough(
     work: Work, size: int, arrives: bool
 ) -> None:
     work.commit_s = 0.1

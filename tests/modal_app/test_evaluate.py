@@ -72,7 +72,7 @@ def test_a_group_counts_as_one_and_its_parts_stand_apart() -> None:
     assert facts["documents"] == {"quiz": 5}
 
 
-def test_where_the_documents_of_a_task_are_on_the_hub_is_told_of_the_harness_own_tasks() -> None:
+def test_the_place_of_a_tasks_documents_is_named_only_for_the_harness_own_tasks() -> None:
     configs = {
         "quiz": {"dataset_path": "maker/quiz", "dataset_name": "easy", "validation_split": "validation"},
         "files": {"dataset_path": "json", "test_split": "test"},
@@ -84,7 +84,7 @@ def test_where_the_documents_of_a_task_are_on_the_hub_is_told_of_the_harness_own
     assert of_tasks(results, {"include": "inputs/abc"})["datasets"] == {}, "it may be a file of somebody's"
 
 
-def test_a_task_asked_otherwise_has_another_name() -> None:
+def test_a_task_with_other_settings_has_another_name() -> None:
     facts = of_tasks(said(quiz={"ppl,none": 7.5}), {"limit": 5, "num_fewshot": None, "chat_template": False})
     assert facts["metrics"] == {"tasks/quiz@limit=5,plain/ppl": 7.5}
     assert facts["higher_is_better"] == {"tasks/quiz@limit=5,plain/ppl": False}
@@ -102,7 +102,7 @@ def test_a_harness_that_measures_nothing_has_failed() -> None:
         of_tasks(said(quiz={"alias": "quiz", "acc,none": float("nan")}), {})
 
 
-def test_unknown_tasks_are_told_with_the_nearest() -> None:
+def test_unknown_tasks_are_reported_with_the_nearest() -> None:
     told = said_of({"arc_eas": ["arc_easy", "arc"], "x": []})
     assert told == "The lm-evaluation-harness has no task arc_eas (did you mean arc_easy or arc?), x."
 
@@ -116,7 +116,7 @@ def test_unknown_tasks_are_told_with_the_nearest() -> None:
         (StepKind.EVALUATE, {"tasks": ["quiz"]}, False),
     ],
 )
-def test_only_a_tasks_dataset_may_be_asked_of_the_hub(
+def test_only_a_tasks_dataset_may_be_requested_from_the_hub(
     kind: StepKind, options: dict[str, Any], offline: bool, tmp_path: Path
 ) -> None:
     step = Step(kind, "run/own", CONFIG, "data", run="run", options=options)

@@ -49,12 +49,12 @@ def test_of_a_manifest_that_is_none_nothing_is_known(tmp_path: Path, text: str) 
 
 
 @pytest.mark.parametrize("phases", [None, "long", 3])
-def test_phases_that_are_no_seconds_are_not_known(phases: Any) -> None:
+def test_phases_that_are_not_seconds_are_unknown(phases: Any) -> None:
     assert TrainFacts.of({"phases": phases, "step": "7"}) == TrainFacts()
     assert TrainFacts.of({"phases": {"train": 1.5, "eval": "long"}}).phases == {"train": 1.5}
 
 
-def test_a_file_that_is_no_json_is_skipped_and_named_once_unless_a_kill_may_have_cut_it(
+def test_a_file_that_is_not_json_is_skipped_and_named_once_unless_a_kill_may_have_cut_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.json"

@@ -41,7 +41,7 @@ def test_a_model_is_fetched_from_a_hub_that_is_away_for_a_while(tmp_path: Path) 
     assert Path(done.stdout.strip(), "config.json").read_bytes() == (TINY / "config.json").read_bytes()
 
 
-def test_a_hub_that_stays_away_is_asked_three_times(tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_tried_three_times(tmp_path: Path) -> None:
     with serve_hub("owner/tiny", TINY) as hub:
         hub.failures[COMMIT] = 9
         done = fetch(hub.url, tmp_path)
@@ -51,7 +51,7 @@ def test_a_hub_that_stays_away_is_asked_three_times(tmp_path: Path) -> None:
     assert "another try in 0.2 s" in fetch(hub.url, tmp_path).stderr, "nobody listens there now"
 
 
-def test_a_model_that_the_hub_does_not_have_is_asked_for_once(tmp_path: Path) -> None:
+def test_a_model_that_the_hub_does_not_have_is_requested_once(tmp_path: Path) -> None:
     with serve_hub("owner/tiny", TINY) as hub:
         done = fetch(hub.url, tmp_path, "owner/gone")
     assert done.returncode == 1

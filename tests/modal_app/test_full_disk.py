@@ -78,7 +78,7 @@ def test_a_containers_own_disk_is_made_larger_by_a_request(before: str, monkeypa
     assert "executor.modal.disk_gib=1000" in full_disk(OSError(errno.ENOSPC, "No space left on device", file))
 
 
-def test_another_error_is_no_full_disk(tmp_path: Path) -> None:
+def test_another_error_is_not_a_full_disk(tmp_path: Path) -> None:
     for error in (FileNotFoundError(errno.ENOENT, "No such file", "x"), RuntimeError("shape mismatch"), ValueError()):
         assert full_disk(error, [tmp_path, Path("/proc/nope")]) == ""
 

@@ -54,7 +54,7 @@ def test_an_answer_is_what_comes_before_its_end_and_says_when_it_was_cut(found: 
     assert "<|" not in text
 
 
-def test_a_prompt_that_leaves_no_room_for_an_answer_is_told_by_its_number(found: dict[str, Any]) -> None:
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_named_by_its_number(found: dict[str, Any]) -> None:
     assert found["too_long"].startswith("prompt 2 has ")
     assert "the model reads 256 at most" in found["too_long"]
 

@@ -58,7 +58,7 @@ def test_a_stopped_run_goes_on_when_more_runs_have_come() -> None:
     assert entries.found[go_of(1, first)] == {"why": Why.TOP}
 
 
-def test_who_has_been_told_to_go_on_is_told_so_again_when_better_runs_have_come() -> None:
+def test_a_run_that_may_go_on_gets_the_same_answer_when_better_runs_have_come() -> None:
     losses = _runs([0.3, 0.4, 0.5, 0.1, 0.1, 0.1])
     entries = of_terms(losses)
     _ask(entries, dict(list(losses.items())[:3]))  # the first is not yet among the best of three
@@ -167,7 +167,7 @@ def test_one_run_in_ten_is_audited_by_its_key() -> None:
         assert _ask(entries, losses)[audited] is why
 
 
-def test_a_search_of_ten_runs_or_more_has_an_audited_one_that_everybody_agrees_on() -> None:
+def test_a_search_of_ten_runs_or_more_has_an_audited_one_that_all_processes_agree_on() -> None:
     for number in (9, 10, 40):
         members = OTHERS[:number]
         assert len(audited_of(members)) == (number >= 10)
@@ -179,7 +179,7 @@ def test_a_search_of_ten_runs_or_more_has_an_audited_one_that_everybody_agrees_o
     assert _ask(entries, losses)[audited] is Why.AUDIT
 
 
-def test_an_audited_run_takes_nobodys_place_at_a_later_rung_and_goes_on_from_each() -> None:
+def test_an_audited_run_takes_no_other_runs_place_at_a_later_rung_and_goes_on_from_each() -> None:
     audited = AUDITED[0]
     losses = {**_runs([0.1, 0.2, 0.3]), audited: 0.9}
     entries = of_terms(losses, fractions=(0.2, 0.4, 0.6), audit=True)
@@ -214,7 +214,7 @@ def test_an_audited_run_that_is_among_the_best_competes() -> None:
     assert _ask(entries, {audited: 0.1}, 2) == {audited: Why.TOP}
 
 
-def test_a_run_with_other_rows_or_steps_than_most_goes_on_and_takes_nobodys_place() -> None:
+def test_a_run_with_other_rows_or_steps_than_most_goes_on_and_takes_no_other_runs_place() -> None:
     losses = _runs([0.3, 0.4, 0.5])
     entries = of_terms(dict.fromkeys(OTHERS[:5]))
     _ask(entries, losses)
@@ -241,7 +241,7 @@ def test_the_best_run_with_the_largest_rate_that_has_not_diverged_goes_on_from_t
     assert Why.RATE not in who_goes_on(_snapshot(entries), 2).values()
 
 
-def test_no_rate_is_kept_where_all_are_equal_or_unknown() -> None:
+def test_no_run_goes_on_for_its_rate_if_all_rates_are_equal_or_unknown() -> None:
     for rate in (1e-3, None):
         losses = _runs([0.1, 0.2, 0.3])
         entries = of_terms(dict.fromkeys(losses, rate), keep_rate=True)

@@ -73,7 +73,7 @@ def test_a_run_that_may_be_continued_says_nothing(tmp_path: Path) -> None:
         assert noted(tmp_path, outcome).found == {}
 
 
-def test_a_run_that_finished_unasked_is_compared_by_what_it_recorded_or_is_left_out(tmp_path: Path) -> None:
+def test_a_run_that_passed_rungs_without_asking_is_compared_by_its_records_or_left_out(tmp_path: Path) -> None:
     success = ended(OutcomeStatus.SUCCEEDED, step=20)
     entries = noted(tmp_path, success, {0: 3.0, 4: 2.0, 12: 1.0, 20: 0.5})
     assert entries.found.keys() == {loss_of(1, "run"), go_of(1, "run"), loss_of(2, "run"), go_of(2, "run")}
@@ -95,7 +95,7 @@ def test_a_run_that_was_trained_beyond_a_rung_is_asked_at_the_next_one(tmp_path:
     assert entries.found.keys() == {loss_of(1, "run"), go_of(1, "run")}
 
 
-def test_a_run_is_compared_by_what_it_told_another_search(tmp_path: Path) -> None:
+def test_a_run_is_compared_by_what_it_reached_in_another_search(tmp_path: Path) -> None:
     """For example, the same search with fewer members: its evaluations at rungs are not in metrics.jsonl."""
     folder = run_folder(tmp_path)
     for number, (step, loss) in enumerate([(4, 2.0), (12, 1.0)], start=1):

@@ -55,7 +55,7 @@ def _check_at_rest(world: World) -> None:
     seed=st.integers(0, 2**32), number=st.integers(1, 14), eta=st.integers(2, 4), rungs=st.integers(1, 3),
     extras=st.booleans(), kills=st.sampled_from([0.0, 0.02, 0.1]), relaunches=st.sampled_from([0.0, 0.02]),
 )  # fmt: skip
-def test_at_rest_every_run_among_the_best_has_gone_on_and_nothing_was_trained_twice(
+def test_at_the_end_every_run_among_the_best_has_gone_on_and_nothing_was_trained_twice(
     seed: int, number: int, eta: int, rungs: int, extras: bool, kills: float, relaunches: float
 ) -> None:
     world = _world(seed, RUNS[:number], eta, rungs, extras=extras)

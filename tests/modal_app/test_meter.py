@@ -92,7 +92,7 @@ def test_a_container_that_works_on_several_steps_tells_each_second_once(tmp_path
     assert 0.09 <= second.idle <= second.seconds - 0.09
 
 
-def test_copying_is_told_while_it_goes_on_and_a_reason_may_come_after_the_end(tmp_path: Path) -> None:
+def test_copying_is_recorded_while_it_goes_on_and_a_reason_may_come_after_the_end(tmp_path: Path) -> None:
     done = container(tmp_path, "copies_and_ends")
     assert done.returncode == 0, done.stderr
     meanwhile, said = (json.loads(line) for line in done.stdout.splitlines())
@@ -107,7 +107,7 @@ def test_a_record_names_the_attempts_that_were_made_in_the_container(tmp_path: P
 
 
 @pytest.mark.parametrize("script", ["exit 9", "echo No devices were found", "sleep 0; echo 'a, b'", "kill -9 $$"])
-def test_what_nvidia_smi_cannot_tell_is_no_card_and_no_error(
+def test_what_nvidia_smi_cannot_report_is_neither_a_card_nor_an_error(
     tmp_path: Path, smi: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     program = tmp_path / "bin" / "nvidia-smi"
@@ -137,7 +137,7 @@ def test_processor_time_is_the_containers_own_with_that_of_children_that_have_en
     assert 0.45 < float(done.stdout) < 0.75  # counted in hundredths, each part rounded down
 
 
-def test_memory_is_what_is_held_here_and_no_more_than_there_is() -> None:
+def test_memory_is_what_is_used_here_and_no_more_than_exists() -> None:
     code = "held = bytearray(b'x') * (400 << 20); print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

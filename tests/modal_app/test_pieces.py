@@ -35,12 +35,12 @@ def test_the_pieces_together_are_the_answer_before_its_first_stop_text(text: str
         ((), ("caf\ufffd", "caf\u00e9"), ["caf", "\u00e9"]),
     ],
 )
-def test_what_may_still_change_is_held_back(stops: tuple[str, ...], texts: tuple[str, ...], said: list[str]) -> None:
+def test_what_may_still_change_is_not_sent_yet(stops: tuple[str, ...], texts: tuple[str, ...], said: list[str]) -> None:
     pieces = Pieces(stops)
     assert [pieces.feed(text) for text in texts] == said
 
 
-def test_what_was_held_back_comes_at_the_end() -> None:
+def test_what_was_not_sent_yet_comes_at_the_end() -> None:
     pieces = Pieces(["END"])
     assert pieces.feed("one EN") == "one"
     assert pieces.finish("one EN") == " EN"

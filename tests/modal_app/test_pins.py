@@ -77,7 +77,7 @@ def test_a_model_that_was_touched_or_copied_back_is_accepted_and_read_only_once(
 
 
 @pytest.mark.parametrize("note", [None, "", "[]", '{"files": {"model.safetensors": {"size": 10}}}'])
-def test_an_input_without_a_note_is_held_against_its_name(tmp_path: Path, note: str | None) -> None:
+def test_an_input_without_a_note_is_compared_with_its_name(tmp_path: Path, note: str | None) -> None:
     """An input as an earlier version has linked it."""
     model, target = pinned(tmp_path)
     pins.note_of(target).unlink() if note is None else pins.note_of(target).write_text(note)
@@ -162,6 +162,6 @@ def test_rows_are_read_when_they_are_prepared_and_models_whenever_they_are_loade
     assert {"inputs/rows", "inputs/more.json"} < set(pins.inputs_of(reads_them_itself))
 
 
-def test_what_a_follow_up_step_reads_besides_is_checked(tmp_path: Path) -> None:
+def test_what_else_a_follow_up_step_reads_is_checked(tmp_path: Path) -> None:
     step = Step(StepKind.INFER, "key", {"base_model": "owner/model"}, "data", options={"prompts": "inputs/a.jsonl"})
     assert pins.inputs_of(step) == ["inputs/a.jsonl"]

@@ -40,7 +40,7 @@ def test_rows_that_are_too_long_are_counted_as_dropped(warm: Warm, store: Store)
     assert manifest["rows"] + manifest["eval_rows"] + manifest["dropped_rows"] == manifest["given_rows"]
 
 
-def test_evaluated_rows_are_named_by_what_they_are_and_not_by_who_asked(warm: Warm, store: Store) -> None:
+def test_evaluated_rows_are_named_by_their_content_and_not_by_their_run(warm: Warm, store: Store) -> None:
     nothing_held_out = preprocess_step("all", val_set_size=0, eval_steps=None)
     for step in (preprocess_step("again"), preprocess_step("reshuffled", seed=7), nothing_held_out):
         assert warm.run(step) == 0

@@ -22,7 +22,7 @@ def test_each_row_has_its_id_dataset_tokens_and_loss(monkeypatch: pytest.MonkeyP
     json.dumps(table.data)
 
 
-def test_an_unknown_dataset_is_empty_and_too_many_rows_are_no_table() -> None:
+def test_an_unknown_dataset_is_empty_and_too_many_rows_give_no_table() -> None:
     losses = draw_losses(1.5, own=1, rows=2)
     unknown = rows_table(dataclasses.replace(losses, about=dataclasses.replace(losses.about, datasets=())))
     assert unknown is not None

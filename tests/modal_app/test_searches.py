@@ -36,7 +36,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Cloud]]:
         yield start
 
 
-def test_six_runs_that_nobody_watches_are_halved_to_the_end(cloud: Callable[..., Cloud]) -> None:
+def test_six_runs_without_a_client_are_halved_to_the_end(cloud: Callable[..., Cloud]) -> None:
     here = HalvedCloud.on(cloud({}), SIX, fractions=(0.2, 0.6), eta=3)
     here.start()
     calls = here.cloud.wait_for_all()
@@ -148,7 +148,7 @@ def test_what_waits_for_a_run_waits_while_that_is_at_a_rung(cloud: Callable[...,
     assert (here.calls_of("own"), here.calls_of("other")) == (1, 1)
 
 
-def test_entries_that_modal_has_forgotten_are_put_back_before_anybody_decides(cloud: Callable[..., Cloud]) -> None:
+def test_entries_that_modal_has_deleted_are_put_back_before_any_decision(cloud: Callable[..., Cloud]) -> None:
     here = HalvedCloud.on(cloud({}), TWO)
     here.start("good")[0].get(timeout=60)
     here.claims.clear()
@@ -167,7 +167,7 @@ def test_a_run_that_modal_does_not_answer_goes_on_and_what_it_has_reached_is_put
 
 
 @pytest.mark.parametrize(("doom", "entry"), [("nan@2", "loss/1/bad"), ("fail@2", "out/0/bad")])
-def test_nobody_waits_for_a_run_that_has_diverged_or_failed_on_its_way(
+def test_no_run_waits_for_one_that_has_diverged_or_failed_on_its_way(
     cloud: Callable[..., Cloud], doom: str, entry: str
 ) -> None:
     here = HalvedCloud.on(cloud({"*": doom, "good/1": "", "good/2": ""}), TWO)

@@ -57,7 +57,7 @@ def test_a_model_of_its_own_weights_has_no_adapters_and_cards_have_their_flags()
     assert words[-4:] == ["--tensor-parallel-size", "4", "--dtype", "half"]
 
 
-def test_a_vllm_that_ends_is_told_at_once_and_not_waited_for_on_a_gpu(tmp_path: Path) -> None:
+def test_a_vllm_that_ends_is_reported_at_once_and_not_waited_for_on_a_gpu(tmp_path: Path) -> None:
     done = serve(tmp_path, "exit 3", AXOSWEEP_SERVE_TOKEN="t", AXOSWEEP_SERVED=SERVED.to_json())
     assert "vLLM ended with code 3 before it listened" in done.stderr
 

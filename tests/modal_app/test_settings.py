@@ -84,7 +84,7 @@ def test_keys_name_a_python_that_is_not_the_one_of_the_containers() -> None:
     assert trainer_identity(lock, theirs, "3.13") == trainer_identity(lock, theirs), "its digest names its Python"
 
 
-def test_a_pinned_kernel_takes_the_place_of_its_branch_and_of_nothing_else() -> None:
+def test_a_pinned_kernel_replaces_its_branch_and_nothing_else() -> None:
     named = f"kernels-community/flash-attn2@{COMMIT}"
     asked = {"kernels-community/flash-attn2@v3", "kernels-community/flash-attn2@v2", "other/kernel@v1"}
     deployment = Deployment.from_node(shipped_node() | {"kernels": [named]}).wanted_by(kernels=asked)

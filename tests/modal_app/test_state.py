@@ -32,7 +32,7 @@ def ended(status: OutcomeStatus, number: int = 1, reason: FailureReason | None =
     return Outcome(status, number, 1.0, 2.0, reason, "said so")
 
 
-def test_a_step_nobody_began_is_absent(store: Store) -> None:
+def test_a_step_that_has_not_begun_is_absent(store: Store) -> None:
     assert observe(store, TRAIN, "run").phase is Phase.ABSENT
 
 
@@ -122,7 +122,7 @@ def test_an_exit_is_noted_only_for_the_attempt_of_that_process(store: Store) -> 
     assert not attempt.exit.exists()
 
 
-def test_a_held_step_runs_as_its_newest_attempt(store: Store) -> None:
+def test_a_locked_step_runs_as_its_newest_attempt(store: Store) -> None:
     with claim(store.folder(TRAIN, "run"), "sweep"):
         assert observe(store, TRAIN, "run").phase is Phase.RUNNING, "claimed, and no attempt yet"
         begin(store)

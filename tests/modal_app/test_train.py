@@ -164,7 +164,7 @@ def test_the_adapter_names_the_base_model_as_the_user_did_and_is_written_down(st
         assert one == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def test_a_damaged_adapter_is_neither_merged_nor_asked(warm: Warm, store: Store, plain: Step) -> None:
+def test_a_damaged_adapter_is_neither_merged_nor_prompted(warm: Warm, store: Store, plain: Step) -> None:
     home, copy = (store.folder(StepKind.TRAIN, key) for key in (plain.key, "damaged-adapter"))
     shutil.copytree(home.model, copy.model, ignore=shutil.ignore_patterns("checkpoint-*"))
     shutil.copyfile(home.manifest, copy.manifest)
@@ -290,7 +290,7 @@ def test_a_run_stopped_before_it_trains_says_so(warm: Warm, store: Store) -> Non
 
 
 @pytest.mark.parametrize("cut", [None, "adapter_model.safetensors", "optimizer.pt", "trainer_state.json"])
-def test_a_killed_run_goes_on_to_equal_losses_from_a_whole_checkpoint(
+def test_a_killed_run_goes_on_to_equal_losses_from_a_complete_checkpoint(
     warm: Warm, store: Store, undisturbed: dict[tuple[int, str], float], cut: str | None
 ) -> None:
     step = train_step(f"killed-{cut}", **LONG)
@@ -361,7 +361,7 @@ def test_a_trainer_whose_rows_are_not_in_the_dataset_stops_instead_of_tokenizing
     assert "stopped instead of tokenizing again" in ended.message
 
 
-def test_a_loss_that_is_no_number_fails_the_run(warm: Warm, store: Store) -> None:
+def test_a_loss_that_is_not_finite_fails_the_run(warm: Warm, store: Store) -> None:
     step = train_step("diverges", learning_rate=1e30, lr_scheduler="constant", max_grad_norm=0.0)
     assert warm.run(step) == 1
     ended = outcome(store, step)

@@ -125,7 +125,7 @@ def test_a_good_config_is_left_alone(verdicts: Mapping[str, Any], change: str) -
         ("no such preference", [["datasets.0.type"]]),
     ],
 )
-def test_every_refusal_is_told_at_once_with_its_keys(
+def test_every_refusal_is_reported_at_once_with_its_keys(
     verdicts: Mapping[str, Any], change: str, keys: list[list[str]]
 ) -> None:
     assert _keys(verdicts[change]) == keys
@@ -138,7 +138,7 @@ def test_a_package_that_is_missing_is_named_as_it_is_imported(verdicts: Mapping[
     assert "ml-cross-entropy.git@" in missing["a plugin's package"]["message"]
 
 
-def test_a_wrong_type_is_found_wherever_it_stands(verdicts: Mapping[str, Any]) -> None:
+def test_a_wrong_type_is_found_wherever_it_is(verdicts: Mapping[str, Any]) -> None:
     assert ["datasets.0.shards"] in _keys(verdicts["types"])
     assert ["sequence_len"] in _keys(verdicts["types"])
 
@@ -159,7 +159,7 @@ def test_validating_starts_nothing(verdicts: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", ["looks up", "connects"])
-def test_validating_asks_nobody(verdicts: Mapping[str, Any], change: str) -> None:
+def test_validating_makes_no_request(verdicts: Mapping[str, Any], change: str) -> None:
     (problem,) = verdicts[change]["problems"]
     assert "validated without the network" in problem["message"]
 
@@ -169,7 +169,7 @@ def test_what_axolotl_only_logs_is_a_warning(verdicts: Mapping[str, Any]) -> Non
     assert any("dpo_beta" in text for text in verdicts["deprecated"]["warnings"])
 
 
-def test_the_kept_schema_judges_as_axolotls_own_does(trainer: Path, verdicts: Mapping[str, Any]) -> None:
+def test_the_shared_schema_gives_the_same_verdicts_as_axolotls_own(trainer: Path, verdicts: Mapping[str, Any]) -> None:
     """The schema is built once for each list of plugins; Axolotl builds it at every validation."""
     plain = {name: change for name, change in CHANGES.items() if "plugins" not in change}
     asked = [

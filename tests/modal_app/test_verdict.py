@@ -52,7 +52,7 @@ def test_a_run_whose_clock_was_set_back_ten_minutes_while_it_trained_has_succeed
     assert train.verdict(STEP, folder, attempt)["step"] == 4
 
 
-def test_weights_that_an_earlier_attempt_has_left_are_no_success(prepared: tuple[StepFolder, Attempt]) -> None:
+def test_weights_that_an_earlier_attempt_has_left_are_not_a_success(prepared: tuple[StepFolder, Attempt]) -> None:
     folder, attempt = prepared
     with pytest.raises(StepFailed, match="left no weights"):
         train.verdict(STEP, folder, attempt)

@@ -37,7 +37,7 @@ def rewrite_with_old_stamps(path: Path) -> None:
     os.utime(path, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
 
 
-def test_a_dataset_is_whole_as_it_was_written_and_is_read_once(store: Store) -> None:
+def test_a_dataset_is_complete_as_written_and_is_read_once(store: Store) -> None:
     assert verified.dataset_damage(store, "data") == ""
     rewrite_with_old_stamps(arrow(store))
     assert verified.dataset_damage(store, "data") == "", "the same file state is not read twice"

@@ -67,7 +67,7 @@ def test_a_refusal_is_not_the_last_word(refusal: Exception) -> None:
     assert (a.committed, b.committed) == (1, 1)
 
 
-def test_what_is_refused_for_good_keeps_the_marks_on_the_next_volume_back_and_is_no_error_of_modals() -> None:
+def test_a_permanent_refusal_prevents_the_marks_on_the_next_volume_and_is_not_an_error_of_modals() -> None:
     a, b = both = mounted([modal.exception.ServiceError("no answer")] * 4, [])
     with pytest.raises(volumes.VolumeError, match="a could not be committed: no answer") as raised:
         volumes.commit(both, NOW)

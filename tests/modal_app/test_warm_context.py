@@ -66,7 +66,7 @@ def test_secrets_are_kept_from_the_server_and_words_that_look_like_one_are_not()
     assert set(kept) == {"TORCH_HOME", "HF_TOKEN_PATH", "TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_IMPLICIT_TOKEN"}
 
 
-def test_a_context_survives_the_socket_with_bytes_that_are_no_text() -> None:
+def test_a_context_survives_the_socket_with_bytes_that_are_not_text() -> None:
     odd = os.fsdecode(b"caf\xe9")
     context = Context.of_this_process({"ODD": odd})
     assert Context.from_json(json.loads(json.dumps(context.as_json()))).environment == {"ODD": odd}

@@ -40,7 +40,9 @@ def test_the_body_has_an_id_and_a_text_and_no_secret(webhook: Webhook) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 404, 302, 307])
-def test_a_status_that_is_no_success_is_not_sent_and_a_redirect_is_not_followed(webhook: Webhook, status: int) -> None:
+def test_another_status_than_success_means_not_sent_and_a_redirect_is_not_followed(
+    webhook: Webhook, status: int
+) -> None:
     webhook.status = status
     with pytest.raises(NotSent, match=f"the webhook in {NAME} answered with status {status}$"):
         send(NOTICE, NAME)
@@ -79,7 +81,7 @@ def test_an_error_of_tls_does_not_name_the_server(webhook: Webhook, monkeypatch:
         send(NOTICE, NAME)
 
 
-def test_a_server_that_is_no_webhook_is_an_error_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_a_webhook_is_an_error_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         monkeypatch.setenv(NAME, f"http://127.0.0.1:{listening.getsockname()[1]}{PATH}")
 

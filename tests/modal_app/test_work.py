@@ -70,7 +70,7 @@ def test_a_run_that_heals_is_not_tried_again_when_its_share_of_the_budget_is_spe
     assert len(here.attempts) <= MOST_TIMES, "once more would have been possible"
 
 
-def test_what_was_given_up_may_be_tried_again_when_it_is_asked_for_again(cloud: Callable[..., Cloud]) -> None:
+def test_what_was_given_up_may_be_tried_again_on_request(cloud: Callable[..., Cloud]) -> None:
     here = cloud({str(number): "crash" for number in (1, 2, 3, 4)})
     assert here.run() == "failed"
     assert here.run() == "succeeded"
@@ -173,7 +173,7 @@ def test_a_reload_that_is_refused_is_repeated(cloud: Callable[..., Cloud]) -> No
     assert here.outcomes == ["succeeded"]
 
 
-def test_a_call_that_nobody_disturbs_asks_modal_for_no_more_than_it_needs(cloud: Callable[..., Cloud]) -> None:
+def test_an_undisturbed_call_makes_no_more_requests_than_it_needs(cloud: Callable[..., Cloud]) -> None:
     """A GPU waits during each request."""
     here = cloud({})
     assert here.run() == "succeeded"
@@ -217,7 +217,9 @@ def test_a_failure_is_not_tried_again_by_a_call_that_died_before_it_said_so(clou
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_call_that_dies_while_it_hands_on_leaves_one_that_goes_on(cloud: Callable[..., Cloud], after: bool) -> None:
+def test_a_call_that_dies_while_it_makes_its_successor_leaves_one_that_goes_on(
+    cloud: Callable[..., Cloud], after: bool
+) -> None:
     here = cloud({}, step_s=0.25)
     call = here.start(limit_s=4)
     here.kill_at("FunctionMap", 1, call, after=after)

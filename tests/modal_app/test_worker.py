@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
     return make_store(tmp_path / "store")
 
 
-def test_a_second_worker_leaves_a_held_step_alone(store: Store) -> None:
+def test_a_second_worker_leaves_a_locked_step_alone(store: Store) -> None:
     step = train_step("run")
     with claim(store.folder(StepKind.TRAIN, "run")):
         assert run_fresh(HERE, store, step) == 75
@@ -62,7 +62,7 @@ def test_each_attempt_has_a_folder_of_its_own(store: Store) -> None:
     assert folder.config.exists()
 
 
-def test_a_worker_started_by_its_path_does_not_reach_what_lies_beside_its_package(tmp_path: Path) -> None:
+def test_a_worker_started_by_its_path_does_not_import_what_is_next_to_its_package(tmp_path: Path) -> None:
     """In an installed wheel, that folder is the launcher's site-packages, but the trainer has its own."""
     installed = tmp_path / "site-packages"
     installed.mkdir()

@@ -76,7 +76,7 @@ def test_a_missing_secret_and_a_missing_key_stop_the_deployment(
     assert modal.Function.from_name("small", "reveal", client=modal_client).remote() == "sesame"
 
 
-def test_function_specs_and_image_layers_are_kept_as_the_client_sent_them(shared: Small) -> None:
+def test_function_specs_and_image_layers_are_stored_as_the_client_sent_them(shared: Small) -> None:
     specs = shared.server.function_specs()
     assert specs["outlast"][-1].timeout_secs == 1
     assert specs["fail_before"][-1].retry_policy.retries == 2

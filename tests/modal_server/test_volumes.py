@@ -10,7 +10,7 @@ from tests.modal_server.fixture import needs_mounts
 
 
 @needs_mounts
-def test_what_was_not_committed_is_seen_by_nobody_else(shared: Small) -> None:
+def test_what_was_not_committed_is_not_seen_elsewhere(shared: Small) -> None:
     shared("write").remote("a.txt", "draft", commit=False)
     assert shared("read").remote("a.txt", reload=True) is None
     shared("write").remote("b.txt", "final", commit=True)

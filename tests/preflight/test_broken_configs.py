@@ -114,7 +114,7 @@ def test_there_are_enough_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize("broken", CASES)
-def test_what_axolotl_accepts_is_told_without_asking_it(broken: Mapping[str, Any]) -> None:
+def test_what_axolotl_accepts_is_checked_without_it(broken: Mapping[str, Any]) -> None:
     preflight = Preflight([_experiment(broken)], Verdicts(None, ""), prepared=[DataManifest()])
     if not broken["accepted"] or "has no class" in broken["told"]:
         return
@@ -145,7 +145,7 @@ def test_axolotl_itself_accepts_what_is_said_to_be_accepted(verdicts: Verdicts, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", CASES)
-def test_a_broken_config_is_told_and_reaches_no_executor(verdicts: Verdicts, broken: Mapping[str, Any]) -> None:
+def test_a_broken_config_is_reported_and_reaches_no_executor(verdicts: Verdicts, broken: Mapping[str, Any]) -> None:
     assert verdicts.memory is not None
     store = Store(verdicts.memory.parent.parent)
     request = Request(Action.LAUNCH, "broken", str(store.root), json=False)

@@ -63,7 +63,7 @@ def test_an_answer_is_remembered_for_the_same_config_gpu_and_lock_only(tmp_path:
     assert ask(one, lock="newer") == 1
 
 
-def test_a_changed_deepspeed_file_is_asked_about_again(tmp_path: Path) -> None:
+def test_a_changed_deepspeed_file_is_checked_again(tmp_path: Path) -> None:
     file = tmp_path / "zero.json"
     one = experiment({"seed": 1, "deepspeed": str(file)}, gpu=Gpu("h100", 1))
     judge, verdicts = Judge(), Verdicts(None, "lock")
@@ -73,14 +73,14 @@ def test_a_changed_deepspeed_file_is_asked_about_again(tmp_path: Path) -> None:
     assert len(judge.asked) == 2
 
 
-def test_runs_that_differ_in_nothing_axolotl_reads_are_asked_about_once() -> None:
+def test_runs_that_differ_in_nothing_axolotl_reads_are_checked_once() -> None:
     runs = [experiment({"seed": 1}, gpu=Gpu("h100", 1), overrides=[name]) for name in ("a", "b")]
     judge = Judge()
     Preflight(runs, Verdicts(None, "")).ask(judge, runs)
     assert len(judge.asked[0]) == 1
 
 
-def test_every_gpu_that_a_run_may_get_is_asked_about() -> None:
+def test_every_gpu_that_a_run_may_get_is_checked() -> None:
     one = experiment({"seed": 1}, gpu=Gpu("h100", 2, fallback=("a100_80gb",)), executor=ExecutorChoice("modal"))
     found = {question.capabilities["compute_capability"]: question.capabilities for question in questions_of(one)}
     assert set(found) == {"sm_90", "sm_80"}
@@ -94,7 +94,7 @@ def test_a_number_of_gpus_that_is_none_is_a_finding_once() -> None:
     assert [question.capabilities["n_gpu"] for question in questions_of(one)] == [1], "Axolotl would refuse it, too"
 
 
-def test_a_hub_model_is_asked_about_as_pinned_and_addresses_are_left_out() -> None:
+def test_a_hub_model_is_checked_as_pinned_and_addresses_are_left_out() -> None:
     (question,) = questions_of(experiment({"base_model": "owner/name", "output_dir": "here"}))
     assert question.config["revision_of_model"] == "0" * 40
     assert "output_dir" not in question.config
@@ -123,26 +123,26 @@ def test_no_secret_is_given_away() -> None:
         ({"keys": [], "message": "Something is wrong."}, "axolotl: Something is wrong."),
     ],
 )
-def test_axolotls_words_are_told_with_what_was_seen(problem: Mapping[str, Any], said: str) -> None:
+def test_axolotls_words_are_printed_with_what_was_seen(problem: Mapping[str, Any], said: str) -> None:
     config = {"bf16": "maybe", "datasets": [{"path": 7}], "plugins": ["axolotl.integrations.liger.LigerPlugin"]}
     (text,) = told(config, [problem])
     assert text.startswith(said)
 
 
-def test_of_two_that_exclude_each_other_the_one_nobody_named_is_taken_out() -> None:
+def test_of_two_keys_that_exclude_each_other_the_one_that_was_not_requested_is_removed() -> None:
     problem = {"keys": ["eval_steps", "evals_per_epoch"], "message": "They are mutually exclusive."}
     (text,) = told({"eval_steps": 5, "evals_per_epoch": 4}, [problem], overrides=["eval_steps=5"])
     assert text == "eval_steps=5, evals_per_epoch=4: They are mutually exclusive. Remove one: ~evals_per_epoch."
 
 
-def test_what_was_told_in_our_words_is_not_told_again() -> None:
+def test_what_was_reported_in_our_words_is_not_reported_again() -> None:
     assert told({"lora_r": -1}, [{"keys": ["lora_r"], "message": "It is too small."}]) == []
     assert told({"dpo_beta": 0.1}, warnings=["dpo_beta is deprecated, use rl_beta instead"]) == []
     assert told({}, warnings=["Auto-enabling LoRA kernel optimizations for faster training."]) == []
     assert len(told({"sequence_len": 128}, warnings=["`sequence_len` is odd"])) == 1
 
 
-def test_a_plugin_that_only_the_rented_image_has_is_no_error_here() -> None:
+def test_a_plugin_that_only_the_rented_image_has_is_not_an_error_here() -> None:
     problem = {"keys": ["plugins"], "message": "No module named 'x'", "kind": NOT_LOADED}
     for packages, severity in (([], Severity.ERROR), (["x==1"], Severity.WARNING)):
         one = experiment({"plugins": ["x.Y"]}, executor=ExecutorChoice("modal", modal=shipped(packages=packages)))
@@ -168,7 +168,7 @@ def test_a_missing_package_is_refused_with_the_line_that_adds_it_and_accepted_wi
 
 
 @pytest.mark.parametrize("judge", [Judge({"problems": [], "warnings": ["`lora_r` is odd"]}), None])
-def test_a_refusal_comes_with_what_would_only_be_told(judge: Judge | None) -> None:
+def test_a_refusal_comes_with_the_notes_and_warnings(judge: Judge | None) -> None:
     one = experiment({"seed": 1, "optimizer": "adamw_torhc", "lora_r": 1, "dataset_processes": 4})
     console = Console(file=io.StringIO(), width=400)
     with pytest.raises(SweepError) as refused:

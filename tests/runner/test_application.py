@@ -65,7 +65,7 @@ def test_nothing_is_warned_about(ask: Callable[..., Any]) -> None:
         ask("-m", "lora=r8,r16")
 
 
-def test_completion_can_be_asked_for_in_hydras_way(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_can_be_requested_in_hydras_way(ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
     ask("-sc", "install=bash")
     assert "complete -F _axosweep axosweep" in capsys.readouterr().out
     with pytest.raises(SweepError, match="axosweep completion bash"):
@@ -79,7 +79,7 @@ def test_the_version_is_axosweeps_own_and_names_its_axolotl(
     assert re.fullmatch(r"axosweep \d\S+ \(Axolotl 0\.\S+, Hydra 1\.\S+\)\n", capsys.readouterr().out)
 
 
-def test_a_list_value_is_no_sweep(ask: Callable[..., Any]) -> None:
+def test_a_list_value_is_not_a_sweep(ask: Callable[..., Any]) -> None:
     (experiment,) = ask("lora_target_modules=[q_proj,v_proj]", "lora_target_linear=false").experiments
     assert experiment.axolotl["lora_target_modules"] == ["q_proj", "v_proj"]
 

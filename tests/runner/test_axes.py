@@ -66,7 +66,7 @@ axolotl:
 """
 
 
-def test_a_sweep_file_zips_and_excludes_and_its_runs_can_be_asked_for_one_by_one(
+def test_a_sweep_file_zips_and_excludes_and_its_runs_can_be_requested_one_by_one(
     ask: Callable[..., Any], elsewhere: Path
 ) -> None:
     (elsewhere / "sweeps").mkdir()
@@ -103,7 +103,7 @@ def test_an_unknown_key_of_the_sweeper_in_a_file_is_named(ask: Callable[..., Any
         ask("-m", "+sweeps=typo")
 
 
-def test_a_sweep_file_may_draw_its_points_and_each_can_be_asked_for_alone(
+def test_a_sweep_file_may_draw_its_points_and_each_can_be_requested_alone(
     ask: Callable[..., Any], elsewhere: Path
 ) -> None:
     (elsewhere / "sweeps").mkdir()

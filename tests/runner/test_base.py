@@ -94,7 +94,7 @@ def test_any_value_survives_hydras_syntax_and_the_file_that_is_written(config: d
     assert OmegaConf.to_container(written, resolve=True, throw_on_missing=True) == config
 
 
-def test_nothing_of_axosweeps_own_groups_leaks_in_but_a_group_that_is_asked_for_counts(
+def test_nothing_of_axosweeps_own_groups_leaks_in_but_a_requested_group_counts(
     ask: Callable[..., Any], here: Path
 ) -> None:
     (here / "mine.yml").write_text(TINY)
@@ -110,7 +110,7 @@ def test_nothing_of_axosweeps_own_groups_leaks_in_but_a_group_that_is_asked_for_
     assert ranks == [8, 16]
 
 
-def test_a_base_is_asked_for_as_it_was_written_and_names_the_sweep(ask: Callable[..., Any], here: Path) -> None:
+def test_a_base_is_requested_as_it_was_written_and_names_the_sweep(ask: Callable[..., Any], here: Path) -> None:
     (here / "configs").mkdir()
     for name in ("one.yml", "two two.yaml", "configs/one.yml"):
         (here / name).write_text(TINY.replace("64", str(len(name))))
@@ -144,7 +144,7 @@ def test_the_default_seed_of_preparing_is_not_that_of_a_run_which_reads_its_own_
     assert [one.data.seed for one in ask("base=stream.yml", "data.seed=3").experiments] == [3]
 
 
-def test_what_a_base_loses_and_where_it_would_run_is_told_on_standard_error(
+def test_what_a_base_loses_and_where_it_would_run_is_printed_to_standard_error(
     ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "mine.yml").write_text(TINY + "output_dir: ./out\n")
@@ -157,7 +157,9 @@ def test_what_a_base_loses_and_where_it_would_run_is_told_on_standard_error(
     assert "without gpu=" not in capsys.readouterr().err
 
 
-def test_overrides_can_be_asked_again(ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_can_be_requested_again(
+    ask: Callable[..., Any], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (here / "mine.yml").write_text(TINY)
     ask("-m", "base=mine.yml", "learning_rate=1e-4,2e-4", "action=overrides")
     assert capsys.readouterr().out.splitlines() == [
@@ -261,7 +263,7 @@ def test_empty_keys_of_earlier_versions_are_left_out_with_a_note(here: Path) -> 
     assert note.startswith("debug, fsdp, gptq_groupsize, datasets.0.num_samples: left out; Axolotl has no such key")
 
 
-def test_secrets_and_addresses_are_left_out_and_told_apart(here: Path) -> None:
+def test_secrets_and_addresses_are_left_out_and_distinguished(here: Path) -> None:
     (here / "mine.yml").write_text(
         TINY + "output_dir: ./out\nwandb_project: mine\nwandb_entity:\nhub_model_id: me/x\ncomet_api_key: hush\n"
         "plugins: [axolotl.integrations.hatchery.HatcheryPlugin]\nhatchery: {api_key: hush, lora_rank: 8}\n"
@@ -277,7 +279,7 @@ def test_secrets_and_addresses_are_left_out_and_told_apart(here: Path) -> None:
     assert "wandb_entity" not in notes
 
 
-def test_an_import_overwrites_nothing_unless_told_to(ask: Callable[..., Any], here: Path) -> None:
+def test_an_import_overwrites_nothing_unless_forced(ask: Callable[..., Any], here: Path) -> None:
     (here / "mine.yml").write_text(TINY)
     said = import_config("mine.yml", name=None, config_dir=None, force=False)
     assert [line.partition(":")[0] for line in said[:2]] == ["conf/base/mine.yaml", "conf/experiment/mine.yaml"]
@@ -297,7 +299,7 @@ def test_a_name_that_hydra_would_not_read_is_refused(here: Path, name: str) -> N
         import_config("mine.yml", name=name, config_dir=None, force=False)
 
 
-def test_an_import_goes_where_it_is_told(ask: Callable[..., Any], here: Path) -> None:
+def test_an_import_goes_where_the_command_says(ask: Callable[..., Any], here: Path) -> None:
     (here / "7 of mine!.yml").write_text(TINY)
     with pytest.raises(SweepError, match="--name"):
         import_config("7 of mine!.yml", name=None, config_dir="other/conf", force=False)

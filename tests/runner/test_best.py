@@ -33,9 +33,7 @@ def said(store: Store, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_the_winner_is_named_with_its_numbers_and_what_it_has_made(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_winner_is_named_with_its_numbers_and_its_files(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     _, runs = swept(store, {1e-4: 2.0, 2e-4: 1.5})
     lines = said(store, capsys).splitlines()
     assert lines[0] == f"Best: {runs[1].key}  learning_rate=0.0002"
@@ -129,7 +127,7 @@ def test_finished_runs_without_held_out_rows_are_not_called_unfinished(store: St
         winner(rows_of, LOSS)
 
 
-def test_a_sweep_means_its_only_run_else_its_best_wherever_one_run_is_asked_for(store: Store) -> None:
+def test_a_sweep_means_its_only_run_or_its_best_wherever_one_run_is_needed(store: Store) -> None:
     runs = [run({"learning_rate": rate}) for rate in (1, 2)]
     sweep = open_sweep(store, runs).sweep
     asked = Ledger(store, sweep).plan().runs

@@ -72,6 +72,6 @@ def test_an_override_that_names_something_is_not_empty(override: str, ask: Calla
         ask(override)
 
 
-def test_what_is_no_name_may_be_empty(store: Store, command: Callable[..., Any]) -> None:
+def test_what_is_not_a_name_may_be_empty(store: Store, command: Callable[..., Any]) -> None:
     trained(store, 0.1)
     assert "prompt" in command("infer", "--prompt", "", code=2).lower()

@@ -48,7 +48,7 @@ def asked(store: Store) -> tuple[str, str]:
     return sweep, name
 
 
-def test_whoever_asks_something_after_a_sweep_is_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
+def test_follow_up_steps_of_a_sweep_are_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
     sweep, name = asked
     with process(store, "launcher", name) as launcher:
         assert cancel(store, [], None) == 0

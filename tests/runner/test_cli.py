@@ -92,7 +92,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(axosweep: Run, swept: Store) -
     assert done.stderr.startswith(f"axosweep: There is no run or sweep rats in {swept.root}.")
 
 
-def test_a_misspelt_verb_is_told_the_verbs(axosweep: Run, swept: Store) -> None:
+def test_a_misspelt_verb_is_refused_with_the_verbs(axosweep: Run, swept: Store) -> None:
     done = axosweep(swept, "comapre")
     assert done.returncode == 2
     assert "Did you mean compare?" in done.stderr
@@ -108,9 +108,7 @@ def test_a_misspelt_verb_is_told_the_verbs(axosweep: Run, swept: Store) -> None:
         (("--config-dir", "plan", "lr=1e-3"), "Did you mean learning_rate?"),
     ],
 )
-def test_what_people_write_who_think_of_another_program_is_told_in_one_line(
-    swept: Store, words: tuple[str, ...], said: str
-) -> None:
+def test_the_syntax_of_another_program_is_refused_in_one_line(swept: Store, words: tuple[str, ...], said: str) -> None:
     (swept.root / "plan").mkdir(exist_ok=True)
     done = _in_shell(swept, shlex.join([sys.executable, "-m", "runner", *words]))
     assert done.returncode == 2
@@ -118,7 +116,7 @@ def test_what_people_write_who_think_of_another_program_is_told_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(axosweep: Run, store: Store, tmp_path: Path) -> None:
+def test_a_missing_store_has_no_sweeps_and_is_not_created(axosweep: Run, store: Store, tmp_path: Path) -> None:
     done = axosweep(Store(tmp_path), "status", "--json", "--store", str(store.root))
     assert json.loads(done.stdout)["sweeps"] == []
     assert not store.root.exists()
@@ -126,19 +124,19 @@ def test_a_store_that_is_not_there_has_no_sweeps_and_is_not_made(axosweep: Run, 
 
 @pytest.mark.parametrize("words", [["compare"], ["infer", "--help"]], ids=" ".join)
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-def test_a_stream_that_the_shell_has_closed_is_nobodys(swept: Store, words: list[str], closed: str) -> None:
+def test_a_stream_that_the_shell_has_closed_is_not_used_for_a_file(swept: Store, words: list[str], closed: str) -> None:
     done = _in_shell(swept, f"{shlex.join([sys.executable, '-m', 'runner', *words])} {closed}")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("words", [["compare"], ["compare", "--json"]], ids=" ".join)
-def test_a_reader_that_has_left_is_no_failure(swept: Store, words: list[str]) -> None:
+def test_a_reader_that_has_left_is_not_a_failure(swept: Store, words: list[str]) -> None:
     command = shlex.join([sys.executable, "-m", "runner", *words])
     done = _in_shell(swept, f"{{ {command}; echo $? >&2; }} | true")
     assert done.stderr == "0\n"
 
 
-def test_a_mistake_that_nobody_reads_is_one_all_the_same(swept: Store) -> None:
+def test_a_mistake_ends_with_its_exit_code_even_if_its_message_is_not_read(swept: Store) -> None:
     done = _in_shell(swept, f"{{ {sys.executable} -m runner compare rats 2>&1; echo $? >{swept.root}/code; }} | true")
     assert done.returncode == 0
     assert (swept.root / "code").read_text() == "2\n"

@@ -80,7 +80,7 @@ def test_rows_are_ranked_by_the_final_loss_and_the_best_is_marked_once(store: St
     assert best.seconds == 2.5
 
 
-def test_equal_losses_have_one_best_and_it_is_the_one_asked_first(store: Store) -> None:
+def test_equal_losses_have_one_best_and_it_is_the_one_requested_first(store: Store) -> None:
     runs = [at_rate(rate) for rate in (1, 2)]
     for one in runs:
         finish_run(store, one, {9: 1.0})
@@ -170,7 +170,7 @@ def test_the_same_run_in_two_places_is_not_two_seeds() -> None:
     assert len(set(settings_of([{"lr": 1, "seed": 1}, {"lr": 1, "seed": 2}]))) == 1
 
 
-def test_nobody_wins_when_the_held_out_rows_are_not_known(store: Store) -> None:
+def test_no_run_wins_when_the_held_out_rows_are_not_known(store: Store) -> None:
     """The datasets may have been different ones."""
     runs = [at_rate(1, sequence_len=length) for length in (1, 2)]
     known = at_rate(1, sequence_len=3)
@@ -201,7 +201,7 @@ def test_a_run_whose_dataset_failed_is_blocked_and_says_why(store: Store) -> Non
     assert row.log == str(attempt.log)
 
 
-def test_a_run_that_no_worker_could_begin_says_why_until_it_is_asked_for_again(store: Store) -> None:
+def test_a_run_that_no_worker_could_begin_says_why_until_it_is_requested_again(store: Store) -> None:
     """Its folder does not show it, but the ledger does."""
     one, other = at_rate(1), at_rate(1, sequence_len=9)
     ledger = Ledger(store, open_sweep(store, [one, other]).sweep)
@@ -256,7 +256,7 @@ def test_a_label_reads_as_on_the_command_line() -> None:
     assert show_value(False) == "False"
 
 
-def test_runs_that_differ_in_too_much_are_known_by_what_was_asked() -> None:
+def test_runs_that_differ_in_too_much_are_shown_by_their_overrides() -> None:
     many = [{f"key_{number}": number >> place & 1 for number in range(40)} for place in range(6)]
     asked = [(f"base={base}.yml", f"learning_rate={rate}", "gpu=h100") for base in "abc" for rate in (0, 1)]
     assert shown_params(many, asked)[1] == {"learning_rate": "1", "base": "a.yml"}

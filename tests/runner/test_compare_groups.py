@@ -72,7 +72,7 @@ def test_seeds_that_drew_other_held_out_rows_have_no_common_mean(store: Store) -
     assert split_by_held_out(["seed"], facts)
 
 
-def test_two_datasets_with_a_mean_each_are_no_split(store: Store) -> None:
+def test_two_datasets_with_a_mean_each_are_not_a_split(store: Store) -> None:
     runs = [run({"sequence_len": length, "seed": seed}) for length in (1, 2) for seed in (1, 2)]
     for one, rows in zip(runs, "aabb", strict=True):
         finish_run(store, one, {9: 1.0}, eval_fingerprint=rows)
@@ -87,7 +87,7 @@ def test_a_mean_over_what_is_the_same_in_all_is_refused_with_what_differs(store:
         groups(facts_of(store, runs))
 
 
-def test_a_mean_over_no_key_is_told_what_was_probably_meant(store: Store) -> None:
+def test_a_mean_over_an_unknown_key_is_refused_with_what_was_probably_meant(store: Store) -> None:
     with pytest.raises(SweepError, match=r"--over sed: no run here has that key\. Did you mean seed"):
         groups(facts_of(store, seeded(8)), "sed")
 

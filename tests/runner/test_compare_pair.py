@@ -46,7 +46,7 @@ def test_only_the_config_keys_that_differ_are_listed_by_their_dotted_names(finis
     assert "  warmup_steps     (not set)  3\n" in text
 
 
-def test_runs_stand_in_the_order_asked_and_the_difference_is_the_seconds(finished: Store) -> None:
+def test_runs_are_in_the_requested_order_and_the_difference_is_the_second_minus_the_first(finished: Store) -> None:
     made = pair(finished, ONE, OTHER)
     assert ([one.key for one in made.runs], made.difference) == ([ONE.key, OTHER.key], -0.5)
     assert pair(finished, OTHER, ONE).difference == 0.5
@@ -59,7 +59,7 @@ def test_where_more_is_better_the_larger_value_is(finished: Store) -> None:
     assert f"{OTHER.key} is worse by 0.5000" in shown(made)
 
 
-def test_no_difference_is_told_across_held_out_rows(store: Store) -> None:
+def test_no_difference_is_shown_across_held_out_rows(store: Store) -> None:
     finish_run(store, ONE, {9: 2.0}, eval_fingerprint="a")
     finish_run(store, OTHER, {9: 1.0}, eval_fingerprint="b")
     made = pair(store, ONE, OTHER)
@@ -74,14 +74,14 @@ def test_a_run_that_has_not_begun_has_no_curve_and_no_difference(finished: Store
     assert "No difference in eval loss yet" in text or "different or unknown held-out rows" in text
 
 
-def test_a_metric_that_neither_has_logged_is_told_those_there_are(finished: Store) -> None:
+def test_a_metric_that_neither_has_logged_is_refused_with_the_existing_ones(finished: Store) -> None:
     with pytest.raises(
         SweepError, match=r"None of these runs has logged evalloss\. Did you mean eval_loss\? There are: eval_loss\."
     ):
         pair(finished, ONE, OTHER, metric=Metric("evalloss"))
 
 
-def test_curves_are_told_apart_by_their_marks_and_where_they_meet(finished: Store) -> None:
+def test_curves_differ_in_their_marks_and_where_they_meet(finished: Store) -> None:
     lines = overlay([{0: 4.0, 10: 2.0}, {0: 4.0, 10: 1.0}], width=21, height=7)
     assert lines[0].partition("┤")[2].startswith("◉")
     assert lines[0].split()[0] == "4"
@@ -98,7 +98,7 @@ def test_a_curve_has_a_mark_in_every_column_between_its_ends() -> None:
 
 
 @pytest.mark.parametrize("points", [{}, {0: math.nan}, {3: math.inf, 4: -math.inf}])
-def test_nothing_to_draw_is_no_line(points: dict[int, float]) -> None:
+def test_nothing_to_draw_gives_no_line(points: dict[int, float]) -> None:
     assert overlay([points, {}]) == []
 
 

@@ -55,12 +55,12 @@ def test_conditions_choose_runs(facts: list[RunFacts], words: list[str], runs: l
     assert left(facts, *words) == runs
 
 
-def test_a_key_that_no_run_has_is_told_what_was_probably_meant(facts: list[RunFacts]) -> None:
+def test_a_key_that_no_run_has_is_refused_with_what_was_probably_meant(facts: list[RunFacts]) -> None:
     with pytest.raises(SweepError, match=r"--where lorar: no run here has that key\. Did you mean lora_r"):
         left(facts, "lorar=8")
 
 
-def test_a_key_that_no_run_has_is_told_the_form_and_the_keys_that_there_are(facts: list[RunFacts]) -> None:
+def test_a_key_that_no_run_has_is_refused_with_the_form_and_the_existing_keys(facts: list[RunFacts]) -> None:
     with pytest.raises(
         SweepError, match=r"KEY=VALUE\. Keys: key, status, .*, learning_rate, lora, lora_r, or any"
     ) as told:
@@ -68,12 +68,12 @@ def test_a_key_that_no_run_has_is_told_the_form_and_the_keys_that_there_are(fact
     assert "bf16" not in str(told.value)
 
 
-def test_a_word_that_is_no_condition_is_told_how_one_looks(facts: list[RunFacts]) -> None:
+def test_a_word_that_is_not_a_condition_is_refused_with_the_form_of_one(facts: list[RunFacts]) -> None:
     with pytest.raises(SweepError, match=r"--where lora_r: a condition is KEY=VALUE"):
         left(facts, "lora_r")
 
 
-def test_when_no_run_is_left_the_values_that_there_are_are_told(facts: list[RunFacts]) -> None:
+def test_when_no_run_is_left_the_existing_values_are_listed(facts: list[RunFacts]) -> None:
     with pytest.raises(SweepError, match=r"No run meets the conditions\. lora_r is 8, 16 here\."):
         left(facts, "lora_r=32")
 
@@ -102,7 +102,7 @@ def test_rows_are_sorted_by_a_column_or_a_parameter_and_what_has_none_comes_last
     assert [row.key for row in in_order(rows, key, reverse=reverse)] == [RUNS[number].key for number in runs]
 
 
-def test_a_column_that_is_not_there_is_told_what_was_probably_meant(facts: list[RunFacts]) -> None:
+def test_an_unknown_column_is_refused_with_what_was_probably_meant(facts: list[RunFacts]) -> None:
     with pytest.raises(SweepError, match=r"--sort dolars: no such column\. Did you mean dollars"):
         in_order(rows_from(facts), "dolars", reverse=False)
 

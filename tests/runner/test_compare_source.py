@@ -39,7 +39,7 @@ def seen_by_the_driver(store: Store, task: str, *peaks_mib: int | None) -> None:
     (folder / f"{task}.json").write_text(record.to_json())
 
 
-def test_training_seconds_are_the_steps_of_all_attempts_and_tokens_are_told_by_them(store: Store) -> None:
+def test_training_seconds_are_the_steps_of_all_attempts_and_give_tokens_per_second(store: Store) -> None:
     trained(store, OutcomeStatus.LOST, {"load": 100.0, "first": 2.0, "train": 8.0})
     trained(store, OutcomeStatus.SUCCEEDED, {"load": 100.0, "first": 1.0, "train": 9.0, "eval": 5.0})
     logged(store, loss=1.0, tokens=1000)

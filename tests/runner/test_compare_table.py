@@ -39,7 +39,7 @@ def on_a_terminal(store: Store, rows: list[Row], width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
-def test_a_terminals_width_is_kept_and_the_less_telling_columns_go_first(store: Store, width: int) -> None:
+def test_a_terminals_width_is_respected_and_the_less_informative_columns_go_first(store: Store, width: int) -> None:
     every = wide(8)
     rows = swept(store, [every[0], *(every[1 << place] for place in range(8))])
     lines = on_a_terminal(store, rows, width).splitlines()
@@ -79,7 +79,7 @@ def test_a_wide_terminal_has_every_column_and_says_nothing_of_room(store: Store)
     assert "first" in text
 
 
-def test_what_no_run_has_is_no_column(store: Store) -> None:
+def test_what_no_run_has_is_not_a_column(store: Store) -> None:
     headings = [one.heading for one in columns_of(swept(store, wide()), LOSS)]
     assert not {"dollars", "paid s", "gpu", "peak GiB", "tok/s", "flags", "tries"} & set(headings)
 

@@ -37,7 +37,7 @@ def keys(read: dict[str, Any]) -> list[str]:
     return [one["key"] for one in read["runs"]]
 
 
-def test_several_sweeps_are_one_table_and_a_run_of_two_stands_once(
+def test_several_sweeps_are_one_table_and_a_run_of_two_appears_once(
     swept: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = rows(swept, capsys, "first", "second")
@@ -71,7 +71,7 @@ def test_one_run_or_three_are_a_table(swept: Store, capsys: pytest.CaptureFixtur
     assert keys(rows(swept, capsys, ONE.key[:8], TWO.key, THREE.key)) == [THREE.key, TWO.key, ONE.key]
 
 
-def test_two_runs_of_any_sweeps_are_set_side_by_side_in_the_order_asked(
+def test_two_runs_of_any_sweeps_are_shown_side_by_side_in_the_requested_order(
     swept: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = rows(swept, capsys, THREE.key[:8], ONE.key[:8])
@@ -91,7 +91,7 @@ def test_a_name_that_fits_several_runs_is_refused(store: Store, capsys: pytest.C
     assert f"{initial} is the beginning of several runs' keys: " in refused(store, capsys, initial)
 
 
-def test_what_is_neither_a_sweep_nor_a_run_is_told(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_neither_a_sweep_nor_a_run_is_refused(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["frst"], [ONE.key, "frst"]):
         assert "There is no run or sweep frst in " in refused(swept, capsys, *words)
 
@@ -124,7 +124,7 @@ def test_a_metric_goes_by_the_names_that_others_have_for_it(
     assert keys(rows(swept, capsys, "--all", "--metric", name, "--maximize")) == [THREE.key, TWO.key, ONE.key]
 
 
-def test_a_metric_that_no_run_has_logged_is_told_those_there_are(
+def test_a_metric_that_no_run_has_logged_is_refused_with_the_existing_ones(
     swept: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "None of these runs has logged train_runtime. There are: eval_loss." in refused(
@@ -132,7 +132,9 @@ def test_a_metric_that_no_run_has_logged_is_told_those_there_are(
     )
 
 
-def test_seeds_with_other_held_out_rows_are_told_to_keep_them(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_with_other_held_out_rows_get_the_advice_to_keep_them(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = [run({"seed": seed}) for seed in (1, 2)]
     for one, fingerprint in zip(runs, ("aaaaaaaaaaaa", "bbbbbbbbbbbb"), strict=True):
         finish_run(store, one, {9: 1.0}, eval_fingerprint=fingerprint)

@@ -76,7 +76,7 @@ def test_the_last_value_of_a_step_counts_however_the_rows_come() -> None:
     assert curves_from(reversed(twice)).by_name == {"eval_loss": {3: 0.75, 6: 0.5}}
 
 
-def test_names_are_those_of_the_store_and_the_summary_at_the_end_is_no_metric() -> None:
+def test_names_are_those_of_the_store_and_the_summary_at_the_end_is_not_a_metric() -> None:
     history = [
         {"_step": 0, STEP: 1, "train/loss": 2.0, "train/tokens/trainable": 64, "train/epoch": 0.5, "_runtime": 3.0},
         {"_step": 1, STEP: 1, "train/train_runtime": 9.0, "train/total_flos": 1e9},
@@ -88,7 +88,7 @@ def test_names_are_those_of_the_store_and_the_summary_at_the_end_is_no_metric() 
 
 
 @pytest.mark.parametrize("strange", ["NaN", "Infinity", math.nan, -math.inf])
-def test_a_loss_that_is_no_number_has_diverged_and_does_not_win(strange: Any) -> None:
+def test_a_run_with_a_loss_that_is_not_finite_has_diverged_and_does_not_win(strange: Any) -> None:
     found = rows_from(facts_from("s", [tracked("a", {0: 3.0, 4: strange}), tracked("b", {0: 3.0, 4: 2.0})]))
     assert [(row.key, row.flags, row.is_best) for row in found] == [("b", (), True), ("a", ("diverged",), False)]
 
@@ -97,7 +97,7 @@ def test_a_loss_that_is_no_number_has_diverged_and_does_not_win(strange: Any) ->
     ("state", "status"),
     [("finished", "succeeded"), ("failed", "failed"), ("preempted", "stopped"), ("crashed", "lost")],
 )
-def test_a_state_is_told_in_our_words(state: str, status: str) -> None:
+def test_a_state_is_reported_in_our_words(state: str, status: str) -> None:
     (one,) = facts_from("s", [tracked("a", {}, state=state)])
     assert (one.status, one.message) == (status, "")
 
@@ -145,7 +145,7 @@ def test_of_a_key_the_newest_run_counts_and_other_peoples_runs_do_not() -> None:
     assert [one.key for one in facts_from("s", there, only={"a"})] == ["a"]
 
 
-def test_steps_end_where_the_summary_says_and_else_where_the_config_does() -> None:
+def test_steps_end_where_the_summary_says_and_otherwise_where_the_config_does() -> None:
     there = [
         tracked("a", {}, config={"max_steps": 6}),
         tracked("b", {}, config={"max_steps": -1}),
@@ -160,7 +160,7 @@ def test_a_run_with_more_rows_than_wandb_gives_is_named() -> None:
     assert "these have more: long" in sampled([long])[0]
 
 
-def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_else_where_the_config_says(store: Store) -> None:
+def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_otherwise_where_the_config_says(store: Store) -> None:
     runs = [run({"learning_rate": rate}) for rate in (1e-3, 2e-3, 3e-3)]
     sweep = open_sweep(store, runs).sweep
     assert [(one.project, one.entity) for one in locations_of(sweep, store, None, None)] == [("axosweep", "")]
@@ -205,7 +205,7 @@ def test_no_key_and_no_answer_are_one_message(
         (["--from", "wandb"], "for a sweep in W&B, write its complete id"),
     ],
 )
-def test_flags_that_say_too_little_are_told(
+def test_flags_that_say_too_little_are_reported(
     store: Store, capsys: pytest.CaptureFixture[str], words: Sequence[str], message: str
 ) -> None:
     assert main(["compare", "--store", str(store.root), *words]) == 2

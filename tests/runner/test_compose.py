@@ -39,7 +39,7 @@ def test_a_job_holds_both_halves_resolved(composed: Callable[..., Experiment]) -
     assert "${" not in str(experiment.axolotl)
 
 
-def test_what_is_asked_of_the_whole_command_is_no_part_of_a_run(ask: Callable[..., Any]) -> None:
+def test_what_is_requested_for_the_command_is_not_part_of_a_run(ask: Callable[..., Any]) -> None:
     asked = ask("-m", "lora=r8,r16", "action=plan", "json=true", "store=there", "name=mine")
     assert [experiment.overrides for experiment in asked.experiments] == [("lora=r8",), ("lora=r16",)]
     assert (asked.request.action, asked.request.json) == (Action.PLAN, True)
@@ -57,7 +57,7 @@ def test_what_is_asked_of_the_whole_command_is_no_part_of_a_run(ask: Callable[..
         ("action=plan", "default"),
     ],
 )
-def test_a_sweep_is_named_after_what_is_asked(ask: Callable[..., Any], line: str, name: str) -> None:
+def test_a_sweep_is_named_after_its_request(ask: Callable[..., Any], line: str, name: str) -> None:
     assert ask(*line.split()).request.name == name
 
 
@@ -68,7 +68,7 @@ def test_a_limit_cuts_every_dataset_by_its_split(composed: Callable[..., Experim
     assert named.axolotl["datasets"][0]["split"] == "test[:10]"
 
 
-def test_a_file_of_ones_own_is_read_by_the_local_dataset(composed: Callable[..., Experiment]) -> None:
+def test_a_users_file_is_read_by_the_local_dataset(composed: Callable[..., Experiment]) -> None:
     experiment = composed("dataset=local", "data.path=mine.jsonl")
     assert experiment.axolotl["datasets"] == [{"path": "mine.jsonl", "type": "chat_template"}]
 
@@ -134,7 +134,9 @@ def test_what_cannot_work_is_refused_with_the_way_out(
 
 
 @pytest.mark.parametrize("key", ["comet_api_key", "swanlab_api_key", "deepspeed.comet.api_key"])
-def test_a_secret_is_refused_before_it_is_kept_and_not_repeated(composed: Callable[..., Experiment], key: str) -> None:
+def test_a_secret_is_refused_before_it_is_stored_and_not_repeated(
+    composed: Callable[..., Experiment], key: str
+) -> None:
     with pytest.raises(SweepError, match=key.split(".")[0]) as refused:
         refuse([composed(f"axolotl.{key}=hunter2", "gpu=h100")])
     assert "hunter2" not in str(refused.value)

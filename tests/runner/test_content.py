@@ -89,7 +89,7 @@ def test_a_big_file_that_took_the_place_of_another_is_read_again(tmp_path: Path,
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"/x": null}'])
-def test_a_damaged_memory_is_no_memory(tmp_path: Path, memory: Path, text: str) -> None:
+def test_damaged_memory_is_ignored(tmp_path: Path, memory: Path, text: str) -> None:
     memory.parent.mkdir()
     memory.write_text(text)
     (tmp_path / "rows").write_bytes(b"rows")
@@ -117,7 +117,7 @@ def test_hidden_files_of_a_folder_do_not_count(tmp_path: Path, memory: Path) -> 
     assert of(folder(tmp_path / "b", more), memory) == base
 
 
-def test_a_kept_file_is_a_copy_with_the_hashed_bytes_that_later_edits_do_not_reach(tmp_path: Path) -> None:
+def test_a_stored_file_is_a_copy_with_the_hashed_bytes_that_later_edits_do_not_reach(tmp_path: Path) -> None:
     source, target = tmp_path / "rows.jsonl", tmp_path / "store" / "inputs" / "kept.jsonl"
     source.write_text("rows")
     keep(source, file_sha256(source), target)
@@ -126,7 +126,7 @@ def test_a_kept_file_is_a_copy_with_the_hashed_bytes_that_later_edits_do_not_rea
     assert {path.name for path in target.parent.iterdir()} == {"kept.jsonl", "kept.jsonl.pin.json"}
 
 
-def test_a_kept_file_that_was_damaged_is_kept_anew(tmp_path: Path) -> None:
+def test_a_stored_file_that_was_damaged_is_stored_again(tmp_path: Path) -> None:
     source, target = tmp_path / "rows.jsonl", tmp_path / "kept.jsonl"
     source.write_text("rows")
     target.write_text("row")
@@ -134,7 +134,7 @@ def test_a_kept_file_that_was_damaged_is_kept_anew(tmp_path: Path) -> None:
     assert target.read_text() == "rows"
 
 
-def test_a_file_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_path: Path) -> None:
+def test_a_file_that_changed_since_it_was_hashed_is_refused_and_not_stored(tmp_path: Path) -> None:
     source, target = tmp_path / "rows.jsonl", tmp_path / "inputs" / "kept.jsonl"
     source.write_text("rows")
     identity = file_sha256(source)
@@ -144,7 +144,7 @@ def test_a_file_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_pat
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_kept_folder_is_a_link_with_a_note(tmp_path: Path, memory: Path) -> None:
+def test_a_stored_folder_is_a_link_with_a_note(tmp_path: Path, memory: Path) -> None:
     source = folder(tmp_path / "model", {"w.bin": "1"})
     identity, target = of(source, memory), tmp_path / "inputs" / "kept"
     keep(source, identity, target)
@@ -162,7 +162,7 @@ def test_a_folder_that_was_edited_after_it_was_planned_is_refused_and_not_linked
     assert not target.is_symlink()
 
 
-def test_a_kept_folder_is_the_one_that_was_hashed_last(tmp_path: Path, memory: Path) -> None:
+def test_a_stored_folder_is_the_one_that_was_hashed_last(tmp_path: Path, memory: Path) -> None:
     """The first folder with these bytes may have been edited since, or deleted."""
     first, second = folder(tmp_path / "a", {"w.bin": "1"}), folder(tmp_path / "b", {"w.bin": "1"})
     identity, target = of(first, memory), tmp_path / "inputs" / "kept"
@@ -190,12 +190,12 @@ def test_a_link_that_leads_back_is_refused(tmp_path: Path, memory: Path) -> None
         of(tmp_path / "folder", memory)
 
 
-def test_what_cannot_be_read_is_told_by_its_name(tmp_path: Path, memory: Path) -> None:
+def test_what_cannot_be_read_is_reported_by_its_name(tmp_path: Path, memory: Path) -> None:
     with pytest.raises(SweepError, match="rows cannot be read: No such file"):
         of(tmp_path / "rows", memory)
 
 
-def test_a_folder_that_a_store_has_linked_can_be_kept_again_under_its_own_name(tmp_path: Path, memory: Path) -> None:
+def test_a_folder_that_a_store_has_linked_can_be_stored_again_under_its_own_name(tmp_path: Path, memory: Path) -> None:
     """As when a config of that store is the base of the next run."""
     model = folder(tmp_path / "model", {"w.bin": "1"})
     identity, target = of(model, memory), tmp_path / "inputs" / "kept"
@@ -219,7 +219,7 @@ def test_a_small_folder_is_copied_and_edits_do_not_reach_the_copy(tmp_path: Path
     assert of(target, memory) == identity
 
 
-def test_what_was_linked_or_damaged_is_copied_anew(tmp_path: Path, memory: Path) -> None:
+def test_what_was_linked_or_damaged_is_copied_again(tmp_path: Path, memory: Path) -> None:
     source, target = folder(tmp_path / "adapter", {"w.bin": "1"}), tmp_path / "inputs" / "kept"
     identity = of(source, memory)
     keep(source, identity, target)
@@ -231,7 +231,7 @@ def test_what_was_linked_or_damaged_is_copied_anew(tmp_path: Path, memory: Path)
     assert of(target, memory) == identity
 
 
-def test_a_folder_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_path: Path, memory: Path) -> None:
+def test_a_folder_that_changed_since_it_was_hashed_is_refused_and_not_stored(tmp_path: Path, memory: Path) -> None:
     source, target = folder(tmp_path / "adapter", {"w.bin": "1"}), tmp_path / "inputs" / "kept"
     identity = of(source, memory)
     folder(source, {"w.bin": "edited"})
@@ -240,7 +240,7 @@ def test_a_folder_that_changed_since_it_was_hashed_is_refused_and_not_kept(tmp_p
     assert list(target.parent.iterdir()) == []
 
 
-def test_what_a_step_after_a_run_reads_is_kept_as_a_copy(store: Store, tmp_path: Path) -> None:
+def test_what_a_follow_up_step_reads_is_stored_as_a_copy(store: Store, tmp_path: Path) -> None:
     source = folder(tmp_path / "tasks", {"quiz.yaml": "task: quiz"})
     kept = store.root / keep_in(store, source)
     folder(source, {"quiz.yaml": "edited"})

@@ -130,14 +130,14 @@ def test_where_one_estimate_is_unknown_all_have_equal_shares(store: Store) -> No
     assert [one.step.share and one.step.share.dollars for one in shares] == [4.0, 4.0]
 
 
-def test_the_bound_is_told_with_the_boot_that_each_attempt_may_add() -> None:
+def test_the_bound_is_printed_with_the_boot_that_each_attempt_may_add() -> None:
     line = bound_line(cost(None), request(budget=4.0))
     assert "$4.00, plus $18.00 at most for the boot of each attempt at a run." in line
     assert "equal share" in line
 
 
 @pytest.mark.parametrize(("answer", "launches"), [("y", True), ("Yes ", True), ("", False), ("n", False)])
-def test_above_a_sum_somebody_is_asked(answer: str, launches: bool) -> None:
+def test_above_a_sum_the_user_is_asked(answer: str, launches: bool) -> None:
     asked: list[str] = []
 
     def ask() -> str:
@@ -152,14 +152,14 @@ def test_above_a_sum_somebody_is_asked(answer: str, launches: bool) -> None:
     assert asked == [answer]
 
 
-def test_nobody_is_asked_below_it_or_with_yes_and_without_a_terminal_it_is_refused() -> None:
+def test_below_it_or_with_yes_there_is_no_question_and_without_a_terminal_it_is_refused() -> None:
     for words in ({"confirm_above": 20.0}, {"confirm_above": None}, {"confirm_above": 1.0, "confirmed": True}):
         confirm(cost(20.0), request(**words), on_terminal=False)
     with pytest.raises(SweepError, match="add --yes"):
         confirm(cost(20.0), request(confirm_above=19.9), on_terminal=False)
 
 
-def test_the_runs_that_may_follow_in_a_search_are_asked_about_at_its_beginning() -> None:
+def test_the_runs_that_may_follow_in_a_search_are_part_of_the_question_at_its_beginning() -> None:
     search = request(confirm_above=20.0, round=SearchRound(further=3))
     with pytest.raises(SweepError, match=r"may cost \$22.00"):
         confirm(with_further(cost(2.0, 5.0), search), search, on_terminal=False)

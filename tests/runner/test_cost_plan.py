@@ -229,7 +229,7 @@ def test_a_rented_run_is_its_boot_and_seconds_at_the_rates_of_its_card_cores_and
     assert any("rates: table of 2026-09-20" in line for line in cost_lines(cost, {new.key: "x"}))
 
 
-def test_a_dataset_that_is_to_be_made_is_in_the_whole(store: Store) -> None:
+def test_a_dataset_that_will_be_prepared_is_part_of_the_total(store: Store) -> None:
     there = mirror(store)
     done, new = (run(TINY | {"seed": seed}, gpu=Gpu("h100", 1), executor=MODAL) for seed in (1, 2))
     finish_run(there, done)
@@ -254,7 +254,7 @@ def test_the_card_that_it_really_had_is_what_its_speed_is_of(store: Store) -> No
 
 
 @pytest.mark.parametrize("facts", [{"resumed_from": 50}, {"early_stopped": True}, {"step": 0}, {"phases": None}])
-def test_a_run_that_is_not_whole_tells_no_speed(store: Store, facts: dict[str, Any]) -> None:
+def test_an_incomplete_run_gives_no_speed(store: Store, facts: dict[str, Any]) -> None:
     finish_run(store, run(TINY), **facts)
     assert read_past([store]).runs == ()
 

@@ -115,7 +115,9 @@ def test_the_table_shows_dollars_and_below_it_where_the_rates_are_from(
     )
 
 
-def test_an_unknown_card_is_told_below_the_table(store: Store, rented: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_card_is_named_below_the_table(
+    store: Store, rented: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     rent(store.folder(StepKind.TRAIN, TWO.key), "ta-5", 10, "NVIDIA X900", "NVIDIA X900")
     show_rows(compare_sweep(store, rented), store, rented, as_json=False)
     assert "Charged as the requested GPU: NVIDIA X900" in capsys.readouterr().out

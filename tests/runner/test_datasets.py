@@ -58,7 +58,7 @@ def test_a_dataset_that_failed_is_listed_as_such(store: Store, capsys: pytest.Ca
     assert shown(store, None, capsys).splitlines()[1].split() == ["aaaa", "failed"]
 
 
-def test_a_narrow_terminal_has_every_key_whole_and_is_told_what_it_lacks(
+def test_a_narrow_terminal_shows_every_key_completely_and_names_what_it_leaves_out(
     store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "0123456789abcdef"

@@ -120,9 +120,7 @@ def test_a_token_that_the_hub_refuses_is_a_problem(
     assert examined()["Hugging Face token"]["mark"] == "problem"
 
 
-def test_modal_is_asked_whether_it_lets_us_in_and_has_the_secret(
-    examined: Examined, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modal_has_to_accept_the_token_and_have_the_secret(examined: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModalServer(Settings()) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)

@@ -97,7 +97,7 @@ def test_every_finished_run_is_shown_the_base_model_first_then_the_best(
     ]
 
 
-def test_the_report_is_not_written_again_so_what_writes_it_is_told(
+def test_the_report_is_not_written_again_so_the_command_for_it_is_printed(
     store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", "--store", str(store.root)]) == 0

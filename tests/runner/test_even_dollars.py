@@ -63,7 +63,7 @@ def test_without_a_receipt_a_run_counts_with_what_was_paid() -> None:
     assert even_dollars([*rows, rented("c", 0, 1.0)]) == {"a": 2.0, "b": None, "c": pytest.approx(0.033)}
 
 
-def test_dollars_name_the_cheapest_where_all_of_the_group_have_a_price_and_else_seconds() -> None:
+def test_dollars_name_the_cheapest_if_all_of_the_group_have_a_price_and_otherwise_seconds() -> None:
     def told(*costs: tuple[float | None, float]) -> str:
         settings = [
             JudgedSetting((str(at),), {"lora_r": at}, 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds)

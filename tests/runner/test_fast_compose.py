@@ -265,7 +265,7 @@ def test_what_is_known_to_be_a_trap_is_composed_as_hydra_composes_it(started: Ca
     assert ours == hydras
 
 
-def test_what_jobs_have_in_common_is_kept_once(started: Callable[..., Any]) -> None:
+def test_what_jobs_have_in_common_is_stored_once(started: Callable[..., Any]) -> None:
     master, loader = started()
     found = compose_all(master, [(f"seed={seed}", f"top.x={seed}", "data=two") for seed in (2, 2)], loader)
     assert all(isinstance(one, HydraException) for one in found)

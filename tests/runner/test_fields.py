@@ -91,7 +91,7 @@ def test_a_plugins_key_counts_where_the_plugin_is_named() -> None:
     assert "add axolotl.integrations.liger." in unknown_keys({"liger_rope": True}, axolotl_fields())[0]
 
 
-def test_beside_a_plugin_of_ones_own_nothing_is_said_about_keys_at_the_top() -> None:
+def test_with_a_users_own_plugin_nothing_is_said_about_keys_at_the_top() -> None:
     config = {"my_key": 1, "plugins": ["mine.Plugin"], "datasets": [{"pathh": 1}]}
     assert len(unknown_keys(config, axolotl_fields())) == 1
 

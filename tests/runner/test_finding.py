@@ -38,7 +38,7 @@ def test_the_newest_sweep_is_that_of_either_store(both: tuple[Store, Store]) -> 
     assert (sweep_in(both, None).store, sweep_in(both, None).sweep) == (here, newest)
 
 
-def test_a_sweep_is_found_where_it_is_and_a_question_asked_in_both_where_it_was_asked_last(
+def test_a_sweep_is_found_in_its_place_and_one_in_both_places_in_that_of_its_last_launch(
     both: tuple[Store, Store],
 ) -> None:
     here, there = both
@@ -67,7 +67,7 @@ def test_a_store_without_runs_is_named(both: tuple[Store, Store]) -> None:
     assert f"{both[0].root} has none yet. Name another store with --store DIR" in str(caught.value)
 
 
-def test_a_checkpoint_where_a_run_is_expected_is_told_what_it_is_for(both: tuple[Store, Store]) -> None:
+def test_a_checkpoint_in_place_of_a_run_is_refused_with_its_purpose(both: tuple[Store, Store]) -> None:
     asked(both[0], "here", 0.1, at=1)
     key = run({"learning_rate": 0.1}).key
     with pytest.raises(SweepError, match=f"a run or a sweep is expected. .*from={key[:8]}@50"):
@@ -96,7 +96,7 @@ def test_a_mirror_counts_only_once_it_holds_a_sweep(both: tuple[Store, Store], t
     assert not is_mirror(both[0])
 
 
-def test_a_run_where_a_sweep_is_expected_is_told_with_its_sweeps(both: tuple[Store, Store]) -> None:
+def test_a_run_in_place_of_a_sweep_is_refused_with_its_sweeps(both: tuple[Store, Store]) -> None:
     sweep = asked(both[0], "rates", 0.1, 0.2, at=1)
     key = run({"learning_rate": 0.2}).key
     with pytest.raises(SweepError, match=f"{key[:6]} is a run, but a sweep is expected here: {sweep} has it"):

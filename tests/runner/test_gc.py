@@ -123,7 +123,9 @@ def test_what_a_step_will_read_that_has_not_begun_is_not_gcs(store: Store, comma
     assert keys(command("gc", "--json", "--dry-run")) == {prompts, others}
 
 
-def test_what_was_asked_of_a_removed_run_keeps_nothing_until_it_is_asked_again(store: Store, command: Command) -> None:
+def test_follow_up_steps_of_a_removed_run_keep_nothing_until_they_are_requested_again(
+    store: Store, command: Command
+) -> None:
     sweep, (one,) = trained(store, 0.1)
     prompts = "a" * 16 + ".jsonl"
     kept_input(store, prompts)
@@ -135,7 +137,9 @@ def test_what_was_asked_of_a_removed_run_keeps_nothing_until_it_is_asked_again(s
     assert prompts not in keys(command("gc", "--json", "--dry-run"))
 
 
-def test_what_a_killed_launch_was_keeping_goes_once_nobody_can_be_at_it(store: Store, command: Command) -> None:
+def test_what_a_killed_launch_was_storing_is_removed_once_no_process_can_be_at_it(
+    store: Store, command: Command
+) -> None:
     trained(store, 0.1)
     aged(store.inputs / f".{'a' * 16}.4321" / "optimizer.pt", 2)
     aged(store.inputs / f".{'b' * 16}.jsonl.4321", 2)

@@ -30,7 +30,7 @@ def composed() -> Iterator[Compose]:
         yield one
 
 
-def test_the_cards_are_chosen_before_the_key_is_made(composed: Compose) -> None:
+def test_the_cards_are_chosen_before_the_key_is_computed(composed: Compose) -> None:
     line = "model=llama3_1_8b lora=r16 micro_batch_size=1 executor=modal"
     auto = composed(f"{line} gpu=auto")
     named = composed(f"{line} gpu={auto.gpu.type} gpu.count={auto.gpu.count}")
@@ -65,6 +65,6 @@ def test_the_number_of_cards_may_be_fixed_and_the_prices_set(composed: Compose) 
         ("model=llama3_1_8b gpu.count=many", "gpu.count=many: expected a number of cards"),
     ],
 )
-def test_what_cannot_be_chosen_is_told_with_a_way_out(composed: Compose, line: str, told: str) -> None:
+def test_what_cannot_be_chosen_is_refused_with_a_way_out(composed: Compose, line: str, told: str) -> None:
     with pytest.raises(SweepError, match=told):
         composed(f"{line} gpu=auto")

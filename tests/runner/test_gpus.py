@@ -24,11 +24,11 @@ def test_gpus_that_cannot_be_had_are_refused_with_the_way_out(gpu: Gpu, executor
         raise AssertionError("\n".join(map(str, gpu_problems(gpu, executor))))
 
 
-def test_a_machine_of_ones_own_may_have_more_cards_than_modal_rents() -> None:
+def test_a_users_own_machine_may_have_more_cards_than_modal_rents() -> None:
     assert gpu_problems(Gpu("h100", 16), "local") == []
 
 
-def test_what_is_asked_for_comes_first_among_what_will_do() -> None:
+def test_the_requested_card_comes_first_among_the_acceptable_ones() -> None:
     assert modal_gpus(Gpu("h100", 2, ("a100_80gb", "h200"))) == ("H100:2", "A100-80GB:2", "H200:2")
     assert modal_gpus(Gpu("a100_80gb", 1, ("h100", "a100_80gb"))) == ("A100-80GB:1", "H100:1")
     assert all(modal_gpus(Gpu(name, 1)) for name in GPUS)

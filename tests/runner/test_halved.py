@@ -75,7 +75,7 @@ def test_what_a_run_has_reached_is_read_back(found: StoredSweep) -> None:
     assert by_key[sweep.diverged.key][0].place == 6
 
 
-def test_of_several_searches_only_what_was_reached_at_the_steps_of_the_newest_is_told() -> None:
+def test_of_several_searches_only_what_was_reached_at_the_steps_of_the_newest_is_shown() -> None:
     def search(**reached: tuple[RungReached, ...]) -> Search:
         return Search("sweep/own", (0.2, 0.6), 3, True, tuple(reached), reached)
 
@@ -98,7 +98,7 @@ def test_a_stopped_run_is_never_ranked_against_finished_ones(found: StoredSweep)
     assert not any(row.can_win for row in rows.values() if row.rung)
 
 
-def test_a_stopped_seed_is_no_part_of_its_settings_mean(tmp_path: Path) -> None:
+def test_a_stopped_seed_is_not_part_of_its_settings_mean(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first, second = (run({"learning_rate": 1.0, "seed": seed}) for seed in (1, 2))
     finish_run(store, first, {0: 3.0, 9: 2.0})
@@ -185,7 +185,9 @@ def test_json_says_what_was_saved_and_what_the_audit_found(
     }  # fmt: skip
 
 
-def test_a_part_of_a_search_says_nothing_of_the_whole(found: StoredSweep, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_of_a_search_says_nothing_about_the_complete_search(
+    found: StoredSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert compared(found, capsys, "--where", "learning_rate<0.0004")["searches"] == []
 
 

@@ -95,7 +95,7 @@ PRINTS: dict[str, Callable[[Store, str], int]] = {
 
 
 @pytest.mark.parametrize("what", PRINTS)
-def test_what_others_wrote_is_no_command_to_a_terminal(
+def test_what_others_wrote_sends_no_control_sequences_to_a_terminal(
     store: Store, hostile: str, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     monkeypatch.setattr("sys.stdout", stream)
@@ -106,7 +106,7 @@ def test_what_others_wrote_is_no_command_to_a_terminal(
     assert OBEYED.findall(shown) == []
 
 
-def test_a_sample_of_a_dataset_is_no_command_to_a_terminal(
+def test_a_sample_of_a_dataset_sends_no_control_sequences_to_a_terminal(
     store: Store, hostile: str, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout", stream)

@@ -63,7 +63,7 @@ def test_every_table_says_it_and_that_a_ranking_mixes_both_kinds(
         assert MIXED in printed
 
 
-def test_the_report_says_it_beside_the_run_and_in_its_config(store: Store, sweep: str) -> None:
+def test_the_report_says_it_next_to_the_run_and_in_its_config(store: Store, sweep: str) -> None:
     values = gather(store, sweep)
     assert [one["flags"] for one in values["runs"]] == [[CHANGE], []]
     assert values["reproduce"]["best"]["config"].startswith(f"# {CHANGE}\n")

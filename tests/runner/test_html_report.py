@@ -120,7 +120,7 @@ def test_the_file_loads_nothing_and_forbids_itself_to(store: Store) -> None:
     assert not re.search(r"@import|url\(", style)
 
 
-def test_a_report_of_200_runs_is_small_and_quickly_made(store: Store) -> None:
+def test_a_report_of_200_runs_is_small_and_quickly_written(store: Store) -> None:
     planned = synthetic_sweep(store, 200)
     before = time.process_time()
     path = write_report(store, planned.sweep)
@@ -280,7 +280,7 @@ def test_a_sweep_ends_with_a_line_about_its_report_whatever_lies_in_its_store(st
     assert not page.exists()
 
 
-def test_the_verb_writes_where_it_is_asked_to_and_spares_what_is_no_report(
+def test_the_verb_writes_where_it_should_and_does_not_overwrite_other_files(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     planned = synthetic_sweep(store, 2, points=8)

@@ -70,7 +70,7 @@ def test_the_interaction_is_of_the_two_that_tell_runs_apart_and_of_their_medians
     assert pair["cells"][0]["median"] == pytest.approx(11.002)
 
 
-def test_on_the_front_is_who_nobody_beats_in_both() -> None:
+def test_on_the_front_are_the_points_that_no_other_beats_in_both() -> None:
     assert pareto([1.0, 1.0, 2.0, 3.0], [3.0, 2.0, 2.0, 1.0]) == [1, 3]
     assert pareto([], []) == []
 
@@ -101,7 +101,7 @@ def test_seconds_go_on_where_the_attempt_before_ended(tmp_path: Path) -> None:
     assert drawn == {"step": [1, 2], "y": [2.0, 1.8], "seconds": [10.0, 25.0]}
 
 
-def test_a_loss_that_is_no_number_is_a_gap_and_not_a_zero() -> None:
+def test_a_loss_that_is_not_finite_is_a_gap_and_not_a_zero() -> None:
     drawn = series(Curves({"loss": {1: 1.0, 2: math.nan, 3: math.inf}}), {}, "loss", 100, [], None)
     assert drawn is not None
     assert drawn["y"] == [1.0, None, None]
@@ -132,7 +132,7 @@ def test_a_secret_in_a_log_or_a_command_is_not_shown(text: str) -> None:
     assert "***" in shown
 
 
-def test_commits_keys_and_numbers_of_tokens_are_no_secrets() -> None:
+def test_commits_keys_and_numbers_of_tokens_are_not_secrets() -> None:
     text = "commit 0123456789abcdef0123456789abcdef01234567 tokens=123456789 num_tokens: 4096000000 lora_r=16"
     assert redact(text, {}) == text
 

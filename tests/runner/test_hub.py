@@ -94,12 +94,12 @@ def test_a_name_resolves_to_the_commit_that_the_hub_has_for_it_now(far: Hub) -> 
     ]
 
 
-def test_a_name_is_asked_once_however_many_runs_read_it(far: Hub) -> None:
+def test_a_name_is_looked_up_once_however_many_runs_read_it(far: Hub) -> None:
     assert {resolve(MODEL, "main") for _ in range(3)} == {resolve(MODEL, "main")}
     assert len(far.asked) == 1
 
 
-def test_a_full_commit_asks_nobody(far: Hub) -> None:
+def test_a_full_commit_needs_no_request(far: Hub) -> None:
     assert resolve(MODEL, "c" * 40).commit == "c" * 40
     assert far.asked == []
 
@@ -111,7 +111,7 @@ def test_the_token_is_sent_only_when_there_is_one(far: Hub, monkeypatch: pytest.
     assert far.tokens == [None, "Bearer secret"]
 
 
-def test_the_white_space_around_a_token_is_no_part_of_it(far: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_white_space_around_a_token_is_not_part_of_it(far: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret\n")
     assert resolve(MODEL, None).commit == COMMIT
     assert far.tokens == ["Bearer secret"]
@@ -127,7 +127,7 @@ def test_a_token_that_cannot_be_sent_is_a_problem_that_does_not_repeat_it(
     assert far.asked == []
 
 
-def test_a_token_that_a_login_has_kept_is_sent_too(far: Hub, tmp_path: Path) -> None:
+def test_a_token_that_a_login_has_stored_is_sent_too(far: Hub, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("kept\n")
     resolve(MODEL, None)
     assert far.tokens == ["Bearer kept"]
@@ -143,7 +143,7 @@ def test_a_redirect_to_another_host_does_not_take_the_token_along(far: Hub, monk
     assert elsewhere.tokens == [None]
 
 
-def test_only_the_commit_is_asked_for_and_no_telemetry_sent(far: Hub, tmp_path: Path) -> None:
+def test_only_the_commit_is_requested_and_no_telemetry_sent(far: Hub, tmp_path: Path) -> None:
     """In a process of its own: the library requests a list of agents once, and stores it in HF_HOME."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(TELEMETRY)}
     script = f"from runner.keys.hub_commits import *; print(resolve({MODEL!r}, None).commit)"
@@ -153,7 +153,7 @@ def test_only_the_commit_is_asked_for_and_no_telemetry_sent(far: Hub, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_the_hub_cannot_have_is_a_problem_and_asks_nobody(far: Hub) -> None:
+def test_a_name_that_the_hub_cannot_have_is_a_problem_and_makes_no_request(far: Hub) -> None:
     assert (
         "not a valid name on the hub: Cannot have -- or .. in repo_id"
         in resolve(Repository("model", "owner/a--b"), None).problem
@@ -178,7 +178,7 @@ def test_a_refusal_says_what_the_hub_said(far: Hub, status: int, says: str) -> N
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"sha": 1}', b'{"sha": "main"}', b"\xff\xfe\xff"])
-def test_an_answer_without_a_commit_is_no_commit(far: Hub, body: bytes) -> None:
+def test_an_answer_without_a_commit_gives_no_commit(far: Hub, body: bytes) -> None:
     far.body = body
     resolved = resolve(MODEL, None)
     assert resolved.commit is None
@@ -211,12 +211,12 @@ def test_something_that_does_not_speak_http_is_a_problem_and_no_error(
         thread.join()
 
 
-def test_an_endpoint_that_is_no_address_is_a_problem_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_is_not_an_address_is_a_problem_and_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "mirror")
     assert "did not answer" in resolve(MODEL, None).problem
 
 
-def test_offline_the_local_cache_knows_the_commit_and_nobody_is_asked(
+def test_offline_the_local_cache_knows_the_commit_and_no_request_is_made(
     far: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -242,7 +242,7 @@ def test_an_unreachable_hub_falls_back_on_the_local_cache_and_the_hub_wins_over_
     assert resolve(MODEL, None).commit == "b" * 40
 
 
-def test_a_torn_reference_in_the_cache_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_reference_in_the_cache_is_not_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cached(tmp_path, "models--owner--name", "main", "b" * 39)
     assert resolve(MODEL, None).commit is None

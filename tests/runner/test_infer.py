@@ -45,7 +45,7 @@ def said(capsys: pytest.CaptureFixture[str], store: Store, *words: str) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_what_cannot_be_asked_is_refused_before_anything_starts(
+def test_prompts_that_cannot_be_used_are_refused_before_anything_starts(
     store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (one,) = finished(store, {})
@@ -74,7 +74,9 @@ def test_what_cannot_be_asked_is_refused_before_anything_starts(
 
 
 @pytest.mark.parametrize("key", ["reward_model", "process_reward_model"])
-def test_a_model_that_gives_no_answers_is_not_asked(store: Store, capsys: pytest.CaptureFixture[str], key: str) -> None:
+def test_a_model_that_gives_no_answers_is_not_prompted(
+    store: Store, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
     (one,) = finished(store, {key: True})
     assert f"({key} is set)" in said(capsys, store, one.key, "--prompt", "hello")
 
@@ -105,7 +107,7 @@ def test_what_says_how_to_draw_is_refused_where_nothing_is_drawn(
 
 
 @pytest.mark.parametrize("words", [("where does Ada live?",), ("some-run", "where", "does", "Ada", "live?")])
-def test_a_question_without_its_flag_is_told_the_flag(
+def test_a_question_without_its_flag_is_refused_with_the_flag(
     store: Store, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
     assert "Ask a question with --prompt" in said(capsys, store, *words)
@@ -148,7 +150,7 @@ def test_runs_that_differ_in_training_share_their_base_model() -> None:
     assert len({base_of(config) for config in shared}) == 1
 
 
-def test_runs_whose_base_model_is_asked_in_another_way_do_not() -> None:
+def test_runs_whose_base_model_is_prompted_in_another_way_do_not() -> None:
     other: list[dict[str, Any]] = [
         {}, {"base_model": "inputs/other"}, {"revision_of_model": "c0ffee"}, {"chat_template": "llama3"},
         {"special_tokens": {"eos_token": "<|im_end|>"}}, {"load_in_8bit": True}, {"bf16": True},
@@ -175,7 +177,7 @@ def test_the_same_prompts_stand_side_by_side_with_the_base_model_of_these_runs(s
     assert (largest.how(), drawn.how()) == ("greedy, at most 256 tokens", "temperature 0.7, at most 256 tokens")
 
 
-def test_of_what_was_asked_again_with_another_trainer_the_newest_answers_stand(store: Store) -> None:
+def test_of_answers_with_different_trainers_the_newest_count(store: Store) -> None:
     (one,) = finished(store, {})
     for own, output, at in (("1", "old", 5.0), ("2", "new", 7.0), ("3", "older", 4.0)):
         answered(store, after_key(one.key, own), GREEDY, [output], at=at)
@@ -206,7 +208,7 @@ def test_the_report_shows_the_answers_without_secrets_and_as_values(store: Store
     assert table["columns"][0]["is_right"] == [True, False, False]
 
 
-def test_one_answer_stands_alone_and_several_stand_in_a_table(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_answer_is_printed_alone_and_several_in_a_table(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     (one,) = finished(store, {})
     answered(store, after_key(one.key, "1"), GREEDY, ["[bold]two\nlines"])
     answered(store, after_key(one.key, "2"), GREEDY | {"prompts": "inputs/b"}, ["a", "\x1b[2Jb"], "a")

@@ -52,7 +52,7 @@ def test_a_template_file_of_one_dataset_is_an_input_whatever_its_name_ends_with(
         kinds({"datasets": [{"path": str(rows), "chat_template_jinja": "missing.jinja"}]})
 
 
-def test_a_template_and_a_deepspeed_config_written_in_place_are_no_inputs() -> None:
+def test_a_template_and_a_deepspeed_config_written_in_place_are_not_inputs() -> None:
     assert kinds({"chat_template_jinja": "{{ messages }}", "deepspeed": {"zero_optimization": {}}}) == {}
 
 
@@ -74,7 +74,7 @@ def test_a_missing_local_file_is_refused_by_name(config: dict[str, Any]) -> None
         find_inputs(config)
 
 
-def test_a_misspelt_file_is_told_the_nearest_one(tmp_path: Path) -> None:
+def test_a_misspelt_file_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").touch()
     with pytest.raises(SweepError, match=rf"Did you mean {tmp_path}/chat\.jsonl\?"):
         find_inputs({"datasets": [{"path": f"{tmp_path}/chats.jsonl"}]})
@@ -96,7 +96,7 @@ def test_an_empty_text_is_not_the_current_folder() -> None:
     assert found.at == "base_model"
 
 
-def test_a_dataset_that_is_no_mapping_is_refused_with_the_form_to_write() -> None:
+def test_a_dataset_that_is_not_a_mapping_is_refused_with_the_form_to_write() -> None:
     with pytest.raises(SweepError, match=r"datasets\.0=owner/rows: expected a mapping"):
         find_inputs({"datasets": ["owner/rows"]})
 
@@ -120,11 +120,11 @@ def test_an_adapter_of_the_hub_has_a_commit_of_its_own_in_its_name() -> None:
         find_inputs({"base_model": "owner/model@main"})
 
 
-def test_a_hub_tokenizer_beside_a_local_model_is_fine(tmp_path: Path) -> None:
+def test_a_hub_tokenizer_with_a_local_model_is_fine(tmp_path: Path) -> None:
     assert len(find_inputs({"base_model": str(tmp_path), "tokenizer_config": "owner/tokenizer"})) == 2
 
 
-def test_a_local_file_is_identified_by_its_bytes_and_kept_under_them(tmp_path: Path, rows: Path) -> None:
+def test_a_local_file_is_identified_by_its_bytes_and_stored_under_their_hash(tmp_path: Path, rows: Path) -> None:
     (found,) = find_inputs({"datasets": [{"path": str(rows)}]})
     identity = identify_input(found, {}, ContentHashes(tmp_path / "hashes.json")).identity
     assert identity == file_sha256(rows)
@@ -140,7 +140,7 @@ def test_a_local_file_is_identified_by_its_bytes_and_kept_under_them(tmp_path: P
         ("model-v1.5", InputKind.FOLDER, ""),
     ],
 )
-def test_a_kept_input_keeps_the_extension_that_chooses_its_reader(name: str, kind: InputKind, kept: str) -> None:
+def test_a_stored_input_keeps_the_extension_that_chooses_its_reader(name: str, kind: InputKind, kept: str) -> None:
     found = Input("datasets.0.path", name, kind, "0123456789abcdef" * 4)
     assert staged_name(found) == f"inputs/0123456789abcdef{kept}"
 
@@ -151,7 +151,7 @@ def test_the_way_to_pin_is_an_override_that_exists() -> None:
 
 
 @pytest.mark.parametrize("revision", ["d" * 40, None])
-def test_a_revision_asked_for_is_the_one_resolved(
+def test_a_requested_revision_is_the_one_resolved(
     revision: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -41,7 +41,7 @@ def file_of(ledger: Ledger) -> Path:
     return ledger.folder / "records.jsonl"
 
 
-def test_what_is_appended_is_read_back_whole_and_in_order(ledger: Ledger) -> None:
+def test_what_is_appended_is_read_back_completely_and_in_order(ledger: Ledger) -> None:
     for record in RECORDS:
         ledger.append(record)
     assert ledger.records() == RECORDS
@@ -72,7 +72,7 @@ def test_a_kill_at_any_byte_loses_at_most_the_record_being_written(ledger: Ledge
         assert ledger.records() == [*kept, RECORDS[0]], cut
 
 
-def test_lines_that_are_no_records_are_left_out(ledger: Ledger) -> None:
+def test_lines_that_are_not_records_are_left_out(ledger: Ledger) -> None:
     lines = [b"", b"null", b"[]", b'"x"', b"{}", b'{"event": "unheard"}', b'{"event": "started", "new": 1}', b"\xff"]
     file_of(ledger).write_bytes(b"\n".join(lines) + b"\n")
     ledger.append(RECORDS[0])

@@ -70,7 +70,7 @@ def test_a_task_ranks_runs_by_what_it_says_is_better_whatever_rows_they_held_out
     assert json.loads(capsys.readouterr().out)["run"]["key"] == two[1].key
 
 
-def test_the_best_by_a_task_is_shown_without_a_first_value_and_kept_as_the_best_by_that_task(
+def test_the_best_by_a_task_is_shown_without_a_first_value_and_named_as_the_best_by_that_task(
     store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["best", "--metric", ACCURACY, "--store", str(store.root)]) == 0
@@ -150,7 +150,7 @@ def test_a_loss_that_training_never_logged_is_the_measured_one_and_a_logged_one_
     assert rows == {two[0].key: (0.5, None), two[1].key: (2.0, 3.0)}
 
 
-def test_a_task_that_nobody_was_asked_is_refused_with_the_way_to_it(
+def test_a_task_that_was_not_evaluated_is_refused_with_the_command_for_it(
     store: Store, two: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", "--metric", "tasks/quiz/ac", "--store", str(store.root)]) == 2

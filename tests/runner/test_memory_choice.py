@@ -66,11 +66,11 @@ def test_a_clear_fit_is_preferred_to_a_cheaper_unsure_one_and_an_unsure_one_says
     assert choose(unsure, LLAMA_8B, {**cards, "a100_80gb": 1.0}).gpu == "a100_80gb"
 
 
-def test_a_number_of_cards_that_was_asked_for_is_kept() -> None:
+def test_a_requested_number_of_cards_is_not_changed() -> None:
     assert choose({**LORA, **ONE}, LLAMA_8B, RATES, count=4).count == 4
 
 
-def test_where_nothing_fits_the_nearest_is_told_with_a_way_out() -> None:
+def test_where_nothing_fits_the_nearest_is_named_with_a_way_out() -> None:
     with pytest.raises(
         SweepError, match=r"no card has enough memory. The one that comes closest, 1 x b200: WON'T FIT.*It would fit"
     ):

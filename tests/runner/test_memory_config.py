@@ -28,12 +28,12 @@ def test_loose_rows_are_as_long_as_the_longest_prepared_one_rounded_up_to_64() -
     assert found.rows_from == "8 x 704 tokens (the longest prepared row)"
 
 
-def test_rows_of_a_dataset_that_is_not_prepared_count_as_the_whole_sequence() -> None:
+def test_rows_of_a_dataset_that_is_not_prepared_count_as_complete_sequences() -> None:
     assert read(ROWS).rows_from == "8 x 4096 tokens (sequence_len)"
 
 
 @pytest.mark.parametrize(("key", "told"), [("sample_packing", "packed"), ("pad_to_sequence_len", "padded")])
-def test_packed_and_padded_rows_are_whole_sequences(key: str, told: str) -> None:
+def test_packed_and_padded_rows_are_complete_sequences(key: str, told: str) -> None:
     found = read({**ROWS, key: True}, longest_row=700)
     assert found.stack.training == Batch(8, 4096)
     assert told in found.rows_from

@@ -69,7 +69,7 @@ def test_what_is_not_counted_here_has_no_facts_and_says_why(raw: dict[str, Any],
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000, b" " * 2_000_000, None])
-def test_a_config_that_is_no_json_object_has_no_facts(tmp_path: Path, content: bytes | None) -> None:
+def test_a_config_that_is_not_a_json_object_has_no_facts(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_bytes(content)
     answer = facts_of(str(tmp_path))
@@ -102,7 +102,7 @@ def test_a_file_of_weights_without_a_header_counts_nothing(tmp_path: Path, conte
     assert weights_in_folder(tmp_path) is None
 
 
-def test_experts_and_images_are_told() -> None:
+def test_experts_and_images_are_reported() -> None:
     experts = facts_from({**LLAMA, "model_type": "mixtral", "num_local_experts": 8}, "it", "a test").facts
     assert experts is not None
     assert experts.experts == 8

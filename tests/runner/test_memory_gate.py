@@ -20,7 +20,7 @@ def run(axolotl: dict[str, Any], facts: ModelFacts | None, gpu: Gpu) -> Experime
     return replace(experiment(axolotl, gpu=gpu), model=facts)
 
 
-def test_a_run_that_will_not_fit_is_held_back_with_its_figures_and_the_ways_out() -> None:
+def test_a_run_that_will_not_fit_is_refused_with_its_figures_and_the_ways_out() -> None:
     (found,) = memory_findings(run({**LORA, "micro_batch_size": 8}, LLAMA_70B, Gpu("a100_80gb", 1)))
     assert found.severity is Severity.GATE
     assert found.text.startswith("On 1 x a100_80gb WON'T FIT: ")
@@ -29,7 +29,7 @@ def test_a_run_that_will_not_fit_is_held_back_with_its_figures_and_the_ways_out(
     assert "`gpu.count=4 deepspeed=zero3" in found.text
 
 
-def test_an_unsure_run_is_told_and_let_through() -> None:
+def test_an_unsure_run_is_reported_and_allowed() -> None:
     (found,) = memory_findings(run({**LORA, "micro_batch_size": 14}, LLAMA_8B, Gpu("a100_80gb", 1)))
     assert found.severity is Severity.WARNING
     assert "UNSURE" in found.text
@@ -105,7 +105,7 @@ def test_json_has_the_bytes_of_every_part() -> None:
     assert json.dumps([asdict(told), asdict(unknown)])
 
 
-def test_weights_that_are_too_many_are_held_back_with_what_would_hold_them() -> None:
+def test_weights_that_are_too_many_are_refused_with_cards_that_have_room() -> None:
     experts = replace(LLAMA_70B, experts=8, active_experts=2)
     (found,) = memory_findings(run(LORA, experts, Gpu("a100_80gb", 1)))
     assert "(weights 131), the weights alone; the memory of a mixture of experts is not estimated." in found.text

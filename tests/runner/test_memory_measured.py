@@ -147,7 +147,7 @@ def test_a_model_without_an_estimate_is_judged_by_its_own_runs() -> None:
     assert found.way_out == "It needs less with `micro_batch_size=2 gradient_accumulation_steps=8`."
 
 
-def test_what_can_be_halved_is_not_held_back_if_that_is_asked_for() -> None:
+def test_what_can_be_halved_is_not_refused_if_that_is_requested() -> None:
     config = {**PACKED, "micro_batch_size": 4}
     known = KnownMemory.of([out_of_memory(config, "l40s")])
     asked = replace(run(config, gpu=Gpu("l40s", 1)).experiment, model=LLAMA_8B)

@@ -34,12 +34,12 @@ def test_a_resumed_run_counts_what_it_wrote_last_for_a_step(file: Path) -> None:
     assert read_curves(write(file, *rows)).by_name == {"loss": {1: 4.0, 2: 2.0}}
 
 
-def test_names_that_describe_the_line_and_values_that_are_no_numbers_are_no_curves(file: Path) -> None:
+def test_names_that_describe_the_line_and_values_that_are_not_numbers_are_not_curves(file: Path) -> None:
     row = {"step": 1, "attempt": 2, "time": 3.0, "loss": 1, "note": "x", "flag": True, "none": None, "list": [1]}
     assert read_curves(write(file, row)).by_name == {"loss": {1: 1.0}}
 
 
-def test_lines_that_are_no_rows_are_left_out(file: Path) -> None:
+def test_lines_that_are_not_rows_are_left_out(file: Path) -> None:
     write(file, [], "x", None, {"loss": 1.0}, {"step": None, "loss": 1.0}, {"step": 3, "loss": 2.0})
     assert read_curves(file).by_name == {"loss": {3: 2.0}}
 

@@ -38,7 +38,7 @@ def test_every_file_says_how_it_is_used(here: Path) -> None:
     assert "axosweep -m +sweeps=first" in (here / START[1]).read_text()
 
 
-def test_what_is_there_is_kept(here: Path) -> None:
+def test_what_exists_is_not_overwritten(here: Path) -> None:
     (here / "README.md").write_text("mine")
     assert "skipped  README.md: exists already" in init(None)
     (here / START[0]).write_text("changed")
@@ -48,7 +48,7 @@ def test_what_is_there_is_kept(here: Path) -> None:
     assert (here / START[0]).read_text() == "changed"
 
 
-def test_a_folder_is_made_and_named_in_what_comes_next(here: Path) -> None:
+def test_a_folder_is_created_and_named_in_the_next_steps(here: Path) -> None:
     assert init("new/project")[-1] == "Next: cd new/project && axosweep plan -m +sweeps=first"
     assert (here / "new" / "project" / "sweeps" / "first.yaml").exists()
 

@@ -103,7 +103,7 @@ def test_a_webhook_that_hangs_delays_no_look_and_the_end_only_for_a_moment(
     assert "A notice was not sent: it took longer than 0.2 s." in capsys.readouterr().err
 
 
-def test_a_command_gets_the_body_and_one_that_fails_or_hangs_is_said(tmp_path: Path) -> None:
+def test_a_command_gets_the_body_and_a_failing_or_hanging_one_is_reported(tmp_path: Path) -> None:
     notice = notices.done("rank-1a2b3c", "0", {"succeeded": 2})
     run_command(f"cat > {tmp_path}/body", notice)
     assert json.loads((tmp_path / "body").read_text())["id"] == notice.id

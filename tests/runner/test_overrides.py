@@ -89,7 +89,7 @@ def test_a_name_that_means_nothing_is_refused_with_the_one_that_was_meant(said: 
         canonical(said, VOCABULARY)
 
 
-def test_all_names_that_mean_nothing_are_told_at_once() -> None:
+def test_all_unknown_names_are_reported_at_once() -> None:
     with pytest.raises(SweepError) as refused:
         canonical_all(["learnig_rate=1", "lora=r8", "gpu.cuont=4", "datasets.0.pathh=x"], VOCABULARY)
     assert all(name in str(refused.value) for name in ("learnig_rate=1", "gpu.cuont=4", "datasets.0.pathh=x"))
@@ -161,7 +161,7 @@ def test_the_quoted_form_that_is_offered_works_in_a_shell(value: str) -> None:
 
 
 @pytest.mark.parametrize(("elsewhere", "here"), ELSEWHERE.items())
-def test_what_other_programs_call_a_key_is_none_here_and_leads_to_the_one_that_is(elsewhere: str, here: str) -> None:
+def test_another_programs_name_for_a_key_is_refused_with_axolotls_name(elsewhere: str, here: str) -> None:
     with pytest.raises(SweepError, match=f"Did you mean {here}\\?"):
         canonical(f"{elsewhere}=1", VOCABULARY)
     canonical(f"{here}=1", VOCABULARY)

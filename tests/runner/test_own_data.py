@@ -80,7 +80,7 @@ def test_settings_of_preparing_are_refused() -> None:
     assert list(own_data_findings(experiment({"datasets": []}, data=DataChoice(seed=1)))) == []
 
 
-def test_held_out_rows_that_axolotl_would_not_read_are_told() -> None:
+def test_held_out_rows_that_axolotl_would_not_read_are_reported() -> None:
     unread = {"streaming": True, "datasets": [], "test_datasets": [{"path": "owner/rows"}], "max_steps": 9}
     (finding,) = own_data_findings(experiment(unread))
     assert (finding.key, finding.severity) == ("test_datasets", "warning")

@@ -19,12 +19,12 @@ def nothing_done(kind: StepKind, key: str) -> bool:
     return False
 
 
-def test_a_run_asked_twice_is_planned_once_and_the_copies_are_counted() -> None:
+def test_a_run_requested_twice_is_planned_once_and_the_copies_are_counted() -> None:
     plan = make_plan([ONE, TWO, ONE, ONE], "s", nothing_done)
     assert [(one.run.key, one.copies) for one in plan.runs] == [(ONE.key, 3), (TWO.key, 1)]
 
 
-def test_a_run_asked_twice_keeps_the_words_it_was_asked_with_first() -> None:
+def test_a_run_requested_twice_keeps_the_words_of_the_first_request() -> None:
     again = run({"learning_rate": 1e-3}, overrides=["learning_rate=0.001"])
     (planned,) = make_plan([ONE, again], "s", nothing_done).runs
     assert planned.step.tracking.name == "learning_rate=1e-3"

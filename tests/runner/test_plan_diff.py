@@ -18,7 +18,7 @@ def _rates(*rates: float, **rest: object) -> list[Run]:
     return [run({"learning_rate": rate, "lora_r": 8} | rest) for rate in rates]
 
 
-def test_runs_are_told_by_where_they_are(store: Store) -> None:
+def test_runs_are_distinguished_by_their_places(store: Store) -> None:
     before = open_sweep(store, _rates(1e-3, 2e-3), "rates")
     found = plan_diff(plan(_rates(2e-3, 3e-3), store), [store], "rates", trainer=LOCK)
     assert found.sweep == before.sweep
@@ -29,7 +29,7 @@ def test_runs_are_told_by_where_they_are(store: Store) -> None:
     ]
 
 
-def test_a_default_that_changed_is_told_once(store: Store) -> None:
+def test_a_changed_default_is_reported_once(store: Store) -> None:
     open_sweep(store, _rates(1e-3, 2e-3, weight_decay=0.0), "rates")
     found = plan_diff(
         plan(_rates(1e-3, 2e-3, weight_decay=0.1, warmup_ratio=0.1), store), [store], "rates", trainer=LOCK
@@ -39,7 +39,7 @@ def test_a_default_that_changed_is_told_once(store: Store) -> None:
     assert not found.both
 
 
-def test_a_file_that_was_edited_and_another_trainer_are_told(store: Store) -> None:
+def test_an_edited_file_and_another_trainer_are_reported(store: Store) -> None:
     def with_rows(identity: str) -> Run:
         return run({"learning_rate": 1.0}, inputs=[Input("datasets.0.path", "rows.jsonl", InputKind.FILE, identity)])
 

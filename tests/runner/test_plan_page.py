@@ -23,7 +23,7 @@ def test_runs_are_counted_by_what_becomes_of_them(store: Store) -> None:
     assert counts(plan([done, new, new, done], store)) == RunCounts(new=1, finished=1, duplicates=2)
 
 
-def test_a_dataset_is_ready_with_its_rows_or_still_to_be_made(store: Store) -> None:
+def test_a_dataset_is_ready_with_its_rows_or_not_prepared_yet(store: Store) -> None:
     short, long = run({"sequence_len": 8}), run({"sequence_len": 16})
     finish(store, StepKind.PREPROCESS, short.data_key, manifest={"rows": 90, "eval_rows": 10})
     said = lines(plan([short, long], store), store, ASKED)

@@ -166,7 +166,7 @@ def test_a_plans_runs_are_written_as_configs(here: Path, capsys: pytest.CaptureF
     assert "exists with different content" in capsys.readouterr().err
 
 
-def test_a_plan_stands_beside_an_earlier_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_shown_next_to_an_earlier_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*GRID, "name=before"]) == 1, "the trainer of this test trains nothing, but the sweep is on record"
     capsys.readouterr()
     assert cli.main(["plan", "-m", "lora=r4", "learning_rate=1e-3,3e-3", "--diff", "before"]) == 0

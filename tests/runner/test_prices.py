@@ -41,7 +41,7 @@ def test_a_container_costs_its_seconds_times_all_that_it_had() -> None:
     assert cost.items == {"h100", "cpu", "memory"}
 
 
-def test_what_was_allocated_is_paid_and_not_what_was_asked() -> None:
+def test_what_was_allocated_is_paid_and_not_what_was_requested() -> None:
     """Modal may give an H200 for a request of an H100."""
     cost = bill([container("NVIDIA H200")], RATES, Gpu("h100", 1))
     assert cost.dollars == pytest.approx(100 * (0.0012 + 0.125 * (0.00001 + 0.000002)))
@@ -59,13 +59,13 @@ def test_every_container_of_a_step_counts() -> None:
     assert both.dollars == pytest.approx(bill([container(seconds=42)], RATES).dollars)
 
 
-def test_a_card_that_nobody_knows_is_paid_as_the_asked_one_and_named() -> None:
+def test_an_unknown_card_is_charged_as_the_requested_one_and_named() -> None:
     cost = bill([container("NVIDIA X900", "NVIDIA H100 80GB HBM3")], RATES, Gpu("a100_80gb", 2))
     assert cost.dollars == pytest.approx(100 * (0.0007 + 0.001 + 0.125 * (0.00001 + 0.000002)))
     assert cost.as_asked == {"NVIDIA X900"}
 
 
-def test_cards_that_the_driver_did_not_show_are_paid_as_asked() -> None:
+def test_cards_that_the_driver_did_not_show_are_charged_as_requested() -> None:
     cost = bill([container()], RATES, Gpu("h100", 4))
     assert cost.dollars == pytest.approx(100 * (4 * 0.001 + 0.125 * (0.00001 + 0.000002)))
     assert cost.as_asked
@@ -103,7 +103,7 @@ def test_a_card_is_known_by_the_name_of_the_driver(said: str, name: str) -> None
 
 
 @pytest.mark.parametrize("said", ["NVIDIA A30", "NVIDIA GH200 480GB", "NVIDIA L40", "NVIDIA RTX 6000 Ada Generation"])
-def test_a_card_that_modal_does_not_rent_is_no_other_one(said: str) -> None:
+def test_a_card_that_modal_does_not_rent_is_not_replaced_by_another(said: str) -> None:
     assert kind_of_card(said) is None
 
 
@@ -119,7 +119,7 @@ def test_modals_answer_wins_item_by_item_and_what_it_lacks_is_the_tables() -> No
 
 
 @pytest.mark.parametrize("hourly", [0.0, -1.0, math.nan, math.inf])
-def test_an_answer_that_is_no_price_is_not_taken(hourly: float) -> None:
+def test_an_answer_that_is_not_a_price_is_ignored(hourly: float) -> None:
     assert rates_from(TABLE, {"gpu_hour_cost_h100": hourly}, DAY).of("h100") == 0.001
 
 

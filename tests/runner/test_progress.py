@@ -139,7 +139,7 @@ def test_an_infer_step_says_how_many_prompts_are_answered(store: Store) -> None:
     assert f"infer      {ONE.key}: running  answered 64 of 128" in lines
 
 
-def test_a_merge_and_an_evaluation_of_one_key_are_told_once_each(store: Store) -> None:
+def test_a_merge_and_an_evaluation_with_one_key_are_reported_once_each(store: Store) -> None:
     console, key = piped(), after_key(ONE.key, "own")
     kinds = (StepKind.MERGE, StepKind.EVALUATE)
     after = tuple(PlannedStep(Step(kind, key, {}, ONE.data_key, run=ONE.key), done=False) for kind in kinds)

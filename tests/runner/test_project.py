@@ -34,7 +34,7 @@ def _write(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_a_group_file_of_ones_own_takes_the_place_of_the_shipped_one(ask: Callable[..., Any], here: Path) -> None:
+def test_a_users_group_file_replaces_the_shipped_one(ask: Callable[..., Any], here: Path) -> None:
     _write(here, conf__model__llama3_8b=MODEL, conf__model__mine=MODEL)
     for name in ("llama3_8b", "mine"):
         (experiment,) = ask(f"model={name}").experiments
@@ -55,7 +55,7 @@ def test_a_file_that_has_changed_since_the_last_command_of_the_process_is_read_a
 
 
 @pytest.mark.parametrize("text", ["base_model: mine\nsequence_len: 77\n", "axolotl:\n  base_model: mine\n"])
-def test_a_model_file_without_its_first_line_is_told_which_line_is_missing(
+def test_a_model_file_without_its_first_line_is_refused_with_the_missing_line(
     ask: Callable[..., Any], here: Path, text: str
 ) -> None:
     _write(here, conf__model__mine=text)
@@ -63,7 +63,7 @@ def test_a_model_file_without_its_first_line_is_told_which_line_is_missing(
         ask("model=mine")
 
 
-def test_a_sweep_file_of_ones_own_is_found_and_counts_before_a_shipped_one(ask: Callable[..., Any], here: Path) -> None:
+def test_a_users_sweep_file_is_found_and_counts_before_a_shipped_one(ask: Callable[..., Any], here: Path) -> None:
     _write(here, sweeps__first=SWEEP, sweeps__tiny_grid=SWEEP)
     for name in ("first", "tiny_grid"):
         asked = ask("-m", f"+sweeps={name}")
@@ -118,7 +118,7 @@ def test_the_conf_of_another_hydra_application_is_left_alone(
         own_conf()
 
 
-def test_a_root_config_of_ones_own_counts(ask: Callable[..., Any], here: Path) -> None:
+def test_a_users_own_root_config_counts(ask: Callable[..., Any], here: Path) -> None:
     text = (shipped_root() / "conf" / "config.yaml").read_text()
     _write(here, conf__config=text.replace("seed: 42", "seed: 43"))
     assert ask("lora=r8").experiments[0].axolotl["seed"] == 43

@@ -79,7 +79,7 @@ def test_a_system_message_goes_ahead_of_prompts_without_one(tmp_path: Path) -> N
         ('{"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": " "}]}', "Prompt 2 is empty"),
     ],
 )  # fmt: skip
-def test_a_bad_line_is_told_by_its_number(tmp_path: Path, line: str, why: str) -> None:
+def test_a_bad_line_is_reported_by_its_number(tmp_path: Path, line: str, why: str) -> None:
     file = written(tmp_path, "asked.jsonl", f'{{"prompt": "good"}}\n{line}\n')
     with pytest.raises(SweepError, match=why):
         prompts_of([], file, b"", None)
@@ -94,7 +94,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
         prompts_of([], "-", content.encode(), None)
 
 
-def test_what_is_no_text_or_not_there_or_not_said_is_refused(tmp_path: Path) -> None:
+def test_prompts_that_are_not_text_or_do_not_exist_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"not UTF-8 text.*byte 2"):
         prompts_of([], written(tmp_path, "asked.txt", b"ab\xff"), b"", None)
     with pytest.raises(SweepError, match="cannot be read: No such file"):
@@ -115,7 +115,7 @@ def test_a_megabyte_is_refused_where_the_context_is_known() -> None:
     refuse_too_long(prompts, 131_072, "a large model")
 
 
-def test_the_same_prompts_are_kept_once_and_read_back_as_they_were(tmp_path: Path) -> None:
+def test_the_same_prompts_are_stored_once_and_read_back_as_they_were(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     prompts = [user("ä?\u2028", "1"), user("b")]
     name = keep_prompts(store, prompts)
@@ -125,7 +125,7 @@ def test_the_same_prompts_are_kept_once_and_read_back_as_they_were(tmp_path: Pat
     assert sorted(path.name for path in store.inputs.iterdir() if path.name.startswith(".")) == []
 
 
-def test_json_lines_in_a_text_file_are_not_asked_as_text(tmp_path: Path) -> None:
+def test_json_lines_in_a_text_file_are_not_taken_as_prompts(tmp_path: Path) -> None:
     file = written(tmp_path, "asked.txt", '\n{"prompt": "where?"}\n')
     with pytest.raises(SweepError, match=r"looks like JSON Lines.*Rename it to \.jsonl"):
         prompts_of([], file, b"", None)

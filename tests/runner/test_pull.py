@@ -143,7 +143,7 @@ def test_the_beginning_of_another_source_is_not_gone_on_from(store: Store, folde
     assert (folder / "checkpoint-20" / "optimizer.pt").read_bytes() == content("another", 40_000)
 
 
-def test_a_beginning_that_is_damaged_is_taken_anew(store: Store, folder: Path) -> None:
+def test_a_damaged_beginning_is_fetched_again(store: Store, folder: Path) -> None:
     one = finished_run(store)
     local = LocalFiles(store)
     wanted = wanted_of(store, one, "adapter")
@@ -155,7 +155,7 @@ def test_a_beginning_that_is_damaged_is_taken_anew(store: Store, folder: Path) -
     assert (folder / "adapter_model.safetensors").read_bytes() == content(one.key, 300_000)
 
 
-def test_a_file_of_the_users_is_never_overwritten_unasked(
+def test_a_users_file_is_never_overwritten_without_force(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = finished_run(store)
@@ -183,7 +183,7 @@ def test_the_same_file_by_other_means_is_taken_for_what_it_is(store: Store, fold
     assert not done.unchecked
 
 
-def test_weights_that_were_damaged_in_the_store_are_not_kept(
+def test_weights_that_were_damaged_in_the_store_are_not_reused(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = finished_run(store)
@@ -198,7 +198,7 @@ def test_weights_that_were_damaged_in_the_store_are_not_kept(
     assert "lacks files that its run has recorded" in said(capsys, "pull", one.key, str(folder), store=store, code=2)
 
 
-def test_rows_that_were_damaged_in_the_store_are_not_kept(
+def test_rows_that_were_damaged_in_the_store_are_not_reused(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = finished_run(store)

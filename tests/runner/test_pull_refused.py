@@ -103,7 +103,7 @@ def test_a_file_larger_than_the_disk_takes_is_one_message(store: Store, folder: 
         (("RUN", "adapter", "DIR", "more"), "these are too many words"),
     ],
 )
-def test_what_cannot_be_pulled_is_told_in_one_message(
+def test_what_cannot_be_pulled_is_reported_in_one_message(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], expected: str
 ) -> None:
     one = finished_run(store)
@@ -112,7 +112,7 @@ def test_what_cannot_be_pulled_is_told_in_one_message(
     assert not folder.exists()
 
 
-def test_an_unfinished_run_has_no_adapter_yet_but_its_whole_checkpoints(
+def test_an_unfinished_run_has_no_adapter_yet_but_its_complete_checkpoints(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = run({"learning_rate": 0.5})
@@ -147,7 +147,7 @@ def test_of_several_merged_models_the_runs_own_is_meant(
     assert own in json.dumps(source), told
 
 
-def test_two_merged_models_are_told_apart(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_merged_models_are_distinguished(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store)
     merge(store, one, "abc")
     merge(store, one, "def")

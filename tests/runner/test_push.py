@@ -161,7 +161,7 @@ def test_no_path_and_no_secret_of_the_machine_is_in_what_would_be_sent(store: St
             assert private not in text, file.name
 
 
-def test_the_merged_model_is_asked_for_by_name_and_its_absence_told_with_the_command(
+def test_the_merged_model_is_requested_by_name_and_refused_with_the_command_if_it_is_missing(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = finished_run(store)
@@ -243,7 +243,7 @@ def test_a_hub_that_answers_with_something_else_is_one_clear_message(monkeypatch
             upload(Upload("ada/answers", "main", False, False, "one", "a" * 12, "adapter", {}, {"README.md": "x"}))
 
 
-def test_what_failed_is_told_without_the_password_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_is_reported_without_the_password_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://ada:hunter22@hub.example")
     told = problem_of(httpx.ConnectError("Connection refused"), "ada/answers")
     assert told.startswith("The hub does not answer at https://ada:***@hub.example (Connection refused).")

@@ -30,12 +30,12 @@ def test_anything_else_is_a_no(answer: str) -> None:
         asked(answer)
 
 
-def test_whoever_leaves_has_not_said_yes() -> None:
+def test_a_closed_standard_input_is_not_a_yes() -> None:
     with pytest.raises(SweepError, match="Nothing was ended"):
         confirm("End it?", no_terminal="Add --yes.", refused="Nothing was ended.", on_terminal=True, ask=left)
 
 
-def test_where_nobody_is_a_flag_says_yes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_flag_says_yes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SweepError, match="Add --yes"):
         asked("y", on_terminal=False)
     assert capsys.readouterr().err == ""

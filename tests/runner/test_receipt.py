@@ -200,7 +200,7 @@ def test_a_container_that_booted_first_may_begin_a_run_last(store: Store) -> Non
     assert [one.task for one in containers(folder)] == ["ta-young", "ta-old"]
 
 
-def test_seconds_that_a_killed_worker_has_told_and_nobody_has_paid_do_not_count(store: Store) -> None:
+def test_seconds_that_a_killed_worker_has_recorded_and_that_were_not_paid_do_not_count(store: Store) -> None:
     one = run({}, gpu=Gpu("h100", 1))
     open_sweep(store, [one])
     attempt = begin_attempt(store, StepKind.TRAIN, one.key)

@@ -117,7 +117,7 @@ def test_json_has_the_same_rows_and_any_parser_reads_it(store: Store, capsys: py
     assert [one["params"] for one in read["runs"]] == [row.params for row in rows]
 
 
-def test_a_plan_says_what_runs_what_is_finished_and_what_was_asked_twice(
+def test_a_plan_says_what_runs_what_is_finished_and_what_was_requested_twice(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = run({"learning_rate": 1}), run({"learning_rate": 2})

@@ -30,7 +30,7 @@ def test_runs_at_a_rung_are_resumed_in_the_sweep_that_has_stopped_them(store: St
     assert [one.key for one in found.runs] == [sweep.stopped.key, sweep.promoted.key]
 
 
-def test_what_was_asked_for_goes_on_from_its_last_rung_alone(store: Store, sweep: HalvedSweep) -> None:
+def test_a_resumed_run_goes_on_from_its_last_rung_alone(store: Store, sweep: HalvedSweep) -> None:
     (found,) = stopped_runs([store], [sweep.stopped.key, sweep.promoted.key])
     ask_for(found)
     (search,) = searches_of(store, sweep.id)
@@ -69,14 +69,14 @@ def test_a_run_without_an_end_to_train_to_is_refused(store: Store, sweep: Halved
     ("word", "message"),
     [("seed=3", "takes no override"), ("budget=0", "more than 0"), ("budget=3", "runs on this machine")],
 )
-def test_words_that_are_no_runs_are_refused(
+def test_words_that_are_not_runs_are_refused(
     store: Store, sweep: HalvedSweep, capsys: pytest.CaptureFixture[str], word: str, message: str
 ) -> None:
     assert main(["resume", sweep.stopped.key, word, "--store", str(store.root)]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_run_that_would_be_another_one_now_is_refused_and_not_asked_for(
+def test_a_run_that_would_be_another_one_now_is_refused_and_not_requested(
     store: Store, sweep: HalvedSweep, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["resume", sweep.stopped.key, "--store", str(store.root)]) == 2

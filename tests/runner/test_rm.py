@@ -47,7 +47,7 @@ def test_a_removed_run_is_gone_but_for_the_question(store: Store, command: Comma
     assert not keys(command("rm", one.key, "--yes", "--json")), "a second time there is nothing"
 
 
-def test_a_removed_run_is_trained_again_when_it_is_asked_for(store: Store, command: Command) -> None:
+def test_a_removed_run_is_trained_again_when_it_is_requested(store: Store, command: Command) -> None:
     _, (one,) = trained(store, 0.1)
     command("rm", one.key, "--yes")
     plan = make_plan([one], "again", lambda kind, key: store.folder(kind, key).done.exists())
@@ -88,7 +88,7 @@ def test_a_run_named_itself_goes_though_two_sweeps_have_it(store: Store, command
     assert told["to_delete"][0]["note"] == "of 2 sweeps"
 
 
-def test_a_run_that_somebody_works_on_is_not_removed(store: Store, command: Command) -> None:
+def test_a_run_that_a_process_works_on_is_not_removed(store: Store, command: Command) -> None:
     sweep, (one, other) = trained(store, 0.1, 0.2)
     with claim(store.folder(StepKind.TRAIN, one.key)):
         told = command("rm", one.key, "--yes", code=2)
@@ -212,7 +212,7 @@ def test_a_mistake_is_one_message(store: Store, command: Command, words: tuple[s
     assert expected in command("rm", *words, "--yes", code=2)
 
 
-def test_a_removal_that_was_killed_leaves_nothing_that_looks_whole_and_gc_ends_it(
+def test_a_removal_that_was_killed_leaves_nothing_that_looks_complete_and_gc_ends_it(
     store: Store, command: Command
 ) -> None:
     """Killed after everything was moved to the trash, and before anything was deleted."""
@@ -244,9 +244,7 @@ def test_a_failed_dataset_of_a_removed_run_does_not_hide_that_it_was_removed(sto
     assert command("status", "--json")["sweeps"][0]["counts"] == {"removed": 1}
 
 
-def test_a_run_that_somebody_has_asked_something_of_and_not_begun_is_not_removed(
-    store: Store, command: Command
-) -> None:
+def test_a_run_with_a_follow_up_step_that_has_not_begun_is_not_removed(store: Store, command: Command) -> None:
     sweep, (one, other) = trained(store, 0.1, 0.2)
     step = answering(one.key, "abc", "a" * 16)
     name = asked_after(store, sweep, step)

@@ -138,7 +138,7 @@ def test_a_file_that_is_edited_after_it_was_hashed_is_not_stored_under_its_old_n
         assert not (store.root / staged_name(one)).exists()
 
 
-def test_a_missing_file_stops_a_launch_and_an_address_is_told() -> None:
+def test_a_missing_file_stops_a_launch_and_an_address_is_reported() -> None:
     write(sees("pictures/green.png"), sees("http://example.org/far.png"))
     missing, far = row_file_findings(CONFIG)
     assert missing.text.startswith("datasets.0.path=rows.jsonl: its rows name pictures/green.png, and there is no such")

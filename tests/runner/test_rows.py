@@ -30,7 +30,7 @@ def test_the_first_row_that_cannot_be_one_is_named_with_its_line(tmp_path: Path,
     assert "my.jsonl line 3" in str(told.value)
 
 
-def test_an_empty_file_is_no_dataset(tmp_path: Path) -> None:
+def test_an_empty_file_is_not_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="has no rows"):
         check_rows(dataset(tmp_path / "my.jsonl", "", ""))
 

@@ -33,14 +33,14 @@ def advance(one: Study, many: int) -> list[DrawnPoint]:
     return drawn
 
 
-def test_what_is_known_is_in_the_file_so_that_nothing_is_lost_or_drawn_anew(tmp_path: Path) -> None:
+def test_what_is_known_is_in_the_file_so_that_nothing_is_lost_or_drawn_again(tmp_path: Path) -> None:
     undisturbed = advance(study(tmp_path / "one"), 12)
     disturbed = [one for _ in range(12) for one in advance(study(tmp_path / "other"), 1)]
     assert disturbed == undisturbed
     assert study(tmp_path / "other").results() == {one.point: loss(one.point) for one in undisturbed}
 
 
-def test_a_point_whose_result_is_not_told_is_open_until_it_is(tmp_path: Path) -> None:
+def test_a_point_without_a_result_is_open_until_it_has_one(tmp_path: Path) -> None:
     drawn = study(tmp_path / "file").ask()
     assert study(tmp_path / "file").open() == [drawn]
     study(tmp_path / "file").tell(drawn, 1.0)
@@ -76,7 +76,7 @@ def test_the_seed_decides_which_points_are_drawn(tmp_path: Path) -> None:
     assert advance(study(tmp_path / "one"), 3) != advance(study(tmp_path / "other", seed=1), 3)
 
 
-def test_failed_diverged_forbidden_and_repeated_points_are_told_apart(tmp_path: Path) -> None:
+def test_failed_diverged_forbidden_and_repeated_points_are_distinguished(tmp_path: Path) -> None:
     one = study(tmp_path / "file")
     failed, diverged, forbidden, repeated = (one.ask() for _ in range(4))
     one.tell(failed, None)

@@ -38,6 +38,6 @@ def test_a_sweep_whose_launch_was_killed_before_it_was_submitted_says_so(store: 
     assert "never submitted" in stale(mirror, sweep_in(mirror, submitted=False))
 
 
-def test_a_sweep_that_nobody_has_looked_at_says_so(store: Store) -> None:
+def test_a_sweep_without_a_look_at_modal_says_so(store: Store) -> None:
     mirror = Store(store.root / "modal")
     assert "this is as submitted" in stale(mirror, sweep_in(mirror))

@@ -81,7 +81,7 @@ def test_runs_whose_datasets_have_chat_templates_of_their_own_share_no_base() ->
     assert len({model.shares for model in own}) == 1
 
 
-def test_a_full_fine_tune_is_its_own_model_and_has_no_base_beside_it(store: Store) -> None:
+def test_a_full_fine_tune_is_its_own_model_and_has_no_base_next_to_it(store: Store) -> None:
     (key,) = swept(store, {"adapter": None})
     (model,) = choose([store], [None]).models
     assert (model.weights, model.adapter) == (str(store.runs / key / "model"), None)
@@ -105,7 +105,7 @@ def test_an_unfinished_run_is_refused_and_one_of_a_sweep_left_out(store: Store) 
         choose([store], [f"{done[:-1]}x"])
 
 
-def test_vllm_is_told_of_the_base_and_of_each_adapter_by_all_its_names(store: Store) -> None:
+def test_vllm_gets_the_base_and_each_adapter_with_all_its_names(store: Store) -> None:
     small, large = swept(store, {}, {"lora_r": 24})
     served = vllm_of(choose([store], [None]), 2, half=False)
     assert (served.model, served.names, served.rank, served.gpus) == ("/cache/inputs/ba5e", ("base",), 24, 2)

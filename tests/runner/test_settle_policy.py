@@ -81,7 +81,7 @@ def test_a_sweep_is_settled_when_one_setting_is_better_than_all_others(
     assert verdict(estimate(losses, seeds), TERMS) == expected
 
 
-def test_contenders_are_equal_when_their_whole_intervals_are_within_what_would_be_worth_having() -> None:
+def test_contenders_are_equal_when_their_intervals_are_within_the_smallest_difference_that_matters() -> None:
     now = estimate([1.0, 1.001, 1.3], [8, 8, 1], sd=0.002)  # +0.001 +- 0.003
     assert now.group == (0, 1)
     assert verdict(now, Terms(4, 0.0041, 8)) is Conclusion.EQUAL
@@ -96,7 +96,7 @@ def test_a_difference_of_many_standard_deviations_is_found_with_few_runs() -> No
     assert played.runs <= 10, "half of five seeds for all"
 
 
-def test_equal_settings_are_rarely_told_apart() -> None:
+def test_equal_settings_rarely_get_a_verdict_that_they_differ() -> None:
     """Allowed are 5 %, and a little more since the choice of seeds depends on the results; benchmarks/settle_null.py
     simulates many more sweeps."""
     random = np.random.default_rng(1)

@@ -70,7 +70,7 @@ def test_each_run_goes_on_alone_and_one_that_fails_takes_its_own_merge_along(sto
     assert f"it needs train {runs[0].key}" in told.message
 
 
-def test_of_a_run_that_has_finished_only_what_comes_after_it_is_done(store: Store) -> None:
+def test_of_a_finished_run_only_follow_up_steps_are_done(store: Store) -> None:
     one = staged(MERGED)
     finish(store, StepKind.PREPROCESS, one.data_key)
     finish(store, StepKind.TRAIN, one.key)
@@ -129,7 +129,7 @@ def test_a_mirror_knows_that_a_merge_goes_on_while_its_dataset_is_prepared(store
     assert [name.partition("/")[0] for name in before(merge, steps)] == ["train", "preprocess"]
 
 
-def test_what_comes_after_a_finished_run_has_a_place_on_modal(store: Store) -> None:
+def test_follow_up_steps_of_a_finished_run_have_a_place_on_modal(store: Store) -> None:
     one = staged(MERGED, gpu=Gpu("h100", 4))
     finish(store, StepKind.TRAIN, one.key)
     made = planned(store, one)

@@ -53,14 +53,14 @@ def refusal(asked: str, store: Store) -> str:
     return str(caught.value)
 
 
-def test_a_run_alone_means_its_newest_whole_checkpoint_and_a_step_that_one(store: Store) -> None:
+def test_a_run_alone_means_its_newest_complete_checkpoint_and_a_step_that_one(store: Store) -> None:
     one = source(store, 50, 100)
     checkpoint(store.folder(StepKind.TRAIN, one.key).model, 150, complete=False)
     assert (find_start_checkpoint(one.key, [store]).run, find_start_checkpoint(one.key, [store]).step) == (one.key, 100)
     assert find_start_checkpoint(f"{one.key[:5]}@50", [store]).step == 50
 
 
-def test_what_is_not_there_is_told_with_what_is(store: Store) -> None:
+def test_what_does_not_exist_is_refused_with_what_exists(store: Store) -> None:
     one = source(store, 50, 100)
     assert "There is no run or sweep nope" in refusal("nope", store)
     assert f"{one.key} has no complete checkpoint of step 70. There are: 50, 100." in refusal(f"{one.key}@70", store)
@@ -74,7 +74,7 @@ def test_an_unfinished_run_is_gone_on_from_only_by_its_step(store: Store) -> Non
     assert find_start_checkpoint(f"{one.key}@50", [store]).step == 50
 
 
-def test_a_run_without_whole_checkpoints_says_how_to_have_some(store: Store) -> None:
+def test_a_run_without_complete_checkpoints_says_how_to_get_some(store: Store) -> None:
     one = source(store)
     checkpoint(store.folder(StepKind.TRAIN, one.key).model, 50, complete=False)
     assert "has no complete checkpoint (it is succeeded). A run saves some with save_steps=N" in refusal(one.key, store)
@@ -116,7 +116,7 @@ def test_the_loss_that_is_not_logged_yet_counts_since_the_first_line_tells_it(
     assert identity_of(one) != identity_of(other)
 
 
-def test_what_is_kept_outlives_its_run_and_says_nothing_of_its_end(store: Store) -> None:
+def test_a_stored_checkpoint_outlives_its_run_and_says_nothing_about_its_end(store: Store) -> None:
     one = source(store, 100)
     start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
@@ -134,7 +134,7 @@ def test_what_is_kept_outlives_its_run_and_says_nothing_of_its_end(store: Store)
     assert str(store.root).encode() not in b"".join(path.read_bytes() for path in target.iterdir())
 
 
-def test_a_kept_checkpoint_at_its_runs_end_is_one_to_resume_from(store: Store) -> None:
+def test_a_stored_checkpoint_at_its_runs_end_can_be_resumed_from(store: Store) -> None:
     one = source(store, 100)
     start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
@@ -159,7 +159,7 @@ def test_placing_that_was_killed_is_begun_again(store: Store) -> None:
     assert (model / "checkpoint-50" / "optimizer.pt").read_text() == "moments 50"
 
 
-def test_a_checkpoint_that_changes_while_it_is_kept_is_refused(store: Store) -> None:
+def test_a_checkpoint_that_changes_while_it_is_stored_is_refused(store: Store) -> None:
     one = source(store, 50)
     start = find_start_checkpoint(one.key, [store])
     target = store.inputs / start.identity[:16]
@@ -172,7 +172,7 @@ def test_a_checkpoint_that_changes_while_it_is_kept_is_refused(store: Store) -> 
     assert not list(store.inputs.iterdir()) if store.inputs.exists() else True
 
 
-def test_asked_again_it_is_found_among_what_was_kept_though_its_run_has_removed_it(store: Store) -> None:
+def test_a_checkpoint_that_its_run_has_removed_is_found_among_the_stored_inputs(store: Store) -> None:
     one = source(store, 50, 100)
     later = asking(f"{one.key}@50", store)
     start = later.experiment.start_checkpoint
@@ -185,7 +185,7 @@ def test_asked_again_it_is_found_among_what_was_kept_though_its_run_has_removed_
     assert asking(f"{one.key}@50", store).key == later.key
 
 
-def test_what_the_run_has_now_comes_before_what_was_kept_of_it(store: Store) -> None:
+def test_what_the_run_has_now_comes_before_what_was_stored_of_it(store: Store) -> None:
     """It was removed and trained again, and the same run gave other bits."""
     one = source(store, 50)
     later = asking(f"{one.key}@50", store)
@@ -214,7 +214,7 @@ def test_what_the_run_has_now_comes_before_what_was_kept_of_it(store: Store) -> 
         ({"max_steps": 50}, "max_steps=100 trains 50 more"),
     ],
 )
-def test_what_does_not_fit_the_checkpoint_is_told_before_anything_starts(
+def test_what_does_not_fit_the_checkpoint_is_refused_before_anything_starts(
     store: Store, axolotl: dict[str, Any], says: str
 ) -> None:
     one = source(store, 50)
@@ -254,13 +254,13 @@ def test_how_it_goes_on_is_its_own(store: Store, axolotl: dict[str, Any]) -> Non
     check_checkpoint_fits(asking(f"{one.key}@50", store, **axolotl))
 
 
-def test_runs_that_differ_in_where_they_began_are_told_apart_by_that(store: Store) -> None:
+def test_runs_that_differ_in_where_they_began_are_distinguished_by_that(store: Store) -> None:
     one = source(store, 50, 100)
     experiments: list[Experiment] = [asking(f"{one.key}@{step}", store).experiment for step in (50, 100)]
     assert params_of(experiments) == [{"from": f"{one.key}@50"}, {"from": f"{one.key}@100"}]
 
 
-def test_the_config_that_is_kept_names_the_checkpoint_by_its_content(store: Store) -> None:
+def test_the_stored_config_names_the_checkpoint_by_its_content(store: Store) -> None:
     one = source(store, 50)
     later = asking(f"{one.key}@50", store)
     assert later.experiment.start_checkpoint is not None
@@ -280,7 +280,7 @@ def garble(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
-def test_a_damaged_checkpoint_is_refused_and_a_kept_copy_of_it_is_taken(store: Store) -> None:
+def test_a_damaged_checkpoint_is_refused_and_a_stored_copy_of_it_is_taken(store: Store) -> None:
     one = source(store, 50, 100)
     later = asking(f"{one.key}@50", store)
     start = later.experiment.start_checkpoint
@@ -298,7 +298,7 @@ def test_a_damaged_checkpoint_is_refused_and_a_kept_copy_of_it_is_taken(store: S
     assert find_start_checkpoint(f"{one.key}@50", [store]).folder == str(store.inputs / start.identity[:16])
 
 
-def test_a_kept_checkpoint_that_was_damaged_is_copied_again(store: Store) -> None:
+def test_a_stored_checkpoint_that_was_damaged_is_copied_again(store: Store) -> None:
     one = source(store, 50)
     start = find_start_checkpoint(f"{one.key}@50", [store])
     target = store.inputs / start.identity[:16]

@@ -13,7 +13,7 @@ from runner.store.run_state import RunStatus
 from tests.runner.builders import begin_attempt, finish, open_sweep, run
 
 
-def test_every_run_of_a_sweep_is_counted_by_how_it_stands(store: Store) -> None:
+def test_every_run_of_a_sweep_is_counted_by_its_status(store: Store) -> None:
     runs = [run({"learning_rate": number}) for number in range(7)]
     sweep = open_sweep(store, runs).sweep
     for one, ended in zip(runs, OutcomeStatus, strict=False):
@@ -32,7 +32,7 @@ def test_a_finished_sweep_has_no_pending_count(store: Store) -> None:
     assert sweep_status(store, open_sweep(store, [one]).sweep).counts == {"succeeded": 1}
 
 
-def test_a_run_counts_in_every_sweep_that_asked_for_it(store: Store) -> None:
+def test_a_run_counts_in_every_sweep_that_requested_it(store: Store) -> None:
     one, two = run({"learning_rate": 1}), run({"learning_rate": 2})
     finish(store, StepKind.TRAIN, one.key)
     open_sweep(store, [one], "first")

@@ -16,7 +16,7 @@ from runner.store.stores import open_store
         ("/x/asked", None, "/x/asked"),
     ],
 )
-def test_the_store_is_the_one_asked_for_then_the_variable_then_out(
+def test_the_store_is_the_requested_one_then_the_variable_then_out(
     asked: str | None, variable: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -28,7 +28,7 @@ def test_the_store_is_the_one_asked_for_then_the_variable_then_out(
 
 
 @pytest.mark.parametrize("below", ["", "results"])
-def test_a_file_is_no_store(tmp_path: Path, below: str) -> None:
+def test_a_file_is_not_a_store(tmp_path: Path, below: str) -> None:
     (tmp_path / "rows.jsonl").touch()
     with pytest.raises(SweepError, match=r"rows\.jsonl is not a folder"):
         open_store(str(tmp_path / "rows.jsonl" / below))

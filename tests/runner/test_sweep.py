@@ -47,7 +47,7 @@ def test_a_launch_in_json_prints_nothing_else_on_standard_output(
 
 
 @pytest.mark.usefixtures("trainer")
-def test_a_removed_run_that_is_asked_for_again_counts_as_removed_no_more(
+def test_a_removed_run_that_is_requested_again_no_longer_counts_as_removed(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = []
@@ -59,7 +59,7 @@ def test_a_removed_run_that_is_asked_for_again_counts_as_removed_no_more(
     assert words == ["blocked", "blocked"]
 
 
-def test_a_trainer_that_cannot_even_start_is_told_with_its_last_words(
+def test_a_trainer_that_cannot_even_start_is_reported_with_its_last_output(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     python = tmp_path / "trainer" / "bin" / "python"
@@ -83,7 +83,7 @@ def test_what_axolotl_refuses_is_not_launched_and_leaves_nothing(
     assert not list((tmp_path / "store").glob("sweeps/*"))
 
 
-def test_what_is_known_at_once_and_what_axolotl_adds_are_both_told(
+def test_what_is_known_at_once_and_what_axolotl_adds_are_both_printed(
     main: Main, trainer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("-m", "eval_steps=5", "evals_per_epoch=4", "lora_dropout=2,3", "learning_rate=1e-3") == 2
@@ -96,7 +96,7 @@ def test_what_is_known_at_once_and_what_axolotl_adds_are_both_told(
     assert told.index("lora_dropout=2:") < told.index("Checking the runs against Axolotl") < told.index("are exclusive")
 
 
-def test_a_mistake_is_told_without_a_trainer(
+def test_a_mistake_is_reported_without_a_trainer(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
@@ -104,7 +104,7 @@ def test_a_mistake_is_told_without_a_trainer(
     assert "lora_dropout=2: expected" in capsys.readouterr().err
 
 
-def test_nothing_is_sent_to_modal_before_axolotl_was_asked(
+def test_nothing_is_sent_to_modal_before_axolotls_check(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
@@ -116,7 +116,7 @@ def test_nothing_is_sent_to_modal_before_axolotl_was_asked(
 
 
 @pytest.mark.usefixtures("trainer")
-def test_an_empty_value_is_told_with_its_key(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_value_is_reported_with_its_key(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("lora_r=") == 2
     assert "- lora_r='': expected int. Write lora_r=null" in capsys.readouterr().err
 
@@ -162,7 +162,7 @@ def test_a_refused_plan_in_json_holds_what_refused_it(main: Main, capsys: pytest
 
 
 @pytest.mark.usefixtures("trainer")
-def test_an_error_to_which_axolotl_adds_nothing_is_told_once_without_a_remark(
+def test_an_error_to_which_axolotl_adds_nothing_is_printed_once_without_a_remark(
     main: Main, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("lora_dropout=2") == 2
@@ -172,7 +172,7 @@ def test_an_error_to_which_axolotl_adds_nothing_is_told_once_without_a_remark(
     assert sum("lora_dropout=2" in line for line in told) == 1
 
 
-def test_a_plan_without_a_trainer_says_that_axolotl_was_not_asked(
+def test_a_plan_without_a_trainer_says_that_axolotl_did_not_check_it(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
@@ -195,9 +195,7 @@ LARGE = ("model=llama3_70b", "lora=r16", "micro_batch_size=1", "executor=modal")
 
 
 @pytest.mark.usefixtures("trainer")
-def test_what_will_not_fit_its_gpus_is_held_back_with_the_way_out(
-    main: Main, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_will_not_fit_its_gpus_is_refused_with_the_way_out(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("plan", *LARGE, "gpu=a100_80gb") == 2
     told = capsys.readouterr()
     assert "On 1 x a100_80gb WON'T FIT: " in told.err

@@ -77,7 +77,7 @@ def test_each_project_of_a_sweep_has_an_object_of_its_own(store: Store, server: 
     assert ids(planned) == ["sweep1", "sweep2", "sweep1"]
 
 
-def test_no_object_is_made_unasked_or_for_a_run_alone(store: Store, server: WandbServer) -> None:
+def test_no_object_is_created_without_a_request_or_for_a_single_run(store: Store, server: WandbServer) -> None:
     for planned in (asked(store, 1e-3, 3e-3, wanted=False), asked(store, 1e-3)):
         assert with_sweep_objects(planned, store) == planned
     assert not server.world.asked

@@ -32,7 +32,9 @@ def test_added_tokens_are_those_of_both_files(tmp_path: Path) -> None:
         ({"model": {"vocab": [["a", 0.0]]}}, {}),
     ],
 )
-def test_files_of_another_form_are_no_vocabulary(tmp_path: Path, raw: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_files_of_another_form_are_not_a_vocabulary(
+    tmp_path: Path, raw: dict[str, Any], settings: dict[str, Any]
+) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     assert vocabulary(tmp_path) is None

@@ -106,7 +106,7 @@ def test_before_setup_the_python_in_keys_is_the_one_that_setup_would_choose(
         assert answer.startswith(f"Python {trainer_environment.python_version()}.")
 
 
-def test_setup_leaves_a_folder_alone_that_axosweep_did_not_make(environment: Path) -> None:
+def test_setup_leaves_a_folder_alone_that_axosweep_did_not_create(environment: Path) -> None:
     """uv would empty it, or remove everything from the user's environment that the lock does not name."""
     (environment / "precious").touch()
     with pytest.raises(SweepError, match="axosweep did not create"):

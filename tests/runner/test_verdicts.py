@@ -38,7 +38,7 @@ def train_for(store: Store, one: Run, seconds: float) -> None:
     attempt.train_state.write_text(json.dumps({"max_steps": 9, "phases": {"train": seconds}}))
 
 
-def test_every_setting_that_cannot_be_told_from_the_best_has_the_star_and_the_cheapest_is_named(
+def test_every_setting_that_may_be_as_good_as_the_best_has_the_star_and_the_cheapest_is_named(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep, runs = judged_sweep(store, CLOSE)
@@ -75,7 +75,7 @@ def test_a_setting_that_is_shown_to_be_better_is_the_only_one_with_a_star(
     assert f"Best: {runs[0].key}  learning_rate=0.0001\n" in text
 
 
-def test_a_script_is_told_by_the_exit_code_whether_the_best_is_decided(
+def test_the_exit_code_tells_a_script_whether_the_best_is_decided(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clear, _ = judged_sweep(store, CLEAR, name="clear")
@@ -132,7 +132,7 @@ def test_seeds_are_one_setting_and_their_noise_is_counted_in(store: Store, capsy
     assert "| * | 0.0003 | 1.3010 | 0.0010 | -0.00" in printed(store, capsys, "compare", "--over", "seed", "--md")
 
 
-def test_what_the_store_knows_of_seed_noise_is_told_where_a_sweep_has_no_seeds(
+def test_the_seed_noise_of_other_sweeps_is_shown_if_a_sweep_has_no_seeds(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds, _ = judged_sweep(store, {1e-5: 2.0, 2e-5: 2.0}, seeds=2, name="seeds")
@@ -171,7 +171,7 @@ def test_where_the_mean_over_tokens_names_another_best_than_the_eval_loss_that_i
     assert printed(store, capsys, "best", "--decided", code=3)
 
 
-def test_unknown_documents_are_told(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_documents_are_reported(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     judged_sweep(store, CLEAR, documents_known=False)
     assert "so each of the 400 counts as its own." in printed(store, capsys, "compare")
 
@@ -249,7 +249,7 @@ def evaluate(store: Store, one: Run, number: int, losses: Any) -> Path:
     return folder.losses
 
 
-def test_the_losses_of_a_run_are_those_of_its_training_else_of_its_newest_evaluation(store: Store) -> None:
+def test_the_losses_of_a_run_are_those_of_its_training_or_of_its_newest_evaluation(store: Store) -> None:
     sweep, runs = judged_sweep(store, {1e-4: 1.5})
     (row,) = compare_sweep(store, sweep)
     evaluate(store, runs[0], 1, draw_losses(1.5, own=1))

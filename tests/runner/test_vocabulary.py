@@ -68,7 +68,7 @@ def _sweep(root: Path, text: str) -> frozenset[str]:
         ("hydra:", False),
     ],
 )
-def test_a_sweep_file_of_axes_alone_is_told_from_one_that_also_sets_values(
+def test_a_sweep_file_of_axes_alone_is_distinguished_from_one_that_also_sets_values(
     tmp_path: Path, text: str, pure: bool
 ) -> None:
     assert _sweep(tmp_path, text) == ({"mine"} if pure else set())

@@ -49,7 +49,7 @@ def test_an_error_after_the_sign_in_is_one_message_with_the_address(server: Wand
         read()
 
 
-def test_a_key_that_belongs_to_nobody_is_refused(server: WandbServer) -> None:
+def test_a_key_that_nothing_reads_is_refused(server: WandbServer) -> None:
     server.world.instead["GetViewer"] = {"data": {"viewer": None}}
     with pytest.raises(SweepError, match=r"Is the key right\? `wandb login --relogin`"):
         read()
@@ -62,7 +62,7 @@ def test_an_answer_of_another_type_is_one_message_that_names_the_field(server: W
         read()
 
 
-def test_a_run_that_wandb_does_not_show_is_not_taken_for_one_that_it_lacks(server: WandbServer, tmp_path: Path) -> None:
+def test_a_run_that_wandb_does_not_show_is_not_taken_for_a_missing_one(server: WandbServer, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "attempt": 1, "loss": 2.0}\n')
     run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, finished=True)
     server.world.instead["Run"] = ERROR
@@ -90,7 +90,9 @@ def test_a_verdict_that_does_not_hold_any_more_is_removed_and_one_of_another_swe
     assert [server.runs("p")[name].summary for name in ("one", "two")] == [{"dollars": 2.0}, judged]
 
 
-def test_what_is_wrong_with_a_file_of_this_machine_is_no_silence_of_wandb(server: WandbServer, tmp_path: Path) -> None:
+def test_an_error_of_a_file_of_this_machine_is_not_taken_for_a_silent_wandb(
+    server: WandbServer, tmp_path: Path
+) -> None:
     part = tmp_path / "wandb" / "offline-run-1-one" / "run-one.wandb"
     part.mkdir(parents=True)
     run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, finished=True)
@@ -109,7 +111,9 @@ def test_what_is_wrong_with_a_file_of_this_machine_is_no_silence_of_wandb(server
         (ValueError("/a/b"), ""),
     ],
 )
-def test_a_full_disk_and_a_file_are_told_from_a_connection(error: Exception, says: str) -> None:
+def test_errors_of_a_disk_and_of_a_file_are_distinguished_from_those_of_a_connection(
+    error: Exception, says: str
+) -> None:
     found = problem_here(error)
     assert found.startswith(says) if says else not found
 

@@ -58,7 +58,7 @@ def test_parameters_and_losses_are_named_as_wandb_keeps_them(store: Store, capsy
     ]
 
 
-def test_the_view_holds_the_runs_of_the_group_and_those_that_a_later_sweep_asked_for(
+def test_the_view_has_the_runs_of_the_group_and_those_that_a_later_sweep_requested(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep, view = _view(store, capsys)

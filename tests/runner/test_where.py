@@ -32,7 +32,7 @@ def test_rows_are_matched_by_their_ids_whatever_their_order_and_their_turns() ->
     assert turns == {"answer 1": (3, 7, 0.0), "answer 2": (1, 2, -1.5)}
 
 
-def test_the_parts_of_a_division_add_up_to_the_whole() -> None:
+def test_the_parts_of_a_division_add_up_to_the_total() -> None:
     random = np.random.default_rng(0)
     turns = random.integers(1, 8, 200)
     tokens = [random.integers(1, 9, count).tolist() for count in turns]

@@ -46,7 +46,7 @@ def test_the_other_way_around_it_is_the_opposite(store: Store, command: Ask) -> 
     assert [row["id"] for row in back["worse"]] == [row["id"] for row in there["better"]]
 
 
-def test_both_answers_are_there_where_both_were_asked_the_rows_question(store: Store, command: Ask) -> None:
+def test_both_answers_are_shown_if_both_models_got_the_rows_question(store: Store, command: Ask) -> None:
     one, other = two_runs(store)
     rows = {row["id"]: row for row in command("compare", one.key, other.key, "--json")["where"]["better"]}
     assert rows[f"{3:016x}"]["answers"] == [f"2 by {one.key}", f"2 by {other.key}"]

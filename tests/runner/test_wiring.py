@@ -43,7 +43,7 @@ def test_two_revisions_of_one_kernel_are_refused_unless_one_is_named_for_both(st
     check_gpu_caps(ExecutorChoice("modal", modal=named), made)
 
 
-def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store: Store) -> None:
+def test_follow_up_steps_of_runs_on_cpus_and_on_gpus_are_not_started_together(store: Store) -> None:
     """A run that has finished on one counts for a sweep that asks for the other."""
     steps = [Step(StepKind.INFER, f"{device}/a", {}, "d", device=device, run=device) for device in Device]
     made = Plan("sweep/after-a", (), (), after=tuple(PlannedStep(step, False) for step in steps))
@@ -52,7 +52,7 @@ def test_what_comes_after_runs_of_cpus_and_of_gpus_is_not_started_together(store
 
 
 @pytest.mark.parametrize(("said", "seconds"), [("0", 0.0), ("", IDLE_S)])
-def test_a_trainer_that_is_preloaded_for_what_comes_after_a_run_waits_as_long_as_the_variable_says(
+def test_a_trainer_that_is_preloaded_for_follow_up_steps_waits_as_long_as_the_variable_says(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, seconds: float
 ) -> None:
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(make_trainer(tmp_path / "trainer")))

@@ -55,7 +55,7 @@ def test_a_run_is_what_the_sdk_said_of_it(lived: Lived) -> None:
     assert run.settings["lora_r"] == 8
 
 
-def test_a_run_that_failed_or_was_preempted_is_told_apart_from_one_that_finished(lived: Lived) -> None:
+def test_a_run_that_failed_or_was_preempted_is_distinguished_from_one_that_finished(lived: Lived) -> None:
     assert lived[2] == ["failed", "preempted", "finished"]
 
 

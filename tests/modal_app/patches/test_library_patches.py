@@ -29,7 +29,7 @@ def found(trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return told
 
 
-def test_a_loss_that_is_no_number_is_logged_as_it_is(found: dict[str, Any]) -> None:
+def test_a_loss_that_is_not_finite_is_logged_as_it_is(found: dict[str, Any]) -> None:
     assert found["loss"] is None
 
 
@@ -47,7 +47,7 @@ def test_datasets_is_offline_as_the_environment_says(found: dict[str, Any]) -> N
     assert [rows for _, rows in found["offline"]] == [False, True, True]
 
 
-def test_rows_are_cached_in_the_folder_that_was_asked_for(found: dict[str, Any]) -> None:
+def test_rows_are_cached_in_the_requested_folder(found: dict[str, Any]) -> None:
     assert found["rows"] == ["json"]
 
 

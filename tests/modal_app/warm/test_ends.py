@@ -53,7 +53,7 @@ def test_a_command_that_goes_can_still_end_what_it_began(warm: Warm, store: Stor
     assert not store.folder(StepKind.TRAIN, "two").path.exists()
 
 
-def test_a_fork_whose_end_cannot_be_noted_harms_nobody(warm: Warm) -> None:
+def test_a_fork_whose_end_cannot_be_recorded_harms_no_other(warm: Warm) -> None:
     in_the_way = "import os; os.makedirs('exit.json/taken'); os.kill(os.getpid(), 9)"
     assert warm.run(probing("one", in_the_way)) == -signal.SIGKILL
     assert warm.run(probing("two", "pass")) == 1
@@ -89,7 +89,7 @@ def test_a_server_that_cannot_leave_yet_does_not_keep_a_core_busy(warm: Warm) ->
     assert warm.process.wait(timeout=5) == 0
 
 
-def test_a_server_that_nobody_asks_rests_once_its_memory_is_in_order(warm: Warm) -> None:
+def test_an_idle_server_sleeps_once_its_memory_is_in_huge_pages(warm: Warm) -> None:
     warm.say(idle_s=60)
     warm.leave()
     time.sleep(1.5)

@@ -92,7 +92,7 @@ def test_each_fork_draws_random_numbers_of_its_own(warm: Warm, store: Store) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_fork_that_dies_harms_nobody_and_how_it_died_is_noted(warm: Warm, store: Store, number: int) -> None:
+def test_a_fork_that_dies_harms_no_other_and_its_end_is_recorded(warm: Warm, store: Store, number: int) -> None:
     neighbour = probing("neighbour", SLEEP.format(60))
     pid = warm.begin(neighbour)
     child = "import os, subprocess; open('child','w').write(str(subprocess.Popen(['sleep', '60']).pid)); "
@@ -134,7 +134,7 @@ def test_forks_of_a_command_that_has_gone_go_on_and_their_end_is_noted(warm: War
     wait_until(attempt.exit.exists, "a note of its end")
 
 
-def test_what_a_command_asked_before_it_went_is_not_begun(python: Path, store: Store) -> None:
+def test_what_a_command_requested_before_it_ended_is_not_begun(python: Path, store: Store) -> None:
     with serving(python, store) as server:
         os.kill(server.process.pid, signal.SIGSTOP)
         gone = Warm(server.process, server.here, server.line, server.heard)
@@ -188,7 +188,7 @@ def test_a_fork_that_serves_outlives_its_trainer_and_takes_its_folder_along_when
     assert not place.exists()
 
 
-def test_what_a_fork_that_serves_fails_with_is_told_and_how_it_ended(warm: Warm, place: Path) -> None:
+def test_the_error_of_a_serving_fork_and_its_end_are_reported(warm: Warm, place: Path) -> None:
     """A command that cannot serve."""
     line, pid = asked_to_serve(warm, place)
     warm.say(status=True)
@@ -209,7 +209,7 @@ def test_a_fork_does_not_clean_up_what_is_its_parents() -> None:
     assert done.stdout == "True\n", done.stderr
 
 
-def test_what_cannot_be_understood_is_refused_and_harms_nobody(warm: Warm, store: Store) -> None:
+def test_what_cannot_be_understood_is_refused_and_harms_no_other_command(warm: Warm, store: Store) -> None:
     other = Warm.join(warm.process, warm.here, os.environ)
     for nonsense in (b"{\n", b"[]\n", b'{"step": {"kind": "dance"}}\n', b'{"step": 5}\n', b'{"unknown": 1}\n'):
         other.line.sendall(nonsense)
@@ -234,7 +234,7 @@ def test_a_server_whose_imports_have_woken_cuda_refuses_to_fork(python: Path, st
         assert "CUDA" in server.next("refused")["why"]
 
 
-def test_a_server_that_is_told_to_end_sees_its_commands_through(warm: Warm, store: Store) -> None:
+def test_a_server_that_has_to_end_first_finishes_its_commands(warm: Warm, store: Store) -> None:
     pid = warm.begin(probing("one", SLEEP.format(0.5)))
     os.kill(warm.process.pid, signal.SIGTERM)
     wait_until(lambda: not warm.here.socket.exists(), "nobody comes any more")

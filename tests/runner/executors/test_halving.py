@@ -97,7 +97,7 @@ def halved(store: Store, runs: list[Run]) -> tuple[Plan, HalvedWorkers, list[Rec
     return made, workers, execute(made, workers)
 
 
-def test_at_rest_the_best_at_each_rung_have_gone_on_and_nothing_was_trained_twice(store: Store) -> None:
+def test_at_the_end_the_best_at_each_rung_have_gone_on_and_nothing_was_trained_twice(store: Store) -> None:
     made, workers, _ = halved(store, runs_of(9))
     snapshot = Snapshot.of(entries_of(made, store).items())
     for rung in (1, 2):
@@ -137,7 +137,7 @@ def test_the_same_line_starts_nothing_until_a_run_goes_on(store: Store) -> None:
     assert [step.key for step in workers.started] == [last]
 
 
-def test_a_launcher_that_was_killed_before_it_said_that_a_run_has_stopped_says_so_when_it_is_launched_again(
+def test_a_launcher_that_was_killed_before_it_recorded_a_stop_records_it_when_launched_again(
     store: Store,
 ) -> None:
     runs = runs_of(4)

@@ -146,7 +146,7 @@ def test_gpus_that_modal_does_not_have_are_refused(gpu: Gpu, says: str) -> None:
         modal_gpu(gpu.type, gpu.count)
 
 
-def test_of_a_folder_what_its_identity_holds_is_uploaded_and_nothing_else(
+def test_of_a_folder_the_files_of_its_identity_are_uploaded_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "tokenizer"

@@ -25,6 +25,6 @@ def test_the_way_to_a_token_is_said_once(said: str) -> None:
 @pytest.mark.parametrize(
     "error", [modal.exception.ServiceError("no answer"), StreamTerminatedError("Connection lost")], ids=repr
 )
-def test_a_service_that_does_not_answer_is_told_in_one_message(error: Exception) -> None:
+def test_a_service_that_does_not_answer_is_reported_in_one_message(error: Exception) -> None:
     with pytest.raises(SweepError, match=r"Modal cannot be reached \(.*(no answer|Connection lost)\)"), explained():
         raise error

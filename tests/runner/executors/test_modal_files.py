@@ -117,12 +117,12 @@ def test_a_volume_that_is_gone_or_a_wrong_token_is_one_message(there: There, tmp
     assert not (tmp_path / "home").exists()
 
 
-def test_what_was_never_put_there_is_told(there: There, tmp_path: Path) -> None:
+def test_what_was_never_put_there_is_reported(there: There, tmp_path: Path) -> None:
     assert "has no merged model" in there.run("pull", there.one.key, "merged", str(tmp_path / "home")).stderr
     assert "no run or sweep" in there.run("pull", "nope", str(tmp_path / "home")).stderr
 
 
-def test_everything_of_a_run_comes_whole(there: There, tmp_path: Path) -> None:
+def test_everything_of_a_run_is_pulled_completely(there: There, tmp_path: Path) -> None:
     done = there.run("pull", there.one.key, "all", str(tmp_path / "home"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "home" / "data" / "0123" / "data.arrow").read_bytes() == content("rows", 50_000)

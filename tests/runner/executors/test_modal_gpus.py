@@ -24,7 +24,7 @@ def test_each_variant_has_a_container_and_the_rest_goes_where_most_runs_wait() -
     assert split({ONE: 1, TWO: 1}, 100, None) == {ONE: 1, TWO: 1}, "no more containers than runs"
 
 
-def test_runs_on_the_cpu_take_no_gpu_but_a_place_beside_the_others() -> None:
+def test_runs_on_the_cpu_take_no_gpu_but_a_slot_next_to_the_others() -> None:
     assert split({CPU: 5, TWO: 5}, 2, None) == {CPU: 5, TWO: 1}
     assert split({CPU: 5, TWO: 5}, None, 4) == {CPU: 2, TWO: 2}
 

@@ -59,7 +59,7 @@ def test_what_modal_answers_is_taken_and_the_rest_is_the_tables(ask: Ask, server
     assert rates.sources({"h200", "memory"}).startswith("table of 2026-09-20")
 
 
-def test_names_that_modal_is_about_to_drop_are_not_asked_for(ask: Ask, server: ModalServer) -> None:
+def test_names_that_modal_is_about_to_drop_are_not_looked_up(ask: Ask, server: ModalServer) -> None:
     reply = api_pb2.WorkspaceBillingRatesResponse(
         rates={"gpu_hour_cost_h100": "3.95", "gpu_hour_cost_h200": "4.54", "cpu_hour_cost": "0.0473"},
         deprecation_warnings={"gpu_hour_cost_h200": "renamed"},
@@ -71,7 +71,7 @@ def test_names_that_modal_is_about_to_drop_are_not_asked_for(ask: Ask, server: M
     assert rates.sources({"h200", "cpu"}).startswith("table")
 
 
-def test_an_answer_that_is_no_number_is_no_answer(ask: Ask, server: ModalServer) -> None:
+def test_an_answer_that_is_not_a_number_is_ignored(ask: Ask, server: ModalServer) -> None:
     server.answer("WorkspaceBillingRates", api_pb2.WorkspaceBillingRatesResponse(rates={"cpu_hour_cost": "a lot"}))
     assert ask(server).sources({"cpu"}).startswith("table")
 

@@ -185,7 +185,7 @@ def test_what_no_import_asks_for_makes_no_other_one(
     assert connect().address == first.address
 
 
-def test_one_that_nobody_waits_for_ends_while_it_still_imports(
+def test_one_without_a_waiting_command_ends_while_it_still_imports(
     connect: Callable[[], TrainerConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHON_IMPORTING", "30")
@@ -202,7 +202,7 @@ def test_one_that_nobody_waits_for_ends_while_it_still_imports(
     assert not first.address.socket.exists()
 
 
-def test_one_that_its_starter_has_no_use_for_stays_for_whoever_waits_already(
+def test_one_that_its_starter_does_not_need_stays_for_a_command_that_waits_already(
     connect: Callable[[], TrainerConnection], python: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets the request to end before its first line has run."""
@@ -215,7 +215,7 @@ def test_one_that_its_starter_has_no_use_for_stays_for_whoever_waits_already(
     ready(other)
 
 
-def test_one_that_imports_stays_while_somebody_is_about_to_connect(
+def test_one_that_imports_stays_while_a_command_is_about_to_connect(
     connect: Callable[[], TrainerConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that has the lock has seen the socket there."""
@@ -233,7 +233,7 @@ def test_one_that_imports_stays_while_somebody_is_about_to_connect(
     ready(second)
 
 
-def test_one_whose_socket_somebody_has_removed_leaves_its_successors_alone(
+def test_one_whose_socket_was_removed_leaves_its_successors_alone(
     connect: Callable[[], TrainerConnection],
 ) -> None:
     """Remove files as a cleaner of /tmp does."""
@@ -252,7 +252,7 @@ def test_one_whose_socket_somebody_has_removed_leaves_its_successors_alone(
     assert note_of(second).owner.pid == second.process.pid
 
 
-def test_modules_beside_a_command_are_found_as_by_a_process_of_its_own(
+def test_modules_next_to_a_command_are_found_as_by_a_process_of_its_own(
     python: Path, store: Store, sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "mine")
@@ -268,7 +268,7 @@ def test_modules_beside_a_command_are_found_as_by_a_process_of_its_own(
         assert found(store, where) == where
 
 
-def test_a_plan_asks_the_one_that_runs_and_leaves_it_running(
+def test_a_plan_uses_the_running_trainer_and_leaves_it_running(
     connect: Callable[[], TrainerConnection], python: Path, store: Store, tmp_path: Path
 ) -> None:
     assert reach_running(python, store.root) is None, "it starts none"
@@ -306,7 +306,7 @@ def test_stop_leaves_those_of_other_stores_alone(connect: Callable[[], TrainerCo
     assert note.address.socket.exists()
 
 
-def test_stop_of_all_stores_ends_nothing_of_another_one_unless_somebody_says_yes(
+def test_stop_of_all_stores_ends_nothing_of_another_one_without_a_yes(
     connect: Callable[[], TrainerConnection], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = connect()
@@ -333,7 +333,7 @@ def test_stop_of_all_stores_asks_nothing_where_there_are_only_this_ones(
     assert running(None) == []
 
 
-def test_stop_leaves_one_at_its_work_and_says_so(
+def test_stop_leaves_a_working_trainer_alone_and_says_so(
     python: Path, store: Store, sockets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workers = WarmWorkers(python, store.root, {}, IDLE_S)

@@ -224,7 +224,7 @@ def process_of(workers: WarmWorkers) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("importing", ["0", "60"])
-def test_closing_ends_a_preloaded_process_that_served_nobody(
+def test_closing_ends_a_preloaded_process_that_was_not_used(
     python: Path, tmp_path: Path, importing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that was sent but has not begun must not begin after the launcher has ended."""
@@ -251,7 +251,7 @@ def entry_of(seen: Path) -> str:
     return str(json.loads(seen.read_text())["argv"][1])
 
 
-def test_a_config_with_plugins_runs_fresh_beside_forked_ones_and_that_is_said_once(
+def test_a_config_with_plugins_runs_in_a_new_process_next_to_forks_and_that_is_printed_once(
     mixed: tuple[MixedWorkers, list[str]], tmp_path: Path
 ) -> None:
     workers, said = mixed
