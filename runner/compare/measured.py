@@ -31,7 +31,7 @@ class TaskMetric:
     """The parts of the name of a task's metric."""
 
     task: str
-    asked: str
+    settings: str
     """The settings that differ from the task's own: `limit=100,fewshot=5,plain`."""
     metric: str
     filter: str
@@ -42,7 +42,7 @@ def of_a_task(name: str) -> TaskMetric:
     """Split such a name into its parts.
 
     >>> of_a_task("tasks/gsm8k@limit=100/exact_match,strict-match")
-    TaskMetric(task='gsm8k', asked='limit=100', metric='exact_match', filter='strict-match')
+    TaskMetric(task='gsm8k', settings='limit=100', metric='exact_match', filter='strict-match')
     """
     task_with_settings, _, metric_with_filter = name.removeprefix(TASKS).rpartition("/")
     task, _, settings = task_with_settings.partition("@")

@@ -31,5 +31,5 @@ def _measured(names: Iterable[str]) -> str:
     'tasks quiz, arc_easy (limit=100)'
     """
     of_tasks = [of_a_task(name) for name in names if is_of_a_task(name)]
-    tasks = dict.fromkeys(f"{one.task} ({one.asked})" if one.asked else one.task for one in of_tasks)
+    tasks = dict.fromkeys(f"{one.task} ({one.settings})" if one.settings else one.task for one in of_tasks)
     return f"task{'' if len(tasks) == 1 else 's'} {', '.join(tasks)}" if tasks else ", ".join(names)

@@ -19,7 +19,7 @@ TASK_TYPE = "text-generation"
 @dataclass(frozen=True, slots=True)
 class Score:
     task: str
-    asked: str
+    settings: str
     """Options that differ from the task's own: `limit=100,fewshot=5,plain`."""
     metric: str
     filter: str
@@ -42,7 +42,7 @@ def scores_of(measured: Mapping[str, Measurement]) -> tuple[Score, ...]:
     for name, one in sorted(measured.items()):
         if is_of_a_task(name):
             part = of_a_task(name)
-            found.append(Score(part.task, part.asked, part.metric, part.filter, one.value, one.stderr, one.dataset))
+            found.append(Score(part.task, part.settings, part.metric, part.filter, one.value, one.stderr, one.dataset))
     return tuple(found)
 
 
@@ -55,7 +55,7 @@ def model_index(model: str, scores: tuple[Score, ...]) -> list[dict[str, Any]] |
 
     tasks: dict[tuple[str, str], list[EvalResult]] = {}
     for one in scores:
-        tasks.setdefault((one.task, one.asked), []).append(_result(one))
+        tasks.setdefault((one.task, one.settings), []).append(_result(one))
     entries = [entry for group in tasks.values() for entry in eval_results_to_model_index(model, group)[0]["results"]]
     return [{"name": model, "results": entries}] if entries else None
 
@@ -67,7 +67,7 @@ def table(scores: tuple[Score, ...]) -> Iterator[str]:
     yield "| task | metric | value |"
     yield "|---|---|---|"
     for one in scores:
-        task = f"{one.task} ({one.asked.replace(',', ', ')})" if one.asked else one.task
+        task = f"{one.task} ({one.settings.replace(',', ', ')})" if one.settings else one.task
         yield f"| {task} | {one.name} | {one.value_text()} |"
 
 
@@ -83,7 +83,7 @@ def _result(one: Score) -> EvalResult:
         dataset_name=one.task,
         dataset_config=one.dataset.get("config"),
         dataset_split=one.dataset.get("split"),
-        dataset_args=dict(map(_argument, one.asked.split(","))) if one.asked else None,
+        dataset_args=dict(map(_argument, one.settings.split(","))) if one.settings else None,
         metric_type=one.metric,
         metric_value=one.value if one.stderr is None else one.value_text(),
         metric_name=one.name if one.filter else None,

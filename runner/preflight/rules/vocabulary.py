@@ -130,7 +130,7 @@ def answers_after_an_end_of_text(run: RunFacts) -> Iterator[Finding]:
                 f"{one.at}.type",
                 kind,
                 "with tokenizer_use_mistral_common Axolotl supports chat_template alone: with this type the end of the "
-                "text (</s>) stands between each question and its answer",
+                "text (</s>) is between each question and its answer",
                 "Write the rows as messages and choose dataset=local (type: chat_template).",
                 MISTRAL,
             )
