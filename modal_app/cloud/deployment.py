@@ -78,7 +78,8 @@ def _axolotl() -> str:
 
 def build_app(deployment: Deployment) -> modal.App:
     """The app, not yet deployed."""
-    app = modal.App(deployment.app_name)
+    # The image has the sources. Modal would add them again, and list and hash them once for each function.
+    app = modal.App(deployment.app_name, include_source=False)
     image = trainer_image(deployment)
     cache = modal.Volume.from_name(deployment.cache_volume, create_if_missing=True, version=2)
     runs = modal.Volume.from_name(deployment.runs_volume, create_if_missing=True, version=2)

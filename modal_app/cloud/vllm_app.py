@@ -81,7 +81,7 @@ def transformers() -> str:
 
 def build_app(serve: Serve) -> modal.App:
     """The app, not yet deployed. It has one container at most."""
-    app = modal.App(serve.app_name)
+    app = modal.App(serve.app_name, include_source=False)  # the image has the sources
     volumes: dict[str | PurePosixPath, modal.Volume | modal.CloudBucketMount] = {
         str(CACHE_MOUNT): modal.Volume.from_name(serve.cache_volume).with_mount_options(read_only=True),
         str(RUNS_MOUNT): modal.Volume.from_name(serve.runs_volume).with_mount_options(read_only=True),

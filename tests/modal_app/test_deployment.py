@@ -134,6 +134,7 @@ def test_trainers_read_the_cache_and_write_their_runs(
     deploy(shipped(timeout_hours=3))
     specs = {name: versions[-1] for name, versions in server.function_specs().items()}
     assert set(specs) == OWN
+    assert {len(spec.mount_ids) for spec in specs.values()} == {2}, "Modal's client and the sources, each once"
     for name in ("train", "after"):
         mounts = {mount.mount_path: mount.read_only for mount in specs[name].volume_mounts}
         assert mounts == {"/cache": True, "/data": False}

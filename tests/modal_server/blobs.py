@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
 import itertools
 import os
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from aiohttp import web
@@ -14,8 +17,16 @@ from aiohttp import web
 BLOCK_SIZE = 8 * 1024 * 1024
 
 
+@cache
+def _files() -> Path:
+    """Source files by their digests, for all servers of this process: as at Modal, nobody uploads one again."""
+    folder = Path(tempfile.mkdtemp(prefix="modal-files-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 class Blobs:
-    """Four folders of files, and the HTTP server in front of them."""
+    """Folders of files, and the HTTP server in front of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,7 +37,7 @@ class Blobs:
         self.pause_s = 0.0
         """Before a block of one is sent."""
         self.url = ""
-        for kind in ("blob", "block", "file", "pinned"):
+        for kind in ("blob", "block", "pinned"):
             (folder / kind).mkdir(parents=True)
 
     async def start(self) -> None:
@@ -63,18 +74,20 @@ class Blobs:
         return self._path("block", digest.hex()).is_file()
 
     def has_file(self, sha256: str) -> bool:
-        return self._path("file", sha256).is_file()
+        return self.file(sha256).is_file()
 
     def add_file(self, sha256: str, *, data: bytes | None = None, blob_id: str = "") -> None:
         """Store a source file under its digest."""
-        target = self._path("file", sha256)
+        target = self.file(sha256)
+        partial = target.with_suffix(".new")
         if data is not None:
-            target.write_bytes(data)
+            partial.write_bytes(data)
         else:
-            shutil.copyfile(self._path("blob", blob_id), target)
+            shutil.copyfile(self._path("blob", blob_id), partial)
+        partial.rename(target)
 
     def file(self, sha256: str) -> Path:
-        return self._path("file", sha256)
+        return _files() / sha256
 
     def assemble(self, digests: list[bytes], size: int, target: Path) -> None:
         """Write a file from its blocks. The client leaves out each block's trailing zeros."""
