@@ -21,7 +21,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.composing.hydra_inside import CachingLoader, copied, plain
+from runner.composing.config_parts import copied
+from runner.composing.hydra_inside import CachingLoader, plain
 from runner.composing.job_overrides import JobOverride, another_number, parsed
 from runner.composing.shared_config import CANNOT_SET, HYDRA_ERRORS, SharedConfig, SharedConfigs
 

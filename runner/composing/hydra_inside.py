@@ -20,14 +20,19 @@ from hydra._internal.config_repository import ConfigRepository, IConfigRepositor
 from hydra._internal.defaults_list import DefaultsList
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Transformer
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.composing.config_parts import MergedParts, Part, ReadFile, pickled
 
 
 def apply_overrides(overrides: Sequence[Override], config: DictConfig) -> None:
@@ -75,8 +80,6 @@ def with_number(override: Override, value: float, text: str) -> Override:
     other.__dict__.update(override.__dict__, _value=value, input_line=text)
     return other
 
-
-Stamp = tuple[int, int]
 
 PLUGINS = ("sweeper", "launcher")
 """The parts of Hydra's own node that are fixed once a sweep has started."""
@@ -144,19 +147,42 @@ class CachingLoader(ConfigLoaderImpl):
     def _set_hydra(self, found: DefaultsList) -> Sequence[ResultDefault]:
         return [one for one in found.defaults if _is_of_hydra(one) or self._part(one, self.repository).sets_hydra]
 
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        try:
+            same, config = _MERGED.beginning([self._part(one, repo) for one in defaults])
+        except (HydraException, OmegaConfBaseException):
+            return super()._compose_config_from_defaults_list(defaults, repo)  # which raises the error, in its words
+        return super()._compose_config_from_defaults_list([_Merged(config), *defaults[same:]], repo)
+
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        if isinstance(default, _Merged):
+            return ConfigResult(provider="", path="", config=default.merged, header={})
         return self._part(default, repo).copied()
 
-    def _part(self, default: ResultDefault, repo: IConfigRepository) -> _Part:
+    def _part(self, default: ResultDefault, repo: IConfigRepository) -> Part:
         """What a file adds, as this repository has it: a job that Hydra composes may have its own search path."""
         assert default.config_path is not None
         read = repo.load_config(default.config_path)
-        if not isinstance(read, _ReadFile) or not _is_all(read, default.config_path, repo):
-            return _Part(super()._load_single_config(default, repo))
+        if not isinstance(read, ReadFile) or not _is_all(read, default.config_path, repo):
+            return Part(super()._load_single_config(default, repo))
         key = (default.package, default.primary)
         if key not in read.parts:
-            read.parts[key] = _Part(super()._load_single_config(default, repo))
+            read.parts[key] = Part(super()._load_single_config(default, repo))
         return read.parts[key]
+
+
+class _Merged(ResultDefault):
+    """Stands in a defaults list for the files that come first. Hydra merges it into an empty config, so that no value
+    of a resolver, such as the time, is left of an earlier command.
+    """
+
+    def __init__(self, merged: DictConfig) -> None:
+        super().__init__()
+        self.merged = merged
+
+
+_MERGED = MergedParts()
+"""Of the files that this process has read."""
 
 
 def _is_all(read: ConfigResult, config_path: str, repo: IConfigRepository) -> bool:
@@ -166,55 +192,6 @@ def _is_all(read: ConfigResult, config_path: str, repo: IConfigRepository) -> bo
 
 def _is_of_hydra(default: ResultDefault) -> bool:
     return str(default.package).partition(".")[0] == "hydra"
-
-
-class _Part:
-    """What a file adds to a composed config."""
-
-    def __init__(self, loaded: ConfigResult) -> None:
-        self._loaded = loaded
-        self._pickled = _pickled(loaded.config)
-        self.sets_hydra = isinstance(loaded.config, DictConfig) and "hydra" in loaded.config
-
-    def copied(self) -> ConfigResult:
-        """Its config is a copy, since Hydra puts it into the config that it composes."""
-        one = copy.copy(self._loaded)
-        one.config = copy.deepcopy(one.config) if self._pickled is None else pickle.loads(self._pickled)
-        return one
-
-
-class _Defaults(list[InputDefault]):
-    """Hydra copies a file's defaults list for each config that it composes."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[InputDefault]:
-        return [copy.deepcopy(one) if isinstance(getattr(one, "value", None), list) else copy.copy(one) for one in self]
-
-
-@dataclass
-class _ReadFile(ConfigResult):
-    parts: dict[tuple[str | None, bool], _Part] = field(default_factory=dict)
-    """By what else a part depends on: its package, and whether it is the root config."""
-
-    @classmethod
-    def of(cls, read: ConfigResult, parts: dict[tuple[str | None, bool], _Part]) -> _ReadFile:
-        defaults = None if read.defaults_list is None else _Defaults(read.defaults_list)
-        return cls(**{**vars(read), "defaults_list": defaults, "parts": parts})
-
-
-def copied(config: DictConfig) -> DictConfig:
-    """As copy.deepcopy() does it, in a tenth of the time."""
-    pickled = _pickled(config)
-    other = copy.deepcopy(config) if pickled is None else pickle.loads(pickled)
-    assert isinstance(other, DictConfig)
-    return other
-
-
-def _pickled(config: Any) -> bytes | None:
-    """None for what only a process's own schema can describe."""
-    try:
-        return pickle.dumps(config, pickle.HIGHEST_PROTOCOL)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return None
 
 
 class CachingRepository(ConfigRepository):
@@ -236,16 +213,16 @@ class CachingRepository(ConfigRepository):
         stamp = _stamp(source, config_path) if source is not None else None
         if source is None or stamp is None:
             read = super().load_config(config_path)
-            return read and _ReadFile.of(read, {})
+            return read and ReadFile.of(read, {})
         key = (source.provider, source.path, config_path)
         known = _PARSED.get(key)
         if known is None or known.stamp != stamp:
             read = super().load_config(config_path)
             assert read is not None
-            if (pickled := _pickled(read)) is None:
+            if (stored := pickled(read)) is None:
                 return read
-            known = _PARSED[key] = _ParsedFile(stamp, pickled)
-        return _ReadFile.of(pickle.loads(known.pickled), known.parts)
+            known = _PARSED[key] = _ParsedFile(stamp, stored)
+        return ReadFile.of(pickle.loads(known.pickled), known.parts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachingRepository:
         other = copy.copy(self)
@@ -257,7 +234,7 @@ class CachingRepository(ConfigRepository):
 class _ParsedFile:
     stamp: Stamp
     pickled: bytes
-    parts: dict[tuple[str | None, bool], _Part] = field(default_factory=dict)
+    parts: dict[tuple[str | None, bool], Part] = field(default_factory=dict)
 
 
 _PARSED: dict[tuple[str, str, str], _ParsedFile] = {}
@@ -265,13 +242,29 @@ _PARSED: dict[tuple[str, str, str], _ParsedFile] = {}
 
 
 def _stamp(source: ConfigSource, config_path: str) -> Stamp | None:
-    """Differs once the file has changed; None for what is not a file, such as a schema."""
+    """Differs once the file, or the schema, is another one; None for what cannot be looked up like that."""
     if source.scheme() == "pkg":
         return (0, 0) if source.provider == "hydra" else None
+    name = source._normalize_file_name(config_path)
+    if source.scheme() == "structured":
+        return _Schema(ConfigStore.instance()._load(name))
     if source.scheme() != "file":
         return None
-    seen = Path(source.path.removeprefix("file://"), source._normalize_file_name(config_path)).stat()
+    seen = Path(source.path.removeprefix("file://"), name).stat()
     return seen.st_mtime_ns, seen.st_size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Schema:
+    """What a program has registered under a name, which it may do again."""
+
+    node: ConfigNode
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Schema) and other.node is self.node
+
+
+Stamp = tuple[int, int] | _Schema
 
 
 @contextmanager

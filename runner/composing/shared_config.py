@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.composing.hydra_inside import PLUGINS, CachingLoader, apply_overrides, copied, is_typed, plain
+from runner.composing.config_parts import copied
+from runner.composing.hydra_inside import PLUGINS, CachingLoader, apply_overrides, is_typed, plain
 from runner.composing.interpolations import InterpolationReads, reads_of
 from runner.composing.job_overrides import JobOverride, in_order, independent
 from runner.composing.plain_values import NotPlain, with_value

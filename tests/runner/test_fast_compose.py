@@ -344,6 +344,14 @@ def test_a_file_with_a_schema_is_composed_as_hydra_composes_it(started: Callable
         assert ours == hydras
 
 
+def test_a_later_sweep_of_the_same_files_has_its_own_time(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("defaults: [late, _self_]\nat: never\nfile: 'at-${now:%f}'\n")
+    (tmp_path / "late.yaml").write_text("# @package _global_\nat: '${now:%f}'\n")
+    with _hydra(tmp_path):
+        times = [_start()[0].file for _ in range(5)]
+    assert len(set(times)) == 5
+
+
 @given(sweep=SWEEPS)
 @settings(max_examples=12)
 def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep: list[Job]) -> None:
