@@ -45,8 +45,8 @@ def ask() -> Callable[..., RecordingLaunch]:
     """`ask("-m", "lora=r8,r16")`: what the application would launch."""
 
     def run(*arguments: str, succeed: bool = True) -> RecordingLaunch:
-        asked = RecordingLaunch(succeed=succeed)
-        asked.exit_code = application.run(list(arguments), asked, page)
-        return asked
+        requested = RecordingLaunch(succeed=succeed)
+        requested.exit_code = application.run(list(arguments), requested, page)
+        return requested
 
     return run

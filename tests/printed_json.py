@@ -16,10 +16,12 @@ def read_printed(verb: str, text: str) -> Any:
     their types."""
     verb = verb if verb in PRINTED else LIKE_A_LAUNCH
     adapter(verb).validate_json(text, strict=True)
-    told = json.loads(text)
-    assert any(_fields(told) == {one.name for one in dataclasses.fields(kind)} - {"version"} for kind in PRINTED[verb])
-    return told
+    printed = json.loads(text)
+    assert any(
+        _fields(printed) == {one.name for one in dataclasses.fields(kind)} - {"version"} for kind in PRINTED[verb]
+    )
+    return printed
 
 
-def _fields(told: dict[str, Any]) -> set[str]:
-    return {*told} - {"version"}
+def _fields(printed: dict[str, Any]) -> set[str]:
+    return {*printed} - {"version"}

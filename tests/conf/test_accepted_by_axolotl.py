@@ -56,10 +56,10 @@ LINES = [
 @pytest.fixture(scope="module")
 def axolotl() -> Callable[[Sequence[Experiment]], dict[str, Any]]:
     def judge(experiments: Sequence[Experiment]) -> dict[str, Any]:
-        asked = [{"axolotl": dict(one.axolotl), "capabilities": _capabilities(one)} for one in experiments]
+        requested = [{"axolotl": dict(one.axolotl), "capabilities": _capabilities(one)} for one in experiments]
         done = subprocess.run(
             [trainer_environment.find(), Path(__file__).with_name("verdicts.py")],
-            input=json.dumps(asked),
+            input=json.dumps(requested),
             env={**os.environ, "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,

@@ -72,10 +72,10 @@ def known() -> dict[str, Answer]:
 def by_option(ask: Callable[..., Any], folder: Path, known: dict[str, Answer]) -> Mapping[str, Answer]:
     """The runs of `model=OPTION`, composed once; their configs are written as files, for base= and import."""
     if not known:
-        asked = ask("-m", f"model={','.join(MODELS)}", *ASKED, *CONFIG, *SAME)
-        for option, one in zip(MODELS, asked.experiments, strict=True):
+        requested = ask("-m", f"model={','.join(MODELS)}", *ASKED, *CONFIG, *SAME)
+        for option, one in zip(MODELS, requested.experiments, strict=True):
             (folder / f"{option}.yml").write_text(yaml.safe_dump(dict(one.axolotl)))
-        known |= dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True))
+        known |= dict(zip(MODELS, answers(requested.experiments, Store(folder / "store")), strict=True))
     return known
 
 
@@ -98,8 +98,8 @@ def test_an_imported_config_has_the_same_answer(
     for option in MODELS:
         import_config(f"{option}.yml", name=f"my_{option}", config_dir="mine", force=True)
     options = ",".join(f"my_{option}" for option in MODELS)
-    asked = ask("--config-dir", "mine", "-m", f"experiment={options}", *ASKED)
-    assert dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True)) == by_option
+    requested = ask("--config-dir", "mine", "-m", f"experiment={options}", *ASKED)
+    assert dict(zip(MODELS, answers(requested.experiments, Store(folder / "store")), strict=True)) == by_option
 
 
 def test_a_name_next_to_another_models_options_has_the_same_answer(
@@ -107,8 +107,8 @@ def test_a_name_next_to_another_models_options_has_the_same_answer(
 ) -> None:
     names = [read_yaml(folder / f"{option}.yml")["base_model"] for option in MODELS]
     shouted = ",".join(name if Path(name).exists() else name.upper() for name in names)
-    asked = ask("-m", f"base_model={shouted}", *ASKED, *CONFIG, *SAME)
-    assert dict(zip(MODELS, answers(asked.experiments, Store(folder / "store")), strict=True)) == by_option
+    requested = ask("-m", f"base_model={shouted}", *ASKED, *CONFIG, *SAME)
+    assert dict(zip(MODELS, answers(requested.experiments, Store(folder / "store")), strict=True)) == by_option
 
 
 def test_a_copy_of_a_model_has_its_answer(ask: Callable[..., Any], folder: Path) -> None:

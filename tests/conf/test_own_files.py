@@ -64,6 +64,8 @@ def test_axolotl_reads_a_limited_number_of_rows_of_each_kind_of_file_and_of_a_mi
         **{option: [f"dataset={option}", f"data.path={file}"] for option, file in files.items()},
         "mix": ["dataset=mix", "~datasets.2.name", *mixed],
     }
-    asked = {name: ask(*line, f"data.limit={LIMIT}", "val_set_size=0").experiments[0] for name, line in lines.items()}
-    rows = _prepared({name: one.axolotl for name, one in asked.items()}, tmp_path)
+    requested = {
+        name: ask(*line, f"data.limit={LIMIT}", "val_set_size=0").experiments[0] for name, line in lines.items()
+    }
+    rows = _prepared({name: one.axolotl for name, one in requested.items()}, tmp_path)
     assert rows == {**dict.fromkeys(ROWS, LIMIT), "mix": 3 * LIMIT}

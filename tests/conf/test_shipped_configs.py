@@ -75,13 +75,13 @@ def test_every_option_of_a_group_composes(ask: Callable[..., Any], group: str) -
 def test_each_way_to_search_is_an_option(ask: Callable[..., Any]) -> None:
     assert set(VOCABULARY.groups["search"]) == set(SearchMethod)
     for option, words in (("grid", ["lora=r8,r16"]), ("random", ["learning_rate=interval(1,2)", "search.runs=2"])):
-        asked = ask("-m", f"search={option}", *words)
-        assert (asked.request.search.method, len(asked.experiments)) == (option, 2)
+        requested = ask("-m", f"search={option}", *words)
+        assert (requested.request.search.method, len(requested.experiments)) == (option, 2)
 
 
 def test_a_users_file_may_contain_chats_sharegpt_instructions_or_text(ask: Callable[..., Any]) -> None:
-    asked = ask("-m", f"dataset={','.join(OWN_FILES)}", "data.path=mine.jsonl")
-    found = {one.overrides[0].removeprefix("dataset="): one.axolotl["datasets"] for one in asked.experiments}
+    requested = ask("-m", f"dataset={','.join(OWN_FILES)}", "data.path=mine.jsonl")
+    found = {one.overrides[0].removeprefix("dataset="): one.axolotl["datasets"] for one in requested.experiments}
     assert all(dataset["path"] == "mine.jsonl" for (dataset,) in found.values())
     kinds = {option: dataset["type"] for option, (dataset,) in found.items()}
     assert kinds == {
@@ -123,9 +123,9 @@ def test_the_tutorials_config_composes(ask: Callable[..., Any]) -> None:
 def test_a_gpu_changes_nothing_of_what_a_run_is(ask: Callable[..., Any]) -> None:
     """Only gpu=cpu and gpu=t4 change these keys, visibly: the removed keys are part of the run's identity."""
     gpus = [gpu for gpu in VOCABULARY.groups["gpu"] if gpu not in ("auto", "cpu", "t4")]
-    asked = ask("-m", "gpu=" + ",".join(gpus))
-    assert all(experiment.axolotl == asked.experiments[0].axolotl for experiment in asked.experiments)
-    assert {experiment.gpu.type for experiment in asked.experiments} == set(gpus)
+    requested = ask("-m", "gpu=" + ",".join(gpus))
+    assert all(experiment.axolotl == requested.experiments[0].axolotl for experiment in requested.experiments)
+    assert {experiment.gpu.type for experiment in requested.experiments} == set(gpus)
 
 
 def test_every_gpu_of_the_table_can_be_requested() -> None:

@@ -59,12 +59,12 @@ def main() -> None:
     from modal_app.patches.apply import apply_schema_patches
 
     apply_schema_patches()
-    asked = json.load(sys.stdin)
-    order = sorted(range(len(asked)), key=lambda index: bool(asked[index]["axolotl"].get("plugins")))
-    verdicts: list[str | None] = [None] * len(asked)
+    requested = json.load(sys.stdin)
+    order = sorted(range(len(requested)), key=lambda index: bool(requested[index]["axolotl"].get("plugins")))
+    verdicts: list[str | None] = [None] * len(requested)
     for index in order:  # those with plugins last, since a plugin stays registered
-        config = asked[index]["axolotl"]
-        verdicts[index] = verdict(config, asked[index]["capabilities"])
+        config = requested[index]["axolotl"]
+        verdicts[index] = verdict(config, requested[index]["capabilities"])
         if verdicts[index] is None and config.get("deepspeed"):
             verdicts[index] = deepspeed_problem(config)
     answer = {

@@ -16,7 +16,7 @@ CHATS = "dataset=alpaca_messages_2k"
 SIZES = {"o/chats": DatasetSize(2000, 150), "o/texts": DatasetSize(100, 700)}
 
 
-def told(ask: Callable[..., Any], *words: str) -> list[str]:
+def texts_of(ask: Callable[..., Any], *words: str) -> list[str]:
     found = quick_findings(ask(*words).experiments[0])
     assert {one.severity for one in found} <= {Severity.WARNING}, "about right is no ground to refuse"
     return [one.text for one in found]
@@ -36,12 +36,12 @@ def told(ask: Callable[..., Any], *words: str) -> list[str]:
 def test_what_the_declared_rows_cannot_do_is_a_warning_that_names_them(
     ask: Callable[..., Any], words: list[str], pieces: list[str]
 ) -> None:
-    assert [text for text in told(ask, *words) if all(piece in text for piece in pieces)]
+    assert [text for text in texts_of(ask, *words) if all(piece in text for piece in pieces)]
 
 
 @pytest.mark.parametrize("words", [[CHATS], [CHATS, "micro_batch_size=1000"], ["dataset=mix", "micro_batch_size=4000"]])
 def test_what_they_can_do_is_not_remarked(ask: Callable[..., Any], words: list[str]) -> None:
-    assert not [text for text in told(ask, *words) if "a step takes" in text]
+    assert not [text for text in texts_of(ask, *words) if "a step takes" in text]
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def test_nothing_is_remarked_of_what_is_shipped(ask: Callable[..., Any]) -> None
     from runner.config.vocabulary import read_vocabulary
 
     options = read_vocabulary().groups["training"]
-    asked = [ask(f"training={option}").experiments[0] for option in options]
-    preflight = Preflight(asked, Verdicts(None, ""))
+    requested = [ask(f"training={option}").experiments[0] for option in options]
+    preflight = Preflight(requested, Verdicts(None, ""))
     assert [one.finding.text for one in preflight.findings()] == []
 
 
@@ -80,8 +80,8 @@ def test_no_rule_speaks_about_a_shipped_experiment_or_sweep(ask: Callable[..., A
     lines = [[f"experiment={one}", "executor=modal"] for one in read_vocabulary().groups["experiment"]]
     lines += [["-m", f"+sweeps={file.stem}"] for file in (shipped_root() / "sweeps").glob("*.yaml")]
     assert len(lines) >= 10
-    asked = [one for line in lines for one in ask(*line).experiments]
-    assert {one.text for experiment in asked for one in rule_findings(RunFacts(experiment))} == set()
+    requested = [one for line in lines for one in ask(*line).experiments]
+    assert {one.text for experiment in requested for one in rule_findings(RunFacts(experiment))} == set()
 
 
 def test_no_rule_speaks_about_a_good_config(

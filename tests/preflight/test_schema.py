@@ -32,15 +32,15 @@ class Judge:
     """Gives every question the same answer, and records the questions."""
 
     answer: Mapping[str, Any] = field(default_factory=lambda: FINE)
-    asked: list[Any] = field(default_factory=list)
+    questions: list[Any] = field(default_factory=list)
     is_up: bool = True
 
     def validate(self, folder: Path) -> None:
-        self.asked.append(json.loads((folder / QUESTIONS).read_text()))
-        (folder / ANSWERS).write_text(json.dumps([self.answer] * len(self.asked[-1])))
+        self.questions.append(json.loads((folder / QUESTIONS).read_text()))
+        (folder / ANSWERS).write_text(json.dumps([self.answer] * len(self.questions[-1])))
 
 
-def told(
+def reported(
     axolotl: Mapping[str, Any], problems: Sequence[Mapping[str, Any]] = (), warnings: Sequence[str] = (), **rest: Any
 ) -> list[str]:
     one = experiment({"seed": 1, **axolotl}, **rest)
@@ -50,10 +50,10 @@ def told(
 
 
 def test_an_answer_is_remembered_for_the_same_config_gpu_and_lock_only(tmp_path: Path) -> None:
-    def ask(asked: Experiment, lock: str = "lock") -> int:
+    def ask(questions: Experiment, lock: str = "lock") -> int:
         judge, verdicts = Judge(), Verdicts(tmp_path / "verdicts.json", lock)
-        Preflight([asked], verdicts).ask(judge, [asked])
-        return len(judge.asked)
+        Preflight([questions], verdicts).ask(judge, [questions])
+        return len(judge.questions)
 
     one = experiment({"seed": 1}, gpu=Gpu("h100", 1))
     assert [ask(one), ask(one)] == [1, 0]
@@ -70,14 +70,14 @@ def test_a_changed_deepspeed_file_is_checked_again(tmp_path: Path) -> None:
     for content in ("{}", "{}", '{"zero_optimization": {"stage": 3}}'):
         file.write_text(content)
         Preflight([one], verdicts).ask(judge, [one])
-    assert len(judge.asked) == 2
+    assert len(judge.questions) == 2
 
 
 def test_runs_that_differ_in_nothing_axolotl_reads_are_checked_once() -> None:
     runs = [experiment({"seed": 1}, gpu=Gpu("h100", 1), overrides=[name]) for name in ("a", "b")]
     judge = Judge()
     Preflight(runs, Verdicts(None, "")).ask(judge, runs)
-    assert len(judge.asked[0]) == 1
+    assert len(judge.questions[0]) == 1
 
 
 def test_every_gpu_that_a_run_may_get_is_checked() -> None:
@@ -104,7 +104,7 @@ def test_no_secret_is_given_away() -> None:
     config = {"swanlab_api_key": "hunter2", "deepspeed": {"comet": {"api_key": "hunter2"}}}
     (question,) = questions_of(experiment(config))
     assert "hunter2" not in json.dumps(question.as_dict())
-    said = told(config, [{"keys": ["deepspeed", "swanlab_api_key"], "message": "no"}])
+    said = reported(config, [{"keys": ["deepspeed", "swanlab_api_key"], "message": "no"}])
     assert "hunter2" not in str(said)
 
 
@@ -125,21 +125,21 @@ def test_no_secret_is_given_away() -> None:
 )
 def test_axolotls_words_are_printed_with_what_was_seen(problem: Mapping[str, Any], said: str) -> None:
     config = {"bf16": "maybe", "datasets": [{"path": 7}], "plugins": ["axolotl.integrations.liger.LigerPlugin"]}
-    (text,) = told(config, [problem])
+    (text,) = reported(config, [problem])
     assert text.startswith(said)
 
 
 def test_of_two_keys_that_exclude_each_other_the_one_that_was_not_requested_is_removed() -> None:
     problem = {"keys": ["eval_steps", "evals_per_epoch"], "message": "They are mutually exclusive."}
-    (text,) = told({"eval_steps": 5, "evals_per_epoch": 4}, [problem], overrides=["eval_steps=5"])
+    (text,) = reported({"eval_steps": 5, "evals_per_epoch": 4}, [problem], overrides=["eval_steps=5"])
     assert text == "eval_steps=5, evals_per_epoch=4: They are mutually exclusive. Remove one: ~evals_per_epoch."
 
 
 def test_what_was_reported_in_our_words_is_not_reported_again() -> None:
-    assert told({"lora_r": -1}, [{"keys": ["lora_r"], "message": "It is too small."}]) == []
-    assert told({"dpo_beta": 0.1}, warnings=["dpo_beta is deprecated, use rl_beta instead"]) == []
-    assert told({}, warnings=["Auto-enabling LoRA kernel optimizations for faster training."]) == []
-    assert len(told({"sequence_len": 128}, warnings=["`sequence_len` is odd"])) == 1
+    assert reported({"lora_r": -1}, [{"keys": ["lora_r"], "message": "It is too small."}]) == []
+    assert reported({"dpo_beta": 0.1}, warnings=["dpo_beta is deprecated, use rl_beta instead"]) == []
+    assert reported({}, warnings=["Auto-enabling LoRA kernel optimizations for faster training."]) == []
+    assert len(reported({"sequence_len": 128}, warnings=["`sequence_len` is odd"])) == 1
 
 
 def test_a_plugin_that_only_the_rented_image_has_is_not_an_error_here() -> None:
@@ -157,11 +157,11 @@ def test_a_missing_package_is_refused_with_the_line_that_adds_it_and_accepted_wi
     problem = {"keys": ["plugins"], "message": "Install it", "kind": MISSING, "package": "cut_cross_entropy"}
 
     def told_on_modal(packages: Sequence[str]) -> list[str]:
-        return told({}, [problem], executor=ExecutorChoice("modal", modal=shipped(packages=list(packages))))
+        return reported({}, [problem], executor=ExecutorChoice("modal", modal=shipped(packages=list(packages))))
 
     (refusal,) = told_on_modal([])
     assert f"\"executor.modal.packages=['{fork}COMMIT']\". COMMIT" in refusal
-    (here,) = told({}, [problem])
+    (here,) = reported({}, [problem])
     assert f"executor=modal \"executor.modal.packages=['{fork}COMMIT']\". COMMIT" in here
     assert told_on_modal([f"{fork}{'c' * 40}"]) == []
     assert told_on_modal(["htop==1"]) == [refusal]

@@ -87,7 +87,7 @@ def _import(file: str, conf: Path) -> str:
 
 def test_as_a_base_each_that_could_run_composes_to_what_it_is(ask: Callable[..., Any], place: Path) -> None:
     names = [name for name, verdict in VERDICTS.items() if verdict.reason == () and verdict.pending == ""]
-    asked = ask("-m", f"base={','.join(f'{name}.yml' for name in names)}", "gpu=h100", "gpu.count=8")
-    assert len(asked.experiments) == len(names) >= 30
-    for name, experiment in zip(names, asked.experiments, strict=True):
+    requested = ask("-m", f"base={','.join(f'{name}.yml' for name in names)}", "gpu=h100", "gpu.count=8")
+    assert len(requested.experiments) == len(names) >= 30
+    for name, experiment in zip(names, requested.experiments, strict=True):
         assert experiment.axolotl == as_a_run_has_it(as_axolotl_reads(place / f"{name}.yml")), name

@@ -106,11 +106,11 @@ def open_sweep(store: Store, runs: Sequence[Run], name: str = "sweep") -> Plan:
     for one in runs:
         folder = store.folder(StepKind.TRAIN, one.key)
         folder.path.mkdir(parents=True, exist_ok=True)
-        asked = one.experiment
+        requested = one.experiment
         described = {
-            "axolotl": dict(asked.axolotl),
-            "gpu": {"type": asked.gpu.type, "count": asked.gpu.count},
-            "data": {"limit": asked.data.limit, "seed": asked.data.seed},
+            "axolotl": dict(requested.axolotl),
+            "gpu": {"type": requested.gpu.type, "count": requested.gpu.count},
+            "data": {"limit": requested.data.limit, "seed": requested.data.seed},
         }
         write_atomically(folder.identity, json.dumps(described))
     return planned

@@ -42,8 +42,8 @@ def main(folder: Path, entry: str, words: list[str]) -> int:
     return EXIT_BROKEN
 
 
-def answer(folder: Path, behaviour: Mapping[str, Any], asked: Path) -> None:
-    questions = (asked / "questions.json").read_text()
+def answer(folder: Path, behaviour: Mapping[str, Any], requested: Path) -> None:
+    questions = (requested / "questions.json").read_text()
     with (folder / ASKED).open("a") as log:
         log.write(questions + "\n")
     answers = [
@@ -53,7 +53,7 @@ def answer(folder: Path, behaviour: Mapping[str, Any], asked: Path) -> None:
         }
         for question in json.loads(questions)
     ]
-    (asked / "answers.json").write_text(json.dumps(answers))
+    (requested / "answers.json").write_text(json.dumps(answers))
 
 
 def work(step: Mapping[str, Any]) -> int:

@@ -72,10 +72,15 @@ class World:
         self.trained.append(run.key)
         folder = self.store.folder(StepKind.TRAIN, run.key)
         folder.path.mkdir(parents=True, exist_ok=True)
-        asked = run.experiment
-        described = {"axolotl": dict(asked.axolotl), "gpu": {"type": asked.gpu.type, "count": asked.gpu.count}}
-        write_atomically(folder.identity, json.dumps({**described, "data": {"limit": None, "seed": asked.data.seed}}))
-        loss = self.reached(asked.axolotl)
+        requested = run.experiment
+        described = {
+            "axolotl": dict(requested.axolotl),
+            "gpu": {"type": requested.gpu.type, "count": requested.gpu.count},
+        }
+        write_atomically(
+            folder.identity, json.dumps({**described, "data": {"limit": None, "seed": requested.data.seed}})
+        )
+        loss = self.reached(requested.axolotl)
         if loss is None or math.isnan(loss):
             reason = FailureReason.ERROR if loss is None else FailureReason.NAN
             finish(self.store, StepKind.TRAIN, run.key, OutcomeStatus.FAILED, reason=reason)

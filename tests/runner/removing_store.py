@@ -41,8 +41,8 @@ def phase(store: Store, one: Run) -> Phase:
     return observe(store, StepKind.TRAIN, one.key).phase
 
 
-def keys(told: Any, of: str = "to_delete") -> set[str]:
-    return {one["key"] for one in told[of]}
+def keys(printed: Any, of: str = "to_delete") -> set[str]:
+    return {one["key"] for one in printed[of]}
 
 
 def kept_input(store: Store, name: str) -> None:

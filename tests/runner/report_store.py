@@ -119,13 +119,13 @@ def answered(
 @contextmanager
 def sweep_of_every_kind(store: Store) -> Iterator[tuple[Plan, RunsByStatus]]:
     """Three successful runs, and one each that failed, diverged, is running, is blocked, and was never started."""
-    asked = {"lora_r": 8, "base_model": "tiny"}
-    runs = [run(asked | {"learning_rate": rate, "note": "plain"}) for rate in (1e-4, 2e-4, 3e-4)]
-    failed = run(asked | {"learning_rate": 4e-4, "note": HOSTILE}, overrides=[f"note={HOSTILE}"])
-    diverged = run(asked | {"learning_rate": 1.0, "note": "plain"})
-    running = run(asked | {"learning_rate": 5e-4, "note": "plain"})
-    blocked = run(asked | {"learning_rate": 6e-4, "note": "plain"}, data=DataChoice(seed=77))
-    pending = run(asked | {"learning_rate": 7e-4, "note": "plain"})
+    requested = {"lora_r": 8, "base_model": "tiny"}
+    runs = [run(requested | {"learning_rate": rate, "note": "plain"}) for rate in (1e-4, 2e-4, 3e-4)]
+    failed = run(requested | {"learning_rate": 4e-4, "note": HOSTILE}, overrides=[f"note={HOSTILE}"])
+    diverged = run(requested | {"learning_rate": 1.0, "note": "plain"})
+    running = run(requested | {"learning_rate": 5e-4, "note": "plain"})
+    blocked = run(requested | {"learning_rate": 6e-4, "note": "plain"}, data=DataChoice(seed=77))
+    pending = run(requested | {"learning_rate": 7e-4, "note": "plain"})
     planned = open_sweep(store, [*runs, failed, diverged, running, blocked, pending], "kinds")
     for index, one in enumerate(runs):
         _train(store, one, index, points=40, rented=False)
@@ -169,10 +169,10 @@ def _dataset(store: Store, one: Run) -> None:
 
 
 def _train(store: Store, one: Run, index: int, *, points: int, rented: bool) -> None:
-    noise, asked = random.Random(index), one.experiment.axolotl
-    rate = math.log10(float(asked["learning_rate"]))
-    last = 1.2 + 0.12 * (rate + 3.3) ** 2 - 0.0015 * float(asked["lora_r"]) + noise.gauss(0, 0.015)
-    seconds = 40.0 + float(asked["lora_r"]) * 1.5 + noise.random() * 10
+    noise, requested = random.Random(index), one.experiment.axolotl
+    rate = math.log10(float(requested["learning_rate"]))
+    last = 1.2 + 0.12 * (rate + 3.3) ** 2 - 0.0015 * float(requested["lora_r"]) + noise.gauss(0, 0.015)
+    seconds = 40.0 + float(requested["lora_r"]) * 1.5 + noise.random() * 10
     _write_metrics(store, one, _losses(3.0, last, points, noise), seconds=seconds)
     attempt = begin_attempt(store, StepKind.TRAIN, one.key)
     phases = {

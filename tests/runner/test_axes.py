@@ -22,8 +22,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _values(asked: Any, *keys: str) -> list[tuple[Any, ...]]:
-    return [tuple(experiment.axolotl[key] for key in keys) for experiment in asked.experiments]
+def _values(requested: Any, *keys: str) -> list[tuple[Any, ...]]:
+    return [tuple(experiment.axolotl[key] for key in keys) for experiment in requested.experiments]
 
 
 RATES = "learning_rate=tag(log,interval(1e-5,1e-3))"
@@ -37,9 +37,9 @@ def test_zipped_axes_move_together_and_the_others_are_combined_with_them(ask: Ca
 
 def test_what_a_point_is_left_out_by_is_compared_by_value(ask: Callable[..., Any]) -> None:
     words = ("lora=r8,r16", "learning_rate=8e-4,1e-3", "seed=1", "--exclude", "lora=r16 learning_rate=0.00080 seed=1.0")
-    asked = ask("-m", *words, "--exclude=axolotl.learning_rate=1e-3 lora=r8")
-    assert _values(asked, "lora_r", "learning_rate") == [(8, 8e-4), (16, 1e-3)]
-    left_out = [(one.overrides, one.why) for one in asked.request.left_out]
+    requested = ask("-m", *words, "--exclude=axolotl.learning_rate=1e-3 lora=r8")
+    assert _values(requested, "lora_r", "learning_rate") == [(8, 8e-4), (16, 1e-3)]
+    left_out = [(one.overrides, one.why) for one in requested.request.left_out]
     assert left_out == [
         (("lora=r8", "learning_rate=0.001", "seed=1"), "--exclude 'axolotl.learning_rate=1e-3 lora=r8'"),
         (("lora=r16", "learning_rate=0.0008", "seed=1"), "--exclude 'lora=r16 learning_rate=0.00080 seed=1.0'"),
@@ -72,9 +72,9 @@ def test_a_sweep_file_zips_and_excludes_and_its_runs_can_be_requested_one_by_one
     (elsewhere / "sweeps").mkdir()
     (elsewhere / "sweeps" / "saved.yaml").write_text(SAVED)
     (elsewhere / "conf").mkdir()
-    asked = ask("-m", "+sweeps=saved")
-    assert _values(asked, "lora_r", "lora_alpha", "learning_rate") == [(8, 16, 1e-3), (8, 16, 3e-3), (16, 32, 1e-3)]
-    for experiment in asked.experiments:
+    requested = ask("-m", "+sweeps=saved")
+    assert _values(requested, "lora_r", "lora_alpha", "learning_rate") == [(8, 16, 1e-3), (8, 16, 3e-3), (16, 32, 1e-3)]
+    for experiment in requested.experiments:
         assert ask("-m", *experiment.overrides).experiments == [experiment]
     narrowed = ask("-m", "+sweeps=saved", "learning_rate=1e-3")
     assert len(narrowed.experiments) == 2, "its exclude may leave out nothing, since the rate has been replaced"
@@ -112,9 +112,9 @@ def test_a_sweep_file_may_draw_its_points_and_each_can_be_requested_alone(
     (elsewhere / "sweeps" / "drawn.yaml").write_text(search)
     (elsewhere / "sweeps" / "further.yaml").write_text(search + "axolotl:\n  max_steps: 5\n")
     for name, shown in (("drawn", False), ("further", True)):
-        asked = ask("-m", f"+sweeps={name}")
-        assert len(asked.experiments) == 3
-        for experiment in asked.experiments:
+        requested = ask("-m", f"+sweeps={name}")
+        assert len(requested.experiments) == 3
+        for experiment in requested.experiments:
             assert (f"+sweeps={name}" in experiment.overrides) == shown, "only what sets a key of the run describes it"
             assert ask("-m", *experiment.overrides, *NO_SEARCH).experiments == [experiment]
 
@@ -147,8 +147,8 @@ def test_rules_that_mean_nothing_are_refused_with_the_way_out(ask: Callable[...,
 
 def test_random_points_are_new_ones_from_the_intervals_and_lists(ask: Callable[..., Any]) -> None:
     words = (RATES, "lora_r=int(tag(log,interval(4,64)))", "lora_dropout=interval(0,0.1)", "seed=range(1,4)")
-    asked = ask("-m", *words, "search=random", "search.runs=16")
-    values = _values(asked, "learning_rate", "lora_r", "lora_dropout", "seed")
+    requested = ask("-m", *words, "search=random", "search.runs=16")
+    values = _values(requested, "learning_rate", "lora_r", "lora_dropout", "seed")
     rates, ranks, dropouts, seeds = zip(*values, strict=True)
     assert len(set(values)) == 16
     assert all(1e-5 <= one < 1e-3 and float(f"{one:.3g}") == one for one in rates), "three digits are enough"
@@ -174,11 +174,11 @@ def test_a_point_is_drawn_once_and_the_search_ends_with_the_last_one(
     ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("lora_r=8,16,32", "lora_alpha=16,32,64", "seed=1,2", "--zip", "lora_r,lora_alpha")
-    asked = ask("-m", *words, "--exclude", "seed=2 lora_r=32", "search=random", "search.runs=40")
+    requested = ask("-m", *words, "--exclude", "seed=2 lora_r=32", "search=random", "search.runs=40")
     expected = {(8, 16, 1), (16, 32, 1), (32, 64, 1), (8, 16, 2), (16, 32, 2)}
-    values = _values(asked, "lora_r", "lora_alpha", "seed")
+    values = _values(requested, "lora_r", "lora_alpha", "seed")
     assert (set(values), len(values)) == (expected, 5)
-    assert [one.why for one in asked.request.left_out] == ["--exclude 'seed=2 lora_r=32'"]
+    assert [one.why for one in requested.request.left_out] == ["--exclude 'seed=2 lora_r=32'"]
     assert "search.runs=40, but the axes have only 5 different points" in capsys.readouterr().err
 
 

@@ -29,9 +29,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _by_choice(asked: Any) -> dict[str, Mapping[str, Any]]:
+def _by_choice(requested: Any) -> dict[str, Mapping[str, Any]]:
     found = {}
-    for experiment in asked.experiments:
+    for experiment in requested.experiments:
         choice = experiment.overrides[0].partition("=")[2]
         found[Path(choice).stem] = experiment.axolotl
     return found
@@ -149,10 +149,10 @@ def test_what_a_base_loses_and_where_it_would_run_is_printed_to_standard_error(
 ) -> None:
     (here / "mine.yml").write_text(TINY + "output_dir: ./out\n")
     ask("-m", "base=mine.yml", "seed=1,2")
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("mine.yml: output_dir: left out") == 1
-    assert "base=mine.yml: without gpu=..., a run trains on the CPU" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("mine.yml: output_dir: left out") == 1
+    assert "base=mine.yml: without gpu=..., a run trains on the CPU" in printed.err
     ask("base=mine.yml", "gpu=h100")
     assert "without gpu=" not in capsys.readouterr().err
 
@@ -169,9 +169,9 @@ def test_overrides_can_be_requested_again(
 
 def test_a_sweeper_of_others_takes_a_base_too(ask: Callable[..., Any], here: Path) -> None:
     (here / "mine.yml").write_text(TINY)
-    asked = ask("-m", "hydra/sweeper=basic", "base=mine.yml", "learning_rate=1e-3,3e-3")
-    assert [one.axolotl["learning_rate"] for one in asked.experiments] == [1e-3, 3e-3]
-    assert asked.experiments[0].axolotl["base_model"] == "m"
+    requested = ask("-m", "hydra/sweeper=basic", "base=mine.yml", "learning_rate=1e-3,3e-3")
+    assert [one.axolotl["learning_rate"] for one in requested.experiments] == [1e-3, 3e-3]
+    assert requested.experiments[0].axolotl["base_model"] == "m"
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_a_sweep_file_may_name_a_base(ask: Callable[..., Any], here: Path, text:
         (here / f"{name}.yml").write_text(TINY.replace("64", str(rank)))
     (here / "sweeps").mkdir()
     (here / "sweeps" / "mine.yaml").write_text(f"# @package _global_\n{text}")
-    asked = ask("-m", "+sweeps=mine")
-    assert [one.axolotl["lora_r"] for one in asked.experiments] == ranks
-    assert set(asked.experiments[0].axolotl) >= {"base_model", "lora_r"}
+    requested = ask("-m", "+sweeps=mine")
+    assert [one.axolotl["lora_r"] for one in requested.experiments] == ranks
+    assert set(requested.experiments[0].axolotl) >= {"base_model", "lora_r"}
     if "lora: [" not in text:
         assert {one.axolotl["lora_r"] for one in ask("-m", "+sweeps=mine", "base=c.yml").experiments} == {3}
 
@@ -304,9 +304,9 @@ def test_an_import_goes_where_the_command_says(ask: Callable[..., Any], here: Pa
     with pytest.raises(SweepError, match="--name"):
         import_config("7 of mine!.yml", name=None, config_dir="other/conf", force=False)
     import_config("7 of mine!.yml", name="seven", config_dir="other/conf", force=False)
-    asked = ask("--config-dir", "other/conf", "experiment=seven")
-    assert asked.experiments[0].axolotl["base_model"] == "m"
-    assert asked.request.name == "seven"
+    requested = ask("--config-dir", "other/conf", "experiment=seven")
+    assert requested.experiments[0].axolotl["base_model"] == "m"
+    assert requested.request.name == "seven"
 
 
 def test_what_an_import_writes_says_how_it_is_used(here: Path) -> None:

@@ -104,9 +104,9 @@ def test_several_tables_have_no_best_of_all_and_are_named(store: Store, capsys: 
     rows_of = compare_sweep(store, open_sweep(store, runs).sweep)
     with pytest.raises(
         SweepError, match=r"2 different sets of held-out rows.*\n.*eval_fingerprint=aaaaaaaa  1 run, best"
-    ) as told:
+    ) as printed:
         winner(rows_of, LOSS)
-    assert f"eval_fingerprint=bbbbbbbb  1 run, best {runs[1].key}" in str(told.value)
+    assert f"eval_fingerprint=bbbbbbbb  1 run, best {runs[1].key}" in str(printed.value)
     assert said(store, capsys, "--where", "eval_fingerprint=bbbb").startswith(f"Best: {runs[1].key}")
 
 
@@ -130,10 +130,10 @@ def test_finished_runs_without_held_out_rows_are_not_called_unfinished(store: St
 def test_a_sweep_means_its_only_run_or_its_best_wherever_one_run_is_needed(store: Store) -> None:
     runs = [run({"learning_rate": rate}) for rate in (1, 2)]
     sweep = open_sweep(store, runs).sweep
-    asked = Ledger(store, sweep).plan().runs
-    assert best_run(asked[:1], compare_sweep(store, sweep)).key == runs[0].key, "though it has no loss yet"
+    requested = Ledger(store, sweep).plan().runs
+    assert best_run(requested[:1], compare_sweep(store, sweep)).key == runs[0].key, "though it has no loss yet"
     with pytest.raises(SweepError, match=r"No run has finished with eval_loss yet.*Or name one of its runs"):
-        best_run(asked, compare_sweep(store, sweep))
+        best_run(requested, compare_sweep(store, sweep))
     for one, loss in zip(runs, (2.0, 1.0), strict=True):
         finish_run(store, one, {9: loss})
-    assert best_run(asked, compare_sweep(store, sweep)).key == runs[1].key
+    assert best_run(requested, compare_sweep(store, sweep)).key == runs[1].key

@@ -37,7 +37,7 @@ def process(store: Store, role: str, about: str) -> Iterator[subprocess.Popen[st
 
 
 @pytest.fixture
-def asked(store: Store) -> tuple[str, str]:
+def follow_up(store: Store) -> tuple[str, str]:
     """A sweep, and a follow-up step of its base model."""
     sweep = open_sweep(store, [run({"learning_rate": 0.1})], "swept").sweep
     (store.sweeps / sweep / "records.jsonl").write_text("")
@@ -48,8 +48,8 @@ def asked(store: Store) -> tuple[str, str]:
     return sweep, name
 
 
-def test_follow_up_steps_of_a_sweep_are_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
-    sweep, name = asked
+def test_follow_up_steps_of_a_sweep_are_ended_with_it(store: Store, follow_up: tuple[str, str]) -> None:
+    sweep, name = follow_up
     with process(store, "launcher", name) as launcher:
         assert cancel(store, [], None) == 0
         assert launcher.poll() is None, "no sweep was named"
@@ -57,16 +57,18 @@ def test_follow_up_steps_of_a_sweep_are_ended_with_it(store: Store, asked: tuple
         assert launcher.wait(10) < 0
 
 
-def test_a_worker_has_the_time_that_it_needs_and_a_second_cancel_kills_it(store: Store, asked: tuple[str, str]) -> None:
+def test_a_worker_has_the_time_that_it_needs_and_a_second_cancel_kills_it(
+    store: Store, follow_up: tuple[str, str]
+) -> None:
     with process(store, "deaf", "base/abc") as worker, ThreadPoolExecutor() as pool:
         (attempt,) = store.folder(StepKind.INFER, "base/abc").attempts()
-        first = pool.submit(cancel, store, [], asked[0])
+        first = pool.submit(cancel, store, [], follow_up[0])
         while not attempt.stop.exists():
             time.sleep(0.01)
         with pytest.raises(TimeoutError):
             first.result(0.3)
         assert worker.poll() is None
-        assert cancel(store, [], asked[0]) == 1
+        assert cancel(store, [], follow_up[0]) == 1
         assert worker.wait(10) == -signal.SIGKILL
         assert first.result(10) == 1
     outcome = observe(store, StepKind.INFER, "base/abc").outcome
@@ -75,9 +77,9 @@ def test_a_worker_has_the_time_that_it_needs_and_a_second_cancel_kills_it(store:
     assert outcome.message == "killed by axosweep cancel, which asked a second time"
 
 
-def test_what_a_sweep_asks_of_its_base_model_is_ended_with_it(store: Store, asked: tuple[str, str]) -> None:
+def test_what_a_sweep_asks_of_its_base_model_is_ended_with_it(store: Store, follow_up: tuple[str, str]) -> None:
     with process(store, "worker", "base/abc") as worker, process(store, "worker", "base/other") as other:
         assert cancel(store, [], None) == 0
-        assert cancel(store, [], asked[0]) == 1
+        assert cancel(store, [], follow_up[0]) == 1
         assert worker.wait(10) < 0
         assert other.poll() is None, "another sweep's"

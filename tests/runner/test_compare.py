@@ -258,8 +258,8 @@ def test_a_label_reads_as_on_the_command_line() -> None:
 
 def test_runs_that_differ_in_too_much_are_shown_by_their_overrides() -> None:
     many = [{f"key_{number}": number >> place & 1 for number in range(40)} for place in range(6)]
-    asked = [(f"base={base}.yml", f"learning_rate={rate}", "gpu=h100") for base in "abc" for rate in (0, 1)]
-    assert shown_params(many, asked)[1] == {"learning_rate": "1", "base": "a.yml"}
+    requested = [(f"base={base}.yml", f"learning_rate={rate}", "gpu=h100") for base in "abc" for rate in (0, 1)]
+    assert shown_params(many, requested)[1] == {"learning_rate": "1", "base": "a.yml"}
     few = [{"lora_r": 8}, {"lora_r": 16}]
     assert shown_params(few, [("lora=r8",), ("lora=r16",)]) == few
     assert len(shown_params(many, [()] * 6)[0]) > 12, "words that distinguish nothing are no help"

@@ -52,8 +52,8 @@ def test_each_kind_of_run_appears_as_what_it_is_and_only_the_finished_one_wins(
     store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = {one["key"]: one for one in strict_json(printed(store, capsys, "compare", "--json"))["runs"]}
-    told = {kind: rows[one.key] for kind, one in kinds.items()}
-    assert {kind: (row["status"], row["reason"]) for kind, row in told.items()} == {
+    output = {kind: rows[one.key] for kind, one in kinds.items()}
+    assert {kind: (row["status"], row["reason"]) for kind, row in output.items()} == {
         "succeeded": ("succeeded", None),
         "failed": ("failed", "oom"),
         "running": ("running", None),
@@ -61,12 +61,12 @@ def test_each_kind_of_run_appears_as_what_it_is_and_only_the_finished_one_wins(
         "blocked": ("blocked", None),
         "pending": ("pending", None),
     }
-    assert {kind: row["flags"] for kind, row in told.items() if row["flags"]} == {"diverged": ["diverged"]}
-    assert [kind for kind, row in told.items() if row["is_best"]] == ["succeeded"]
-    assert (told["diverged"]["final"], told["diverged"]["best"]) == (None, 0.5)
-    assert (told["failed"]["message"], told["pending"]["message"]) == ("too big", "")
-    assert told["blocked"]["message"].endswith("could not be prepared: no row is left")
-    assert (told["running"]["final"], told["running"]["step"], told["pending"]["step"]) == (0.1, 5, None)
+    assert {kind: row["flags"] for kind, row in output.items() if row["flags"]} == {"diverged": ["diverged"]}
+    assert [kind for kind, row in output.items() if row["is_best"]] == ["succeeded"]
+    assert (output["diverged"]["final"], output["diverged"]["best"]) == (None, 0.5)
+    assert (output["failed"]["message"], output["pending"]["message"]) == ("too big", "")
+    assert output["blocked"]["message"].endswith("could not be prepared: no row is left")
+    assert (output["running"]["final"], output["running"]["step"], output["pending"]["step"]) == (0.1, 5, None)
 
 
 def test_the_table_shows_them_all_with_the_reasons_below(
@@ -113,8 +113,8 @@ def test_the_documented_schema_is_that_of_the_code(verb: str) -> None:
 def test_what_is_printed_fits_its_schema(
     store: Store, kinds: dict[str, Run], capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    asked = [kinds[word.lower()].key if word.lower() in kinds else word for word in words]
-    adapter(words[0]).validate_json(printed(store, capsys, *asked), strict=True)
+    requested = [kinds[word.lower()].key if word.lower() in kinds else word for word in words]
+    adapter(words[0]).validate_json(printed(store, capsys, *requested), strict=True)
 
 
 def test_a_comparison_has_exactly_the_documented_fields(

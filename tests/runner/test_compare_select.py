@@ -63,9 +63,9 @@ def test_a_key_that_no_run_has_is_refused_with_what_was_probably_meant(facts: li
 def test_a_key_that_no_run_has_is_refused_with_the_form_and_the_existing_keys(facts: list[RunFacts]) -> None:
     with pytest.raises(
         SweepError, match=r"KEY=VALUE\. Keys: key, status, .*, learning_rate, lora, lora_r, or any"
-    ) as told:
+    ) as printed:
         left(facts, "final<1.7")
-    assert "bf16" not in str(told.value)
+    assert "bf16" not in str(printed.value)
 
 
 def test_a_word_that_is_not_a_condition_is_refused_with_the_form_of_one(facts: list[RunFacts]) -> None:

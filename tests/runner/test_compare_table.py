@@ -32,9 +32,9 @@ def wide(number: int = 2) -> list[Run]:
 
 
 def on_a_terminal(store: Store, rows: list[Row], width: int) -> str:
-    asked = [SweepSelection(store, rows[0].sweeps[0])]
+    requested = [SweepSelection(store, rows[0].sweeps[0])]
     text = io.StringIO()
-    show(comparison(rows, asked), asked, Form.TABLE, Console(file=text, width=width, highlight=False))
+    show(comparison(rows, requested), requested, Form.TABLE, Console(file=text, width=width, highlight=False))
     return text.getvalue()
 
 
@@ -51,8 +51,8 @@ def test_a_terminals_width_is_respected_and_the_less_informative_columns_go_firs
     assert row.rstrip().endswith("succeeded")
     assert "first" not in heading
     assert "parameter_5" not in heading
-    (told,) = [line for line in lines if line.startswith("No room for ")]
-    assert told.startswith("No room for first, seconds, best, steps, parameter_5")
+    (printed,) = [line for line in lines if line.startswith("No room for ")]
+    assert printed.startswith("No room for first, seconds, best, steps, parameter_5")
 
 
 def test_wide_values_are_shortened_and_neither_the_mark_nor_the_status_nor_a_number_is(store: Store) -> None:

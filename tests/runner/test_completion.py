@@ -123,14 +123,14 @@ def _bash(tmp_path: Path, line: str) -> list[str]:
     program.write_text(f'#!/bin/sh\nPYTHONPATH="{shipped_root()}" exec "{sys.executable}" -m runner "$@"\n')
     program.chmod(0o755)
     (tmp_path / "completion.bash").write_text(script("bash"))
-    asked = f"""
+    requested = f"""
       source completion.bash
       COMP_LINE={line!r} COMP_POINT={len(line)} COMP_WORDS=(axosweep)
       _axosweep
       printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(
-        ["bash", "--norc", "-c", asked],
+        ["bash", "--norc", "-c", requested],
         capture_output=True,
         text=True,
         check=True,

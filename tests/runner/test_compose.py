@@ -40,10 +40,10 @@ def test_a_job_holds_both_halves_resolved(composed: Callable[..., Experiment]) -
 
 
 def test_what_is_requested_for_the_command_is_not_part_of_a_run(ask: Callable[..., Any]) -> None:
-    asked = ask("-m", "lora=r8,r16", "action=plan", "json=true", "store=there", "name=mine")
-    assert [experiment.overrides for experiment in asked.experiments] == [("lora=r8",), ("lora=r16",)]
-    assert (asked.request.action, asked.request.json) == (Action.PLAN, True)
-    assert (asked.request.store, asked.request.name) == ("there", "mine")
+    requested = ask("-m", "lora=r8,r16", "action=plan", "json=true", "store=there", "name=mine")
+    assert [experiment.overrides for experiment in requested.experiments] == [("lora=r8",), ("lora=r16",)]
+    assert (requested.request.action, requested.request.json) == (Action.PLAN, True)
+    assert (requested.request.store, requested.request.name) == ("there", "mine")
 
 
 @pytest.mark.parametrize(

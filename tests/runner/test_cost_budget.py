@@ -138,10 +138,10 @@ def test_the_bound_is_printed_with_the_boot_that_each_attempt_may_add() -> None:
 
 @pytest.mark.parametrize(("answer", "launches"), [("y", True), ("Yes ", True), ("", False), ("n", False)])
 def test_above_a_sum_the_user_is_asked(answer: str, launches: bool) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def ask() -> str:
-        asked.append(answer)
+        requested.append(answer)
         return answer
 
     if launches:
@@ -149,7 +149,7 @@ def test_above_a_sum_the_user_is_asked(answer: str, launches: bool) -> None:
     else:
         with pytest.raises(SweepError, match="Nothing was started"):
             confirm(cost(20.0), request(confirm_above=10), on_terminal=True, ask=ask)
-    assert asked == [answer]
+    assert requested == [answer]
 
 
 def test_below_it_or_with_yes_there_is_no_question_and_without_a_terminal_it_is_refused() -> None:
@@ -168,14 +168,14 @@ def test_the_runs_that_may_follow_in_a_search_are_part_of_the_question_at_its_be
 
 def test_a_plan_of_a_search_says_what_may_follow_and_that_its_command_has_to_stay_alive(store: Store) -> None:
     round_ = SearchRound(further=3, beyond=("learning_rate=0.1", "learning_rate=0.4"))
-    asked = request(round=round_, search=SearchChoice(SearchMethod.COORDINATE))
+    requested = request(round=round_, search=SearchChoice(SearchMethod.COORDINATE))
     launch = Launch(
-        (), asked, ExecutorChoice("modal"), store, store, "", Preflight((), Verdicts(None, "")), cost=cost(2.0, 5.0)
+        (), requested, ExecutorChoice("modal"), store, store, "", Preflight((), Verdicts(None, "")), cost=cost(2.0, 5.0)
     )
     first, second = further_lines(launch)
     assert "at most 3 further runs in later rounds" in first
     assert "one of them is learning_rate=0.1 or learning_rate=0.4; all together $11.00" in first
     assert "has to stay alive" in second
-    assert further_lines(replace(launch, request=replace(asked, round=SearchRound()))) == [
+    assert further_lines(replace(launch, request=replace(requested, round=SearchRound()))) == [
         "search  no further runs follow"
     ]

@@ -50,10 +50,10 @@ def finish_run(store: Store, one: Run, *, seconds: float = 16.0, **facts: Any) -
     """A run of 100 steps with what its worker leaves."""
     open_sweep(store, [one])
     folder = store.folder(StepKind.TRAIN, one.key)
-    asked = {"axolotl": dict(one.experiment.axolotl), "data_key": one.data_key,
+    requested = {"axolotl": dict(one.experiment.axolotl), "data_key": one.data_key,
              "gpu": {"type": one.experiment.gpu.type, "count": 1},
              "inputs": [{"at": it.at, "text": it.text, "identity": it.identity} for it in one.inputs]}  # fmt: skip
-    write_atomically(folder.identity, json.dumps(asked))
+    write_atomically(folder.identity, json.dumps(requested))
     known = {"step": 100, "phases": PHASES, "cpu": PHASES, "resumed_from": 0, "early_stopped": False}
     outcome = Outcome(OutcomeStatus.SUCCEEDED, 1, 1000.0, 1000.0 + seconds, facts=known | facts)
     write_atomically(folder.done, outcome.to_json())
@@ -154,11 +154,13 @@ def test_a_plan_with_rungs_names_how_many_runs_are_audited(audited: int, audit: 
 
 def test_a_run_that_on_oom_has_to_halve_costs_what_the_smaller_batch_does_and_the_starts_before(store: Store) -> None:
     finish_run(store, run(TINY, gpu=Gpu("h100", 1), executor=MODAL))
-    asked = run(TINY | {"max_steps": 9}, gpu=Gpu("h100", 1), executor=MODAL)
+    requested = run(TINY | {"max_steps": 9}, gpu=Gpu("h100", 1), executor=MODAL)
     smaller = {"micro_batch_size": 5, "gradient_accumulation_steps": 2}
     halved = run(TINY | {"max_steps": 9} | smaller, gpu=Gpu("h100", 1), executor=MODAL)
     (of_halved,) = cost_of(plan([halved], store), store, rented=True).runs
-    cost = plan_cost(plan([asked], store), store, [store], RATES, {asked.key: Pool("h100", 2)}, {asked.key: 1})
+    cost = plan_cost(
+        plan([requested], store), store, [store], RATES, {requested.key: Pool("h100", 2)}, {requested.key: 1}
+    )
     (found,) = cost.runs
     assert found.prediction is not None
     assert of_halved.prediction is not None
@@ -168,7 +170,7 @@ def test_a_run_that_on_oom_has_to_halve_costs_what_the_smaller_batch_does_and_th
     assert found.prediction.booting.likely == 2 * of_halved.prediction.booting.likely > 0
     assert (
         " a run with micro_batch_size=5, after the tries that are out of memory; "
-        in cost_lines(cost, {asked.key: "x"})[0]
+        in cost_lines(cost, {requested.key: "x"})[0]
     )
 
 
@@ -282,8 +284,8 @@ def test_a_dataset_cut_shorter_is_as_long_in_its_rows_as_before(store: Store, tm
 def test_a_declared_size_tells_the_steps_and_is_said_to(store: Store) -> None:
     config = {**TINY, "base_model": "model", "datasets": [{"path": "owner/rows", "split": "train[:500]"}]}
     facts = ModelFacts("model", 8_000_000_000, 32, 4096, 32, 8, 128, 14336, 128256, False, 8192, "here")
-    asked: Experiment = run(config, gpu=Gpu("h100", 1), executor=MODAL).experiment
-    sized = replace(asked, sizes={"owner/rows": DatasetSize(1000, 50.0)}, model=facts)
+    requested: Experiment = run(config, gpu=Gpu("h100", 1), executor=MODAL).experiment
+    sized = replace(requested, sizes={"owner/rows": DatasetSize(1000, 50.0)}, model=facts)
     there = mirror(store)
     one = replace(run(config, gpu=Gpu("h100", 1), executor=MODAL), experiment=sized)
     cost = cost_of(plan([one], there), there, rented=True)
@@ -303,8 +305,8 @@ def test_where_checkpoints_are_most_of_the_price_the_line_says_so_and_what_fewer
 
     def priced(**changes: Any) -> tuple[str, RunCost]:
         config = {**TINY, "base_model": "model", "adapter": None, "max_steps": 40, **changes}
-        asked = run(config, gpu=gpu, executor=MODAL)
-        one = replace(asked, experiment=replace(asked.experiment, model=facts))
+        requested = run(config, gpu=gpu, executor=MODAL)
+        one = replace(requested, experiment=replace(requested.experiment, model=facts))
         cost = cost_of(plan([one], there), there, rented=True)
         (printed,) = printed_cost(cost).runs
         assert printed.phases is not None

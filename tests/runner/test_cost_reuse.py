@@ -44,7 +44,7 @@ def trained(store: Store, number: int, *, boot: float, idle: float) -> None:
     write_atomically(folder / "ta-1.json", record.to_json())
 
 
-def asked(store: Store, number: int) -> Plan:
+def plan_of(store: Store, number: int) -> Plan:
     return plan(
         [run(TINY | {"learning_rate": 0.01 / (1 + each)}, gpu=GPU, executor=MODAL) for each in range(number)],
         store,
@@ -70,7 +70,7 @@ def there(store: Store) -> Store:
 
 def test_runs_that_were_not_the_first_of_their_container_tell_nothing_about_boots(there: Store) -> None:
     assert {one.boot for one in read_past([there]).runs} == {BOOT_S, None}
-    (one,) = cost_of(asked(there, 1), there, Pool("h100", None)).runs
+    (one,) = cost_of(plan_of(there, 1), there, Pool("h100", None)).runs
     assert one.prediction is not None
     assert one.prediction.boot.likely == BOOT_S, "not the median of a boot and of nothing"
     assert one.prediction.around.likely == pytest.approx(AROUND_S + IDLE_S / 2)
@@ -78,7 +78,7 @@ def test_runs_that_were_not_the_first_of_their_container_tell_nothing_about_boot
 
 
 def test_five_runs_in_two_containers_pay_for_two_boots(there: Store) -> None:
-    planned, around = asked(there, 5), AROUND_S + IDLE_S / 2
+    planned, around = plan_of(there, 5), AROUND_S + IDLE_S / 2
     shared, single = (cost_of(planned, there, Pool("h100", 2, reused)) for reused in (True, False))
     assert shared.dollars is not None
     assert single.dollars is not None
@@ -93,7 +93,7 @@ def test_five_runs_in_two_containers_pay_for_two_boots(there: Store) -> None:
 
 
 def test_the_plan_names_the_boots_only_where_containers_do_several_runs(there: Store) -> None:
-    planned = asked(there, 5)
+    planned = plan_of(there, 5)
     names = {one.run.key: "x" for one in planned.pending}
     shared, single = (cost_lines(cost_of(planned, there, Pool("h100", 2, reused)), names) for reused in (True, False))
     assert ", including 2 boots of 30 s; rates: " in shared[1]
@@ -102,7 +102,7 @@ def test_the_plan_names_the_boots_only_where_containers_do_several_runs(there: S
 
 
 def test_more_containers_than_runs_boot_once_for_each_run(there: Store) -> None:
-    cost = cost_of(asked(there, 2), there, Pool("h100", 5, reused=True))
+    cost = cost_of(plan_of(there, 2), there, Pool("h100", 5, reused=True))
     assert cost.boots == 2
     assert [one.prediction.boots for one in cost.runs if one.prediction] == [1.0, 1.0]
 
@@ -110,13 +110,13 @@ def test_more_containers_than_runs_boot_once_for_each_run(there: Store) -> None:
 def test_without_records_a_container_is_expected_to_wait_between_its_runs(store: Store) -> None:
     done = run(TINY, gpu=GPU, executor=MODAL)
     finish_run(store, done)  # its container has no record, as for a run on another machine
-    (one, *_) = cost_of(asked(store, 4), store, Pool("h100", 2, reused=True)).runs
+    (one, *_) = cost_of(plan_of(store, 4), store, Pool("h100", 2, reused=True)).runs
     assert one.prediction is not None
     assert one.prediction.around == BETWEEN_RUNS
 
 
 def test_runs_that_fail_for_memory_boot_again_in_other_containers(there: Store) -> None:
-    planned = asked(there, 4)
+    planned = plan_of(there, 4)
     pools = {one.run.key: Pool("h100", 2, reused=True) for one in planned.pending}
     failing = {planned.pending[0].run.key: 2}
     cost = plan_cost(planned, there, [there], RATES, pools, failing)
@@ -128,7 +128,7 @@ def test_containers_are_shared_where_a_limit_leaves_fewer_than_runs_and_reuse_is
     store: Store, reuse: bool, parallel: int | None, reused: bool
 ) -> None:
     choice = ExecutorChoice("modal", parallel=parallel, modal=Deployment.from_node(shipped_node() | {"reuse": reuse}))
-    planned = asked(store, 3)
+    planned = plan_of(store, 3)
     assert {pool.reused for pool in pools_of(choice, planned).values()} == {reused}
 
 
@@ -143,7 +143,7 @@ def keyed(planned: Plan, *seconds: float, boots: float) -> PlanCost:
 
 
 def test_a_share_of_a_budget_is_as_large_as_if_its_run_booted_a_container(store: Store) -> None:
-    planned = asked(store, 2)
+    planned = plan_of(store, 2)
     cost = keyed(planned, 10.0, 50.0, boots=0.5)
     assert cost.dollars is not None
     assert cost.dollars.likely == pytest.approx(7.0), "one boot"

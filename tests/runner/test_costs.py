@@ -133,9 +133,13 @@ def test_a_sweep_that_ran_here_has_no_dollars_and_no_columns_for_them(
     assert "$" not in said
     assert "dollars" not in said
     show_rows(compare_sweep(store, sweep), store, sweep, as_json=True)
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert told["cost"] is None
-    assert (told["runs"][0]["dollars"], told["runs"][0]["paid_seconds"], told["runs"][0]["gpu"]) == (None, None, None)
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert printed["cost"] is None
+    assert (printed["runs"][0]["dollars"], printed["runs"][0]["paid_seconds"], printed["runs"][0]["gpu"]) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_sweep_whose_runs_were_all_trained_before_is_priced_as_they_were(store: Store, rented: str) -> None:

@@ -38,8 +38,8 @@ def prepared(store: Store, key: str, at: int = 0, **manifest: Any) -> None:
         os.utime(folder, (at, at))
 
 
-def shown(store: Store, asked: str | None, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> Any:
-    data.show(store, asked, as_json=as_json)
+def shown(store: Store, requested: str | None, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> Any:
+    data.show(store, requested, as_json=as_json)
     text = capsys.readouterr().out
     return json.loads(text) if as_json else text
 
@@ -64,11 +64,11 @@ def test_a_narrow_terminal_shows_every_key_completely_and_names_what_it_leaves_o
     key = "0123456789abcdef"
     prepared(store, key, trained_tokens=45678, seconds=1.5)
     monkeypatch.setattr(terminal, "PIPE_WIDTH", 80)
-    heading, row, told = shown(store, None, capsys).splitlines()
+    heading, row, printed = shown(store, None, capsys).splitlines()
     assert row.split()[:2] == [key, "succeeded"]
     assert max(len(heading.rstrip()), len(row.rstrip())) <= 80
     assert "…" not in heading + row
-    assert told.startswith("No room for seconds, held-out rows")
+    assert printed.startswith("No room for seconds, held-out rows")
 
 
 def test_a_store_without_datasets_lists_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

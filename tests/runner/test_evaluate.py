@@ -50,8 +50,8 @@ def say(store: Store, step: PlannedStep, metrics: Mapping[str, float], **facts: 
     """As if the step had run."""
     folder = store.folder(StepKind.EVALUATE, step.step.key)
     folder.path.mkdir(parents=True)
-    told = {"metrics": dict(metrics), **facts}
-    folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=told).to_json())
+    printed = {"metrics": dict(metrics), **facts}
+    folder.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 1.0, 2.0, facts=printed).to_json())
 
 
 def quiz() -> dict[str, Any]:

@@ -64,17 +64,19 @@ def test_without_a_receipt_a_run_counts_with_what_was_paid() -> None:
 
 
 def test_dollars_name_the_cheapest_if_all_of_the_group_have_a_price_and_otherwise_seconds() -> None:
-    def told(*costs: tuple[float | None, float]) -> str:
+    def sentence(*costs: tuple[float | None, float]) -> str:
         settings = [
             JudgedSetting((str(at),), {"lora_r": at}, 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds)
             for at, (dollars, seconds) in enumerate(costs)
         ]
         return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, True, ()))
 
-    assert told((1.2, 61.0), (2.0, 60.0)) == (
+    assert sentence((1.2, 61.0), (2.0, 60.0)) == (
         "lora_r=0 and lora_r=1 cannot be told apart (95 %). The cheaper is lora_r=0 ($1.20 a run)."
     )
-    assert told((1.2, 61.0), (None, 62.0), (1.0, 63.0)).endswith("The cheapest is lora_r=0 (61 s of training a run).")
-    assert told(*[(1.0, 1.0)] * 6).startswith(
+    assert sentence((1.2, 61.0), (None, 62.0), (1.0, 63.0)).endswith(
+        "The cheapest is lora_r=0 (61 s of training a run)."
+    )
+    assert sentence(*[(1.0, 1.0)] * 6).startswith(
         "These 6 settings cannot be told apart (95 %): lora_r=0; lora_r=1; lora_r=2; and 3 more. The cheapest is"
     )

@@ -207,9 +207,9 @@ def _both(start: Callable[..., Any], jobs: Sequence[Job]) -> tuple[list[str], li
     master, loader = start()
     expected: dict[Job, str] = {}
     for job in jobs:
-        told = _by_hydra(master, loader, job, 3 + len(expected))
-        if not told.startswith(("ValueError", "TypeError", "AssertionError", "AttributeError")):
-            expected[job] = told
+        printed = _by_hydra(master, loader, job, 3 + len(expected))
+        if not printed.startswith(("ValueError", "TypeError", "AssertionError", "AttributeError")):
+            expected[job] = printed
     return _fast(master, loader, list(expected)), list(expected.values())
 
 

@@ -15,7 +15,7 @@ from runner.store.stores import is_mirror, store_of, stores
 from tests.runner.builders import plan, run
 
 
-def asked(store: Store, name: str, *learning_rates: float, at: int) -> str:
+def launched(store: Store, name: str, *learning_rates: float, at: int) -> str:
     """A sweep that was launched at second `at`."""
     made = plan([run({"learning_rate": rate}) for rate in learning_rates], store, name)
     ledger = Ledger(store, made.sweep)
@@ -31,10 +31,10 @@ def both(tmp_path: Path) -> tuple[Store, Store]:
 
 def test_the_newest_sweep_is_that_of_either_store(both: tuple[Store, Store]) -> None:
     here, there = both
-    asked(here, "here", 0.1, at=10)
-    newest = asked(there, "there", 0.2, at=20)
+    launched(here, "here", 0.1, at=10)
+    newest = launched(there, "there", 0.2, at=20)
     assert (sweep_in(both, None).store, sweep_in(both, None).sweep) == (there, newest)
-    newest = asked(here, "later", 0.3, at=30)
+    newest = launched(here, "later", 0.3, at=30)
     assert (sweep_in(both, None).store, sweep_in(both, None).sweep) == (here, newest)
 
 
@@ -42,16 +42,16 @@ def test_a_sweep_is_found_in_its_place_and_one_in_both_places_in_that_of_its_las
     both: tuple[Store, Store],
 ) -> None:
     here, there = both
-    asked(here, "here", 0.1, at=10)
-    asked(there, "there", 0.2, at=5)
+    launched(here, "here", 0.1, at=10)
+    launched(there, "there", 0.2, at=5)
     assert sweep_in(both, "there").store == there
-    asked(here, "same", 0.3, at=1)
-    asked(there, "same", 0.3, at=2)
+    launched(here, "same", 0.3, at=1)
+    launched(there, "same", 0.3, at=2)
     assert sweep_in(both, "same").store == there
 
 
 def test_a_name_that_fits_nothing_is_refused_with_what_is_near(both: tuple[Store, Store]) -> None:
-    sweep = asked(both[0], "lora-rank", 0.1, at=1)
+    sweep = launched(both[0], "lora-rank", 0.1, at=1)
     with pytest.raises(SweepError, match=sweep):
         sweep_in(both, sweep[:-2] + "xx")
     with pytest.raises(SweepError) as caught:
@@ -68,7 +68,7 @@ def test_a_store_without_runs_is_named(both: tuple[Store, Store]) -> None:
 
 
 def test_a_checkpoint_in_place_of_a_run_is_refused_with_its_purpose(both: tuple[Store, Store]) -> None:
-    asked(both[0], "here", 0.1, at=1)
+    launched(both[0], "here", 0.1, at=1)
     key = run({"learning_rate": 0.1}).key
     with pytest.raises(SweepError, match=f"a run or a sweep is expected. .*from={key[:8]}@50"):
         runs_in(both, f"{key[:8]}@50")
@@ -77,27 +77,27 @@ def test_a_checkpoint_in_place_of_a_run_is_refused_with_its_purpose(both: tuple[
 
 
 def test_a_run_is_found_by_the_beginning_of_its_key(both: tuple[Store, Store]) -> None:
-    asked(both[1], "there", 0.1, 0.2, at=1)
+    launched(both[1], "there", 0.1, 0.2, at=1)
     wanted = run({"learning_rate": 0.2}).key
     store, (found,), _ = runs_in(both, wanted[:6])
     assert (store, found.key) == (both[1], wanted)
 
 
 def test_a_sweep_means_all_its_runs(both: tuple[Store, Store]) -> None:
-    sweep = asked(both[0], "here", 0.1, 0.2, at=1)
+    sweep = launched(both[0], "here", 0.1, 0.2, at=1)
     assert len(runs_in(both, sweep)[1]) == 2
 
 
 def test_a_mirror_counts_only_once_it_holds_a_sweep(both: tuple[Store, Store], tmp_path: Path) -> None:
     assert stores(str(tmp_path)) == [both[0]]
-    asked(both[1], "there", 0.1, at=1)
+    launched(both[1], "there", 0.1, at=1)
     assert stores(str(tmp_path)) == [*both]
     assert is_mirror(both[1])
     assert not is_mirror(both[0])
 
 
 def test_a_run_in_place_of_a_sweep_is_refused_with_its_sweeps(both: tuple[Store, Store]) -> None:
-    sweep = asked(both[0], "rates", 0.1, 0.2, at=1)
+    sweep = launched(both[0], "rates", 0.1, 0.2, at=1)
     key = run({"learning_rate": 0.2}).key
     with pytest.raises(SweepError, match=f"{key[:6]} is a run, but a sweep is expected here: {sweep} has it"):
         sweep_in(both, key[:6])

@@ -52,11 +52,11 @@ def test_gc_takes_what_no_run_needs_and_nothing_else(store: Store, command: Comm
     part.mkdir(parents=True)
     (part / "weights").write_bytes(bytes(500))
     before = {path for path in store.root.rglob("*") if path.is_file()}
-    told = command("gc", "--yes", "--json")
+    printed = command("gc", "--yes", "--json")
     home = f"runs/{one.key}"
     names = ("model/broken-checkpoint-30", "attempt-1/datasets-cache", "attempt-1/copying")
     left = {f"{home}/{name}" for name in names}
-    assert keys(told) == {"0" * 12, lost, model, *left}
+    assert keys(printed) == {"0" * 12, lost, model, *left}
     assert not (store.inputs / model).is_symlink()
     gone = before - {path for path in store.root.rglob("*") if path.is_file()}
     gone_names = {path.relative_to(store.root).as_posix() for path in gone}

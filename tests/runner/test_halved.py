@@ -56,8 +56,8 @@ def printed(found: StoredSweep, capsys: pytest.CaptureFixture[str], *words: str)
 
 
 def compared(found: StoredSweep, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(printed(found, capsys, "compare", *words, "--json"))
-    return told
+    output: dict[str, Any] = json.loads(printed(found, capsys, "compare", *words, "--json"))
+    return output
 
 
 def rows_of(found: StoredSweep) -> dict[str, Row]:

@@ -81,14 +81,14 @@ def test_each_run_has_its_status(store: Store, every_kind: tuple[Plan, RunsBySta
     assert "diverged" in runs[by_status.diverged.key]["flags"]
     assert all(runs[key]["ranked"] is None for key in states), "a loss that is not final ranks nobody"
     assert len(values["analysis"]["keys"]) == 3
-    told = {failure["key"]: failure for failure in values["failures"]}
-    assert {key: failure["reason"] for key, failure in told.items()} == {
+    printed = {failure["key"]: failure for failure in values["failures"]}
+    assert {key: failure["reason"] for key, failure in printed.items()} == {
         by_status.failed.key: "oom",
         by_status.diverged.key: "nan",
         by_status.blocked.key: None,
     }
-    assert told[by_status.blocked.key]["tail"] == "every row was longer than sequence_len"
-    assert told[by_status.failed.key]["tail"].endswith("\nCUDA ***"), "the last lines, without colours and secrets"
+    assert printed[by_status.blocked.key]["tail"] == "every row was longer than sequence_len"
+    assert printed[by_status.failed.key]["tail"].endswith("\nCUDA ***"), "the last lines, without colours and secrets"
     assert "5 of 8 runs are not ranked" in " ".join(values["answer"])
 
 
@@ -304,8 +304,8 @@ def test_the_reproducibility_block_names_command_lock_and_data(store: Store) -> 
     assert block["command"] == "axosweep -m"
     assert block["locks"] == ["lock-1"]
     assert block["commits"] == [], "nothing says at which commit it was asked"
-    asked = store.sweeps / planned.sweep / "plan.json"
-    asked.write_text(json.dumps(json.loads(asked.read_text()) | {"commit": "c0ffee"}))
+    requested = store.sweeps / planned.sweep / "plan.json"
+    requested.write_text(json.dumps(json.loads(requested.read_text()) | {"commit": "c0ffee"}))
     assert gather(store, planned.sweep)["reproduce"]["commits"] == ["c0ffee"], "a mirror knows no more than the plan"
     first = planned.runs[0].run.key
     store.folder(StepKind.TRAIN, first).attempt(1).step.write_text('{"tracking": {"commit": "beef"}}')

@@ -25,14 +25,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _axes(asked: Any, *keys: str) -> list[tuple[Any, ...]]:
-    return [tuple(experiment.axolotl[key] for key in keys) for experiment in asked.experiments]
+def _axes(requested: Any, *keys: str) -> list[tuple[Any, ...]]:
+    return [tuple(experiment.axolotl[key] for key in keys) for experiment in requested.experiments]
 
 
 def test_a_sweep_is_the_product_of_its_axes_in_one_launch(ask: Callable[..., Any], elsewhere: Path) -> None:
-    asked = ask("-m", "lora=r8,r16", "learning_rate=1e-3,3e-3")
-    assert _axes(asked, "lora_r", "learning_rate") == [(8, 1e-3), (8, 3e-3), (16, 1e-3), (16, 3e-3)]
-    assert (asked.batches, asked.exit_code) == (1, 0)
+    requested = ask("-m", "lora=r8,r16", "learning_rate=1e-3,3e-3")
+    assert _axes(requested, "lora_r", "learning_rate") == [(8, 1e-3), (8, 3e-3), (16, 1e-3), (16, 3e-3)]
+    assert (requested.batches, requested.exit_code) == (1, 0)
     assert list(elsewhere.iterdir()) == []
 
 
@@ -50,9 +50,9 @@ def test_an_axis_may_use_hydras_grammar(ask: Callable[..., Any], axis: str, valu
 
 
 def test_a_sweep_file_is_found_from_any_folder(ask: Callable[..., Any]) -> None:
-    asked = ask("-m", "+sweeps=tiny_grid")
-    assert len(asked.experiments) == 6
-    assert not any("sweeps" in override for one in asked.experiments for override in one.overrides)
+    requested = ask("-m", "+sweeps=tiny_grid")
+    assert len(requested.experiments) == 6
+    assert not any("sweeps" in override for one in requested.experiments for override in one.overrides)
 
 
 def test_the_command_line_wins_over_a_sweep_file(ask: Callable[..., Any]) -> None:
@@ -67,14 +67,14 @@ def test_the_command_line_wins_over_a_sweep_file(ask: Callable[..., Any]) -> Non
 
 
 def test_each_job_is_what_hydra_itself_composes(ask: Callable[..., Any]) -> None:
-    asked = ask("-m", "lora=r8,none", "learning_rate=1e-3,5", "gpu=h100", "~weight_decay", "seed=7")
+    requested = ask("-m", "lora=r8,none", "learning_rate=1e-3,5", "gpu=h100", "~weight_decay", "seed=7")
     register_resolvers()
     with initialize_config_dir(str(shipped_root() / "conf"), version_base="1.3"):
-        for experiment in asked.experiments:
+        for experiment in requested.experiments:
             lora, rate, gpu, *_ = experiment.overrides
             alone = compose("config", [lora, f"++axolotl.{rate}", gpu, "~axolotl.weight_decay", "++axolotl.seed=7"])
             assert OmegaConf.to_container(alone.axolotl, resolve=True) == experiment.axolotl
-    assert len(asked.experiments) == 4
+    assert len(requested.experiments) == 4
 
 
 @pytest.mark.parametrize(
@@ -143,18 +143,18 @@ def test_a_failed_run_makes_the_exit_code_1(ask: Callable[..., Any]) -> None:
 def test_the_overrides_of_each_job_are_printed_in_the_form_any_sweeper_takes(
     ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ask("-m", "+sweeps=tiny_grid", "learning_rate=1e-3", "action=overrides")
+    requested = ask("-m", "+sweeps=tiny_grid", "learning_rate=1e-3", "action=overrides")
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("lora=r") and "++axolotl.learning_rate=0.001" in line for line in lines)
-    assert asked.batches == 0
+    assert requested.batches == 0
 
 
 def test_a_sweeper_of_others_gets_each_runs_eval_loss_from_our_launcher(
     ask: Callable[..., Any], elsewhere: Path
 ) -> None:
-    asked = ask("-m", "hydra/sweeper=basic", "lora=r8,r16", "learning_rate=1e-3,3e-3")
-    assert _axes(asked, "lora_r", "learning_rate") == [(8, 1e-3), (8, 3e-3), (16, 1e-3), (16, 3e-3)]
-    assert asked.batches == 1
+    requested = ask("-m", "hydra/sweeper=basic", "lora=r8,r16", "learning_rate=1e-3,3e-3")
+    assert _axes(requested, "lora_r", "learning_rate") == [(8, 1e-3), (8, 3e-3), (16, 1e-3), (16, 3e-3)]
+    assert requested.batches == 1
     assert [path.name for path in elsewhere.iterdir()] == ["store"]
 
 
@@ -165,9 +165,9 @@ def test_a_failed_run_stops_a_sweeper_of_others_with_exit_code_1(ask: Callable[.
 def test_a_launcher_of_others_runs_our_jobs_one_by_one(
     ask: Callable[..., Any], elsewhere: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ask("-m", "hydra/launcher=basic", "lora=r8,r16", "max_steps=5")
-    assert _axes(asked, "lora_r", "max_steps") == [(8, 5), (16, 5)]
-    assert asked.batches == 2
+    requested = ask("-m", "hydra/launcher=basic", "lora=r8,r16", "max_steps=5")
+    assert _axes(requested, "lora_r", "max_steps") == [(8, 5), (16, 5)]
+    assert requested.batches == 2
     assert capfd.readouterr().out == ""
     assert [path.name for path in elsewhere.iterdir()] == ["store"]
 
@@ -176,8 +176,8 @@ def test_a_launcher_of_others_runs_our_jobs_one_by_one(
 def test_what_hydra_only_shows_launches_nothing(
     ask: Callable[..., Any], capfd: pytest.CaptureFixture[str], elsewhere: Path, flags: list[str]
 ) -> None:
-    asked = ask(*flags, "learning_rate=0.125")
-    assert asked.batches == 0
+    requested = ask(*flags, "learning_rate=0.125")
+    assert requested.batches == 0
     assert list(elsewhere.iterdir()) == []
 
 

@@ -92,12 +92,12 @@ def test_what_a_run_may_fall_back_on_moves_nothing() -> None:
 
 def test_a_sweep_over_gpus_has_a_run_for_each_and_shares_their_dataset() -> None:
     gpus = [Gpu("h100", 2), Gpu("a100_80gb", 2), Gpu("h100", 2, ("h200",)), Gpu("h100", 4)]
-    asked = split_by_gpu_type([run({"seed": 1}, gpu=gpu) for gpu in gpus])
-    keys = [one.key for one in asked]
+    requested = split_by_gpu_type([run({"seed": 1}, gpu=gpu) for gpu in gpus])
+    keys = [one.key for one in requested]
     assert len(set(keys)) == 3
     assert keys[0] == keys[2], "what will do as well is no question"
     assert keys[3] == run({"seed": 1}, gpu=gpus[3]).key, "asked on one kind only, it is the run that it always was"
-    assert len({one.data_key for one in asked}) == 1
+    assert len({one.data_key for one in requested}) == 1
 
 
 def test_executor_tracking_and_the_words_of_the_command_move_nothing() -> None:

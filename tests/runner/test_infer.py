@@ -115,8 +115,8 @@ def test_a_question_without_its_flag_is_refused_with_the_flag(
 
 def test_unless_it_is_said_a_draw_has_the_temperature_and_the_seed_of_earlier_ones() -> None:
     """They are part of the step's key, so answers are found again."""
-    asked = infer.parser().read(["--prompt", "hello"])
-    assert infer._options(asked) == {"greedy": False, "max_tokens": 256, "temperature": 0.7, "seed": 0}
+    requested = infer.parser().read(["--prompt", "hello"])
+    assert infer._options(requested) == {"greedy": False, "max_tokens": 256, "temperature": 0.7, "seed": 0}
 
 
 def test_a_sweep_means_its_finished_runs_the_best_first_under_what_tells_them_apart(store: Store) -> None:

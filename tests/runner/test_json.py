@@ -54,10 +54,10 @@ def test_a_verb_prints_one_object_with_a_version_and_a_list_by_its_name(
     named = {"SWEEP": sweep, "RUN": ONE.key, "DATA": ONE.data_key}
     main([*(named.get(word, word) for word in words.split()), "--json", "--store", str(store.root)])
     text = capsys.readouterr().out
-    told: dict[str, Any] = strict_json(text)
-    assert next(iter(told)) == "version"
-    assert told["version"] == (2 if words in OF_VERSION_2 else 1)
-    assert isinstance(told[LISTS[words]], list)
+    printed: dict[str, Any] = strict_json(text)
+    assert next(iter(printed)) == "version"
+    assert printed["version"] == (2 if words in OF_VERSION_2 else 1)
+    assert isinstance(printed[LISTS[words]], list)
     read_printed(words.split()[0], text)
 
 

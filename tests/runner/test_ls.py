@@ -20,17 +20,17 @@ def test_ls_says_what_there_is_of_a_run(store: Store, capsys: pytest.CaptureFixt
     one = finished_run(store)
     merge(store, one, "abc")
     write_checkpoint(store.folder(StepKind.TRAIN, one.key), 30, whole=False)
-    told = json.loads(said(capsys, "ls", one.key, "--json", store=store))
-    parts = {part["part"]: part for part in told["parts"]}
+    printed = json.loads(said(capsys, "ls", one.key, "--json", store=store))
+    parts = {part["part"]: part for part in printed["parts"]}
     assert list(parts) == [
         "adapter", "merged-abc", "checkpoint-10", "checkpoint-20", "checkpoint-30", "record", "logs", "data", "rest",
     ]  # fmt: skip
     assert [name for name, part in parts.items() if not part["whole"]] == ["checkpoint-30"]
     size = os.path.getsize(store.folder(StepKind.TRAIN, one.key).model / "adapter_config.json")
     assert parts["adapter"]["bytes"] == 300_000 + size
-    told = said(capsys, "ls", one.key, store=store)
-    assert "incomplete" in told
-    assert str(store.root / "runs" / one.key / "model") in told
+    printed = said(capsys, "ls", one.key, store=store)
+    assert "incomplete" in printed
+    assert str(store.root / "runs" / one.key / "model") in printed
 
 
 def test_ls_says_the_status_and_the_reason_apart_in_json_and_together_in_words(
@@ -39,8 +39,8 @@ def test_ls_says_the_status_and_the_reason_apart_in_json_and_together_in_words(
     one = run({"learning_rate": 1})
     open_sweep(store, [one])
     finish(store, StepKind.TRAIN, one.key, OutcomeStatus.FAILED, reason=FailureReason.OOM, message="too big")
-    told = json.loads(said(capsys, "ls", one.key, "--json", store=store))
-    assert (told["status"], told["reason"]) == ("failed", "oom")
+    printed = json.loads(said(capsys, "ls", one.key, "--json", store=store))
+    assert (printed["status"], printed["reason"]) == ("failed", "oom")
     assert said(capsys, "ls", one.key, store=store).startswith(f"{one.key}: failed (oom), ")
 
 
@@ -63,9 +63,9 @@ def test_ls_says_in_words_what_answers_and_evaluations_are(store: Store, capsys:
     quiz = {"tasks/quiz@limit=10/acc": 0.5, "tasks/quiz@limit=10/f1": 0.5, "tasks/arc_easy/acc": 0.5}
     ended(store, StepKind.EVALUATE, one, "e2", metrics=quiz)
     parts = json.loads(said(capsys, "ls", one.key, "--json", store=store))["parts"]
-    told = {part["part"]: part["about"] for part in parts if part["about"]}
+    printed = {part["part"]: part["about"] for part in parts if part["about"]}
     assert all(part["bytes"] > 1000 for part in parts if part["part"].startswith("evaluation")), "without its losses"
-    assert told == {
+    assert printed == {
         "answers-a1": "answers to 128 prompts, greedy",
         "answers-a2": "answers to 1 prompt, temperature 0.7, of the merged model",
         "evaluation-e1": "eval_loss",

@@ -89,9 +89,9 @@ def test_weights_that_do_not_fit_are_not_helped_by_smaller_batches() -> None:
 
 
 def test_the_ready_line_is_the_users_own_with_the_change() -> None:
-    asked = ["model=llama3_1_8b", "++axolotl.micro_batch_size=4", "gradient_accumulation_steps=2", "gpu=a100_40gb",
+    requested = ["model=llama3_1_8b", "++axolotl.micro_batch_size=4", "gradient_accumulation_steps=2", "gpu=a100_40gb",
              "++axolotl.wandb_name='a b'"]  # fmt: skip
-    assert ready_line(advised(PACKED, gpu="a100_40gb"), asked) == (
+    assert ready_line(advised(PACKED, gpu="a100_40gb"), requested) == (
         "axosweep model=llama3_1_8b gpu=a100_40gb '++axolotl.wandb_name='\"'\"'a b'\"'\"'' micro_batch_size=2 "
         "gradient_accumulation_steps=4"
     )

@@ -34,8 +34,8 @@ def stack_of(case: dict[str, Any]) -> Stack:
 def test_the_estimate_is_what_transformers_holds_at_its_peak_or_a_little_more() -> None:
     script = Path(__file__).with_name("memory_counter.py")
     words = [str(trainer_environment.find()), str(script), json.dumps(CASES)]
-    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
-    counted = json.loads(told.stdout.splitlines()[-1])
+    printed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+    counted = json.loads(printed.stdout.splitlines()[-1])
     estimated = [estimate_of(case) for case in CASES]
     for number in range(0, len(CASES), 2):
         whole = estimated[number + 1] / counted[number + 1]

@@ -46,23 +46,23 @@ def test_a_cpu_has_no_verdict() -> None:
 
 
 def test_every_card_that_a_run_may_fall_back_on_has_to_hold_it() -> None:
-    asked = run({**LORA, "micro_batch_size": 4}, LLAMA_8B, Gpu("h100", 1, fallback=("l4", "h100")))
-    assert [one.verdict for one in memory_of(asked)] == [Verdict.FITS, Verdict.WONT_FIT]
-    (found,) = memory_findings(asked)
+    requested = run({**LORA, "micro_batch_size": 4}, LLAMA_8B, Gpu("h100", 1, fallback=("l4", "h100")))
+    assert [one.verdict for one in memory_of(requested)] == [Verdict.FITS, Verdict.WONT_FIT]
+    (found,) = memory_findings(requested)
     assert found.text.startswith("On 1 x l4 WON'T FIT")
 
 
 def test_short_prepared_rows_make_a_run_fit() -> None:
-    asked = run({**LORA, "sequence_len": 8192, "micro_batch_size": 8}, LLAMA_8B, Gpu("a100_80gb", 1))
-    assert [one.severity for one in memory_findings(asked)] == [Severity.GATE]
-    assert not list(memory_findings(asked, longest_row=500))
-    (found,) = memory_of(asked, longest_row=500)
+    requested = run({**LORA, "sequence_len": 8192, "micro_batch_size": 8}, LLAMA_8B, Gpu("a100_80gb", 1))
+    assert [one.severity for one in memory_findings(requested)] == [Severity.GATE]
+    assert not list(memory_findings(requested, longest_row=500))
+    (found,) = memory_of(requested, longest_row=500)
     assert found.tokens == "8 x 512 tokens (the longest prepared row)"
 
 
 def test_a_run_that_has_finished_needs_no_memory() -> None:
-    asked = run({**LORA, "micro_batch_size": 8}, LLAMA_70B, Gpu("a100_80gb", 1))
-    preflight = Preflight([asked, asked], Verdicts(None, "lock"), prepared=[DataManifest(), DataManifest()])
+    requested = run({**LORA, "micro_batch_size": 8}, LLAMA_70B, Gpu("a100_80gb", 1))
+    preflight = Preflight([requested, requested], Verdicts(None, "lock"), prepared=[DataManifest(), DataManifest()])
     preflight.finished = frozenset({0})
     (held_back,) = (one for one in preflight.findings() if "WON'T FIT" in one.finding.text)
     assert held_back.runs == (1,)
@@ -74,14 +74,14 @@ def test_a_run_that_has_finished_needs_no_memory() -> None:
 def test_deepspeed_settings_in_a_file_are_read(tmp_path: Path) -> None:
     settings = tmp_path / "zero3.json"
     settings.write_text(json.dumps(zero(3)["deepspeed"]))
-    asked = run({**LORA, "deepspeed": str(settings)}, LLAMA_70B, Gpu("h100", 8))
-    assert memory_of(asked)[0].verdict is Verdict.FITS
-    assert memory_of(replace(asked, axolotl={**LORA, "deepspeed": "no.json"}))[0].verdict is Verdict.UNKNOWN
+    requested = run({**LORA, "deepspeed": str(settings)}, LLAMA_70B, Gpu("h100", 8))
+    assert memory_of(requested)[0].verdict is Verdict.FITS
+    assert memory_of(replace(requested, axolotl={**LORA, "deepspeed": "no.json"}))[0].verdict is Verdict.UNKNOWN
 
 
 def test_a_model_without_a_file_tells_its_own_shape() -> None:
-    asked = run({**LORA, "base_model": str(shipped_root() / "tiny/model")}, None, Gpu("t4", 1))
-    assert memory_of(asked)[0].verdict is Verdict.FITS
+    requested = run({**LORA, "base_model": str(shipped_root() / "tiny/model")}, None, Gpu("t4", 1))
+    assert memory_of(requested)[0].verdict is Verdict.FITS
 
 
 def test_plan_says_equal_verdicts_once() -> None:
@@ -96,13 +96,13 @@ def test_plan_says_equal_verdicts_once() -> None:
 
 
 def test_json_has_the_bytes_of_every_part() -> None:
-    (told,) = printed_memory(memory_of(run(LORA, LLAMA_8B, Gpu("h100", 1))))
-    assert told.verdict == "FITS"
-    assert told.parts is not None
-    assert told.bytes == sum(asdict(told.parts).values()) < told.usable
+    (printed,) = printed_memory(memory_of(run(LORA, LLAMA_8B, Gpu("h100", 1))))
+    assert printed.verdict == "FITS"
+    assert printed.parts is not None
+    assert printed.bytes == sum(asdict(printed.parts).values()) < printed.usable
     (unknown,) = printed_memory(memory_of(run(LORA, None, Gpu("h100", 1))))
     assert (unknown.verdict, unknown.bytes, unknown.parts) == ("UNKNOWN", None, None)
-    assert json.dumps([asdict(told), asdict(unknown)])
+    assert json.dumps([asdict(printed), asdict(unknown)])
 
 
 def test_weights_that_are_too_many_are_refused_with_cards_that_have_room() -> None:

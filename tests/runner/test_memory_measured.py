@@ -141,8 +141,10 @@ def test_rows_of_different_lengths_count_as_far_as_they_were_seen() -> None:
 
 def test_a_model_without_an_estimate_is_judged_by_its_own_runs() -> None:
     known = KnownMemory.of([out_of_memory({**PACKED, "micro_batch_size": 4, "rl": "dpo"}, "h100")])
-    asked = replace(run({**PACKED, "micro_batch_size": 4, "rl": "dpo"}, gpu=Gpu("h100", 1)).experiment, model=LLAMA_8B)
-    (found,) = memory_findings(asked, known=known)
+    requested = replace(
+        run({**PACKED, "micro_batch_size": 4, "rl": "dpo"}, gpu=Gpu("h100", 1)).experiment, model=LLAMA_8B
+    )
+    (found,) = memory_findings(requested, known=known)
     assert "WON'T FIT: run 3f2a91bc ran out of memory on h100 with 4 x 2048 tokens." in found.text
     assert found.way_out == "It needs less with `micro_batch_size=2 gradient_accumulation_steps=8`."
 
@@ -150,14 +152,14 @@ def test_a_model_without_an_estimate_is_judged_by_its_own_runs() -> None:
 def test_what_can_be_halved_is_not_refused_if_that_is_requested() -> None:
     config = {**PACKED, "micro_batch_size": 4}
     known = KnownMemory.of([out_of_memory(config, "l40s")])
-    asked = replace(run(config, gpu=Gpu("l40s", 1)).experiment, model=LLAMA_8B)
-    (held_back,) = memory_findings(asked, known=known)
+    requested = replace(run(config, gpu=Gpu("l40s", 1)).experiment, model=LLAMA_8B)
+    (held_back,) = memory_findings(requested, known=known)
     assert held_back.severity is Severity.GATE
-    (told,) = memory_findings(replace(asked, heals=True), known=known)
-    assert (told.severity, told.way_out) == (Severity.WARNING, "on_oom=halve then tries micro_batch_size=2.")
-    assert tries_that_fail(replace(asked, heals=True), known=known) == 1
-    assert tries_that_fail(asked, known=known) == tries_that_fail(replace(asked, heals=True)) == 0
-    too_large = replace(asked, heals=True, model=LLAMA_70B)
+    (output,) = memory_findings(replace(requested, heals=True), known=known)
+    assert (output.severity, output.way_out) == (Severity.WARNING, "on_oom=halve then tries micro_batch_size=2.")
+    assert tries_that_fail(replace(requested, heals=True), known=known) == 1
+    assert tries_that_fail(requested, known=known) == tries_that_fail(replace(requested, heals=True)) == 0
+    too_large = replace(requested, heals=True, model=LLAMA_70B)
     assert [one.severity for one in memory_findings(too_large)] == [Severity.GATE], "no batch is small enough"
 
 
@@ -194,11 +196,11 @@ def test_published_peaks_follow_from_one_another_within_the_margin_and_the_docum
     assert max(needs) <= NEAR_FACTOR
     mean = statistics.mean(abs(1 / one - 1) for one in needs)
     alone = statistics.mean(abs(other.error) for _, other in found)
-    told = (
+    output = (
         f"{len(found)} pairs, mean error {mean:.1%}, worst {max(needs) - 1:.1%} too low. The plain estimates of the "
         f"same figures have a mean error of {alone:.1%}"
     )
-    assert told in " ".join((DOCS / "memory-evidence.md").read_text(encoding="utf-8").split())
+    assert output in " ".join((DOCS / "memory-evidence.md").read_text(encoding="utf-8").split())
 
 
 # Reading
@@ -280,10 +282,10 @@ def test_a_peak_that_the_driver_has_shown_changes_the_verdicts_of_a_plan(store: 
     known = known_memory([store])["owner/model"]
     for config, before, after in ((PACKED, Verdict.UNSURE, Verdict.FITS),
                                   (QLORA, Verdict.FITS, Verdict.WONT_FIT)):  # fmt: skip
-        asked = replace(on("l4", config).experiment, model=LLAMA_8B)
-        assert [one.verdict for one in memory_of(asked)] == [before]
-        assert [one.verdict for one in memory_of(asked, known=known)] == [after]
-        (printed,) = printed_memory(memory_of(asked, known=known))
+        requested = replace(on("l4", config).experiment, model=LLAMA_8B)
+        assert [one.verdict for one in memory_of(requested)] == [before]
+        assert [one.verdict for one in memory_of(requested, known=known)] == [after]
+        (printed,) = printed_memory(memory_of(requested, known=known))
         assert printed.measured is not None
         assert printed.bytes == printed.measured.bytes == printed.measured.peak
 

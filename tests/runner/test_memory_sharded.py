@@ -53,7 +53,7 @@ HELD_OUT_SHARDED = [point for point in HELD_OUT if point.stack.sharded]
 SHARDED = [*HELD_OUT_SHARDED, *points_of(FITTED_SHARDED), *(point for point in FITTED if point.stack.sharded)]
 
 
-def told(points: Sequence[Point]) -> str:
+def summary(points: Sequence[Point]) -> str:
     """The sentence in docs/memory-evidence.md."""
     errors = [abs(point.error) for point in points]
     return f"{len(points)} figures, mean error {statistics.mean(errors):.1%}, worst {max(errors):.1%}"
@@ -90,13 +90,13 @@ def test_the_document_has_every_row_and_the_errors_of_those_held_out() -> None:
     rows = [group.row for group in (*FITTED_SHARDED, *HELD_OUT_FMS)]
     rows += [failed.row for failed in FAILED] + [point.row for point in HELD_OUT_TORCHTITAN]
     assert [row for row in rows if row not in LINES] == []
-    assert f"All of them together: {told(HELD_OUT)}." in EVIDENCE
+    assert f"All of them together: {summary(HELD_OUT)}." in EVIDENCE
     mean = statistics.mean(abs(point.error) for point in HELD_OUT)
     stated = f"not fitted to {len(HELD_OUT)} of the published peaks. For these, the mean error is {mean:.1%};"
     assert stated in VERDICTS
-    assert f"Those of sharded runs alone: {told(HELD_OUT_SHARDED)}." in EVIDENCE
-    assert f"fitted: {told(points_of(FITTED_SHARDED))}." in EVIDENCE
-    assert f"Held out: {told(points_of(HELD_OUT_FMS))}." in EVIDENCE
+    assert f"Those of sharded runs alone: {summary(HELD_OUT_SHARDED)}." in EVIDENCE
+    assert f"fitted: {summary(points_of(FITTED_SHARDED))}." in EVIDENCE
+    assert f"Held out: {summary(points_of(HELD_OUT_FMS))}." in EVIDENCE
     assert f"up to {-min(point.error for point in points_of(NOT_AXOLOTLS)):.0%} too low" in EVIDENCE
 
 

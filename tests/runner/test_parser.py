@@ -10,7 +10,7 @@ from runner.console.parser import VerbParser
 from runner.errors import SweepError
 
 
-def told(*words: str) -> str:
+def refusal(*words: str) -> str:
     parser = VerbParser("ask", more="A question is --prompt.")
     parser.add_argument("run")
     parser.add_argument("--prompt")
@@ -36,7 +36,7 @@ def told(*words: str) -> str:
     ],
 )
 def test_a_mistake_is_one_line_with_the_way_out(words: tuple[str, ...], expected: str) -> None:
-    assert expected in told(*words)
+    assert expected in refusal(*words)
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("plan", "__complete")])
@@ -53,8 +53,8 @@ def test_what_only_looks_like_a_flag_is_not_taken_for_one() -> None:
     parser = VerbParser("ask")
     parser.add_argument("run")
     parser.add_argument("--number", type=int)
-    asked = parser.read(["--number", "-3", "--", "--run"])
-    assert (asked.run, asked.number) == ("--run", -3)
+    requested = parser.read(["--number", "-3", "--", "--run"])
+    assert (requested.run, requested.number) == ("--run", -3)
     assert parser.read(["--has to be"]).run == "--has to be"
     assert parser.read(["-"]).run == "-"
 
@@ -64,8 +64,8 @@ def test_words_may_stand_before_and_after_a_flag() -> None:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--prompt")
     for line in ("a b --prompt x", "a --prompt x b", "--prompt x a b"):
-        asked = parser.read(line.split())
-        assert (asked.words, asked.prompt) == (["a", "b"], "x")
+        requested = parser.read(line.split())
+        assert (requested.words, requested.prompt) == (["a", "b"], "x")
     with pytest.raises(SweepError, match="2 words too many"):
         parser.read(["a", "--prompt", "x", "--", "b"])
 

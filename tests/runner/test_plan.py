@@ -100,15 +100,15 @@ def test_a_sweep_is_named_by_what_is_safe_in_a_path(name: str) -> None:
 
 
 def test_a_train_step_says_all_that_a_worker_needs() -> None:
-    asked = run(
+    requested = run(
         {"base_model": "owner/model"},
         gpu=Gpu("a100_80gb", 4),
         tracking=TrackingChoice("online", "project", "team", ("tag",)),
         overrides=["lora=r8", "gpu=a100_80gb"],
     )
-    (planned,) = make_plan([asked], "s", nothing_done).runs
+    (planned,) = make_plan([requested], "s", nothing_done).runs
     step = planned.step
-    assert (step.kind, step.key, step.data_key) == (StepKind.TRAIN, asked.key, asked.data_key)
+    assert (step.kind, step.key, step.data_key) == (StepKind.TRAIN, requested.key, requested.data_key)
     assert (step.processes, step.device, step.base_model) == (4, Device.CUDA, "owner/model")
     assert (step.tracking.group, step.tracking.name) == (step.sweep, "lora=r8 gpu=a100_80gb")
     assert (step.tracking.mode, step.tracking.project, step.tracking.entity) == ("online", "project", "team")
@@ -116,7 +116,7 @@ def test_a_train_step_says_all_that_a_worker_needs() -> None:
 
 def test_a_preprocess_step_is_the_same_for_every_run_that_reads_it() -> None:
     seeds = [run({"seed": seed}, data=DataChoice(seed=1), gpu=Gpu("h100", 8)) for seed in (1, 2)]
-    one, other = (make_plan([asked], "s", nothing_done).datasets[0].step for asked in seeds)
+    one, other = (make_plan([requested], "s", nothing_done).datasets[0].step for requested in seeds)
     assert one.config == other.config == {"seed": 1}
     assert (one.processes, one.device) == (1, Device.CPU)
 

@@ -40,8 +40,8 @@ def of_70b(**changes: Any) -> Run:
 def test_less_disk_than_the_checkpoints_need_is_a_gate(store: Store) -> None:
     one = of_70b(save_total_limit=2)
 
-    def found(requested_gib: int | None, asked: Run = one) -> Finding | None:
-        return disk_findings(plan([asked], store), requested_gib).get(asked.key)
+    def found(requested_gib: int | None, requested: Run = one) -> Finding | None:
+        return disk_findings(plan([requested], store), requested_gib).get(requested.key)
 
     assert found(None) is None
     assert disk_of(plan([one], store), None).gib == 2828, "1.25 times the need"

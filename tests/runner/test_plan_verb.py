@@ -47,11 +47,11 @@ def test_a_plan_that_is_refused_gives_no_command(
     words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["plan", "executor=modal", *words]) == 2
-    told = capsys.readouterr()
-    assert says in told.err
-    assert "unresolved" not in told.out
-    assert "total   " in told.out
-    assert "Run it" not in told.out
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert "unresolved" not in printed.out
+    assert "total   " in printed.out
+    assert "Run it" not in printed.out
 
 
 def test_a_plan_says_which_containers_are_reused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,10 +100,10 @@ def test_a_plan_for_more_disk_than_modal_has_is_refused_with_the_way_out(capsys:
 
 def test_a_plan_for_cards_that_are_not_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "gpu=h100", "gpu.count=8"]) == 0
-    told = capsys.readouterr()
-    assert "note: executor=local needs 8 NVIDIA GPU(s)" in told.err
-    assert told.err.index("executor=modal") < told.err.index("gpu=cpu")
-    assert "Run it" not in told.out
+    printed = capsys.readouterr()
+    assert "note: executor=local needs 8 NVIDIA GPU(s)" in printed.err
+    assert printed.err.index("executor=modal") < printed.err.index("gpu=cpu")
+    assert "Run it" not in printed.out
 
 
 def test_a_plan_without_the_hub_says_that_a_launch_is_refused_and_how_to_pin_the_name(
@@ -111,9 +111,9 @@ def test_a_plan_without_the_hub_says_that_a_launch_is_refused_and_how_to_pin_the
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     assert cli.main(["plan", "executor=modal", "gpu=h100", "model=llama3_2_1b"]) == 0
-    told = capsys.readouterr()
-    assert "unresolved base_model=" in told.out
-    assert "or pin it: revision_of_model=<40-digit commit>" in told.err
+    printed = capsys.readouterr()
+    assert "unresolved base_model=" in printed.out
+    assert "or pin it: revision_of_model=<40-digit commit>" in printed.err
 
 
 def test_a_plan_as_json_holds_all_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:

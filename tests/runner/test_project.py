@@ -66,9 +66,9 @@ def test_a_model_file_without_its_first_line_is_refused_with_the_missing_line(
 def test_a_users_sweep_file_is_found_and_counts_before_a_shipped_one(ask: Callable[..., Any], here: Path) -> None:
     _write(here, sweeps__first=SWEEP, sweeps__tiny_grid=SWEEP)
     for name in ("first", "tiny_grid"):
-        asked = ask("-m", f"+sweeps={name}")
-        assert [one.axolotl["max_steps"] for one in asked.experiments] == [3, 3, 3]
-        assert asked.request.name == name
+        requested = ask("-m", f"+sweeps={name}")
+        assert [one.axolotl["max_steps"] for one in requested.experiments] == [3, 3, 3]
+        assert requested.request.name == name
 
 
 def test_a_named_folder_comes_before_the_one_of_the_working_directory(ask: Callable[..., Any], here: Path) -> None:

@@ -32,12 +32,12 @@ def test_what_one_takes_home_is_the_adapter_with_its_config_and_metrics(
     store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = finished_run(store)
-    told = said(capsys, "pull", one.key[:5], str(folder), store=store)
+    printed = said(capsys, "pull", one.key[:5], str(folder), store=store)
     made = {"adapter_model.safetensors", "adapter_config.json"}
     assert names(folder) == made | {"config.yml", "metrics.jsonl", "result.json", "run.json"}
     assert (folder / "adapter_model.safetensors").read_bytes() == content(one.key, 300_000)
-    assert "6 files fetched" in told
-    assert "2 checked against the run's own sha256" in told
+    assert "6 files fetched" in printed
+    assert "2 checked against the run's own sha256" in printed
     journal = json.loads((folder / JOURNAL).read_text())["files"]
     assert journal["adapter_model.safetensors"]["sha256"] == hashlib.sha256(content(one.key, 300_000)).hexdigest()
 
@@ -161,9 +161,9 @@ def test_a_users_file_is_never_overwritten_without_force(
     one = finished_run(store)
     folder.mkdir()
     (folder / "config.yml").write_text("mine\n")
-    told = said(capsys, "pull", one.key, str(folder), store=store, code=2)
-    assert "config.yml" in told
-    assert "--force" in told
+    printed = said(capsys, "pull", one.key, str(folder), store=store, code=2)
+    assert "config.yml" in printed
+    assert "--force" in printed
     assert names(folder) == {"config.yml"}
     said(capsys, "pull", one.key, str(folder), "--force", store=store)
     assert (folder / "config.yml").read_text() == "learning_rate: 0.1\n"
@@ -191,8 +191,8 @@ def test_weights_that_were_damaged_in_the_store_are_not_reused(
     with weights.open("r+b") as file:
         file.seek(1000)
         file.write(b"\0" * 16)
-    told = said(capsys, "pull", one.key, str(folder), store=store, code=2)
-    assert "checksum" in told
+    printed = said(capsys, "pull", one.key, str(folder), store=store, code=2)
+    assert "checksum" in printed
     assert "adapter_model.safetensors" not in names(folder)
     weights.unlink()
     assert "lacks files that its run has recorded" in said(capsys, "pull", one.key, str(folder), store=store, code=2)

@@ -47,8 +47,8 @@ class TestNoRoom:
         self, store: Store, small: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         one = finished_run(store, weights=3_000_000)
-        told = said(capsys, "pull", one.key, str(small / "home"), store=store, code=2)
-        assert "the files need 3.0 MB" in told
+        printed = said(capsys, "pull", one.key, str(small / "home"), store=store, code=2)
+        assert "the files need 3.0 MB" in printed
         assert not list(small.iterdir())
 
     def test_a_disk_that_becomes_full_is_one_message_and_the_same_command_goes_on(
@@ -121,9 +121,9 @@ def test_an_unfinished_run_has_no_adapter_yet_but_its_complete_checkpoints(
     step = store.folder(StepKind.TRAIN, one.key)
     write_checkpoint(step, 10)
     write_checkpoint(step, 20, whole=False)
-    told = said(capsys, "pull", one.key, str(folder), store=store, code=2)
-    assert "has not finished: it is stopped" in told
-    assert f"axosweep pull {one.key} checkpoints" in told
+    printed = said(capsys, "pull", one.key, str(folder), store=store, code=2)
+    assert "has not finished: it is stopped" in printed
+    assert f"axosweep pull {one.key} checkpoints" in printed
     assert "is not complete" in said(capsys, "pull", one.key, "checkpoint-20", str(folder), store=store, code=2)
     said(capsys, "pull", one.key, "checkpoints", str(folder), store=store)
     assert {name.split("/")[0] for name in names(folder)} == {"checkpoint-10"}
@@ -140,11 +140,11 @@ def test_of_several_merged_models_the_runs_own_is_meant(
     own = merge_step(subject).step.key.rpartition("/")[2]
     for name in ("abc", own):
         merge(store, one, name)
-    told = json.loads(said(capsys, "pull", one.key, "merged", str(folder), "--json", store=store))
+    printed = json.loads(said(capsys, "pull", one.key, "merged", str(folder), "--json", store=store))
     assert names(folder) == {"model.safetensors"}
     journal = json.loads((folder / JOURNAL).read_text())["files"]
     (source,) = [entry for name, entry in journal.items() if name == "model.safetensors"]
-    assert own in json.dumps(source), told
+    assert own in json.dumps(source), printed
 
 
 def test_two_merged_models_are_distinguished(store: Store, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,6 +162,6 @@ def test_answers_mean_the_only_ones_there_are(store: Store, folder: Path, capsys
         finish(store, StepKind.INFER, f"{one.key}/{own}")
         store.folder(StepKind.INFER, f"{one.key}/{own}").answers.write_text("{}\n")
         code = 0 if own == "abc" else 2
-        told = said(capsys, "pull", one.key, "answers", str(folder), store=store, code=code)
+        printed = said(capsys, "pull", one.key, "answers", str(folder), store=store, code=code)
     assert names(folder) == {"answers-abc/answers.jsonl", "answers-abc/result.json"}
-    assert "has 2 sets of answers: answers-abc, answers-def. Name one;" in told
+    assert "has 2 sets of answers: answers-abc, answers-def. Name one;" in printed

@@ -41,8 +41,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def dry(store: Store, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     assert push.main([*words, "--dry-run", "--json", "--store", str(store.root)]) == 0
-    told: dict[str, object] = read_printed("push", capsys.readouterr().out)
-    return told
+    printed: dict[str, object] = read_printed("push", capsys.readouterr().out)
+    return printed
 
 
 def golden(name: str, text: str) -> None:
@@ -56,16 +56,16 @@ def golden(name: str, text: str) -> None:
     assert text == path.read_text()
 
 
-def listed(told: dict[str, object]) -> list[str]:
-    return [one["name"] for one in told["files"]]  # type: ignore[attr-defined]
+def listed(printed: dict[str, object]) -> list[str]:
+    return [one["name"] for one in printed["files"]]  # type: ignore[attr-defined]
 
 
 def test_the_card_and_the_files_of_an_adapter_are_these(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store)
-    told = dry(store, one.key, "ada/answers", "--license", "apache-2.0", capsys=capsys)
-    golden("push_adapter.md", str(told["card"]))
-    assert listed(told) == ADAPTER_FILES
-    assert {one["name"] for one in told["left"]} == {*LEFT, "checkpoint-50/"}  # type: ignore[attr-defined]
+    printed = dry(store, one.key, "ada/answers", "--license", "apache-2.0", capsys=capsys)
+    golden("push_adapter.md", str(printed["card"]))
+    assert listed(printed) == ADAPTER_FILES
+    assert {one["name"] for one in printed["left"]} == {*LEFT, "checkpoint-50/"}  # type: ignore[attr-defined]
 
 
 def test_what_tasks_have_measured_is_in_the_card_as_the_hub_specifies_it(
@@ -73,10 +73,10 @@ def test_what_tasks_have_measured_is_in_the_card_as_the_hub_specifies_it(
 ) -> None:
     one = finished_run(store)
     evaluate_on_tasks(store, one)
-    told = dry(store, one.key, "ada/answers", capsys=capsys)
-    _, metadata, body = str(told["card"]).split("---\n", 2)
+    printed = dry(store, one.key, "ada/answers", capsys=capsys)
+    _, metadata, body = str(printed["card"]).split("---\n", 2)
     arc = {"name": "arc_easy", "type": "allenai/ai2_arc", "config": "ARC-Easy", "split": "test"}
-    asked = {"limit": 100, "num_few_shot": 5, "chat_template": False}
+    requested = {"limit": 100, "num_few_shot": 5, "chat_template": False}
     norm = {"type": "acc_norm", "value": 0.25}
     strict = {"type": "exact_match", "value": 0.9453125, "name": "exact_match (strict-match)"}
     of_arc, of_quiz = {"type": "acc", "value": "0.5000 ± 0.0502"}, {"name": "quiz", "type": "quiz"}
@@ -84,7 +84,7 @@ def test_what_tasks_have_measured_is_in_the_card_as_the_hub_specifies_it(
         {
             "name": "answers",
             "results": [
-                {"task": {"type": "text-generation"}, "dataset": arc | {"args": asked}, "metrics": [of_arc, norm]},
+                {"task": {"type": "text-generation"}, "dataset": arc | {"args": requested}, "metrics": [of_arc, norm]},
                 {"task": {"type": "text-generation"}, "dataset": of_quiz, "metrics": [strict]},
             ],
         }
@@ -96,8 +96,8 @@ def test_what_tasks_have_measured_is_in_the_card_as_the_hub_specifies_it(
 def test_the_hubs_own_library_reads_the_card(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store)
     evaluate_on_tasks(store, one)
-    told = dry(store, one.key, "ada/answers", "--license", "apache-2.0", capsys=capsys)
-    data = ModelCard(str(told["card"])).data
+    printed = dry(store, one.key, "ada/answers", "--license", "apache-2.0", capsys=capsys)
+    data = ModelCard(str(printed["card"])).data
     assert isinstance(data, ModelCardData)
     assert (data.base_model, data.license, data.library_name) == (HUB_BASE, "apache-2.0", "peft")
     assert [(one.dataset_type, one.metric_type, one.metric_value) for one in data.eval_results or ()] == [
@@ -110,8 +110,8 @@ def test_the_hubs_own_library_reads_the_card(store: Store, capsys: pytest.Captur
 def test_two_tasks_on_one_dataset_stay_two() -> None:
     """Grouped by their dataset, as the library does, one would appear under the other's name and settings."""
     dataset = {"path": "openai/gsm8k", "config": "main", "split": "test"}
-    asked = [("gsm8k", "", 0.1), ("gsm8k", "limit=8", 0.2), ("gsm8k_cot", "", 0.3)]
-    scores = tuple(Score(task, words, "exact_match", "", value, None, dataset) for task, words, value in asked)
+    requested = [("gsm8k", "", 0.1), ("gsm8k", "limit=8", 0.2), ("gsm8k_cot", "", 0.3)]
+    scores = tuple(Score(task, words, "exact_match", "", value, None, dataset) for task, words, value in requested)
     index = model_index("answers", scores)
     assert index
     assert len(index) == 1
@@ -132,9 +132,9 @@ def test_a_local_base_model_is_named_by_its_last_part_and_by_its_content(
 
 def test_a_full_fine_tune_goes_as_a_model(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store, adapter=None)
-    told = dry(store, one.key, "ada/answers", capsys=capsys)
-    assert {"model.safetensors", "config.json", "generation_config.json"} <= set(listed(told))
-    assert "base_model_relation: finetune" in str(told["card"])
+    printed = dry(store, one.key, "ada/answers", capsys=capsys)
+    assert {"model.safetensors", "config.json", "generation_config.json"} <= set(listed(printed))
+    assert "base_model_relation: finetune" in str(printed["card"])
     with pytest.raises(SweepError, match="is a complete model"):
         push.main([one.key, "ada/answers", "--merged", "--dry-run", "--store", str(store.root)])
 
@@ -170,10 +170,10 @@ def test_the_merged_model_is_requested_by_name_and_refused_with_the_command_if_i
     merged = merged_folder(store, one.key)
     weights(merged.path / "model", adapter=False)
     merged.done.write_text(Outcome(OutcomeStatus.SUCCEEDED, 1, 0.0, 1.0).to_json())
-    told = dry(store, one.key, "ada/answers", "--merged", capsys=capsys)
-    assert "model.safetensors" in listed(told)
-    assert "adapter_model.safetensors" not in listed(told)
-    assert "with a lora adapter merged into it" in str(told["card"])
+    printed = dry(store, one.key, "ada/answers", "--merged", capsys=capsys)
+    assert "model.safetensors" in listed(printed)
+    assert "adapter_model.safetensors" not in listed(printed)
+    assert "with a lora adapter merged into it" in str(printed["card"])
 
 
 def merged_folder(store: Store, key: str) -> StepFolder:
@@ -201,8 +201,8 @@ def test_a_mistake_is_one_clear_message(
     store: Store, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = finished_run(store)
-    asked = [one.key if word == "RUN" else word for word in words]
-    assert main(["push", *asked, "--dry-run", "--store", str(store.root)]) == 2
+    requested = [one.key if word == "RUN" else word for word in words]
+    assert main(["push", *requested, "--dry-run", "--store", str(store.root)]) == 2
     said = capsys.readouterr().err
     assert says.replace("RUN", one.key) in said
     assert said.count("\n") == 1, "one message, no traceback"
@@ -245,8 +245,8 @@ def test_a_hub_that_answers_with_something_else_is_one_clear_message(monkeypatch
 
 def test_what_failed_is_reported_without_the_password_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://ada:hunter22@hub.example")
-    told = problem_of(httpx.ConnectError("Connection refused"), "ada/answers")
-    assert told.startswith("The hub does not answer at https://ada:***@hub.example (Connection refused).")
+    printed = problem_of(httpx.ConnectError("Connection refused"), "ada/answers")
+    assert printed.startswith("The hub does not answer at https://ada:***@hub.example (Connection refused).")
 
 
 def test_an_unfinished_run_is_not_pushed(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

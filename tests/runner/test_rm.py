@@ -32,13 +32,13 @@ def test_a_removed_run_is_gone_but_for_the_question(store: Store, command: Comma
     sweep, (one, other) = trained(store, 0.1, 0.2)
     merge(store, one, "abc")
     size = sum(path.stat().st_size for path in store.folder(StepKind.TRAIN, one.key).path.rglob("*") if path.is_file())
-    asked = store.folder(StepKind.TRAIN, one.key).identity.read_text()
-    told = command("rm", one.key, "--yes", "--json")
-    assert keys(told) == {one.key}
-    assert size - 1000 < told["freed"] <= size
+    requested = store.folder(StepKind.TRAIN, one.key).identity.read_text()
+    printed = command("rm", one.key, "--yes", "--json")
+    assert keys(printed) == {one.key}
+    assert size - 1000 < printed["freed"] <= size
     home = store.folder(StepKind.TRAIN, one.key)
     assert {path.name for path in home.path.iterdir()} == {"run.json", "removed.json", "lock"}
-    assert home.identity.read_text() == asked
+    assert home.identity.read_text() == requested
     assert phase(store, other) is Phase.SUCCEEDED
     rows = {row["key"]: row for row in command("compare", sweep, "--json")["runs"]}
     assert (rows[one.key]["status"], rows[other.key]["status"]) == ("removed", "succeeded")
@@ -61,17 +61,17 @@ def test_without_a_terminal_or_yes_nothing_is_removed(store: Store, command: Com
     _, (one,) = trained(store, 0.1)
     assert "--yes" in command("rm", one.key, code=2)
     assert "--yes" in command("gc", code=2) if keys(command("gc", "--json", "--dry-run")) else True
-    told = command("rm", one.key, "--dry-run")
-    assert "would be freed" in told
+    printed = command("rm", one.key, "--dry-run")
+    assert "would be freed" in printed
     assert phase(store, one) is Phase.SUCCEEDED
 
 
 def test_a_sweep_gives_up_the_runs_that_no_other_sweep_has(store: Store, command: Command) -> None:
     first, (one, shared) = trained(store, 0.1, 0.2, name="first")
     second, _ = trained(store, 0.2, 0.3, name="second")
-    told = command("rm", first, "--yes", "--json")
-    assert keys(told) == {one.key}
-    assert told["kept"] == [{"key": shared.key, "why": f"{second} has it, too"}]
+    printed = command("rm", first, "--yes", "--json")
+    assert keys(printed) == {one.key}
+    assert printed["kept"] == [{"key": shared.key, "why": f"{second} has it, too"}]
     assert phase(store, shared) is Phase.SUCCEEDED
     assert keys(command("rm", first, second, "--yes", "--json")) == {shared.key, trained_key(0.3)}
 
@@ -83,19 +83,19 @@ def trained_key(rate: float) -> str:
 def test_a_run_named_itself_goes_though_two_sweeps_have_it(store: Store, command: Command) -> None:
     trained(store, 0.1, 0.2, name="first")
     _, (shared, _) = trained(store, 0.2, 0.3, name="second")
-    told = command("rm", shared.key, "--yes", "--json")
-    assert keys(told) == {shared.key}
-    assert told["to_delete"][0]["note"] == "of 2 sweeps"
+    printed = command("rm", shared.key, "--yes", "--json")
+    assert keys(printed) == {shared.key}
+    assert printed["to_delete"][0]["note"] == "of 2 sweeps"
 
 
 def test_a_run_that_a_process_works_on_is_not_removed(store: Store, command: Command) -> None:
     sweep, (one, other) = trained(store, 0.1, 0.2)
     with claim(store.folder(StepKind.TRAIN, one.key)):
-        told = command("rm", one.key, "--yes", code=2)
-        assert f"axosweep cancel {one.key}" in told
-        told = command("rm", sweep, "--yes", "--json")
-    assert keys(told) == {other.key}
-    assert keys(told, "kept") == {one.key}
+        printed = command("rm", one.key, "--yes", code=2)
+        assert f"axosweep cancel {one.key}" in printed
+        printed = command("rm", sweep, "--yes", "--json")
+    assert keys(printed) == {other.key}
+    assert keys(printed, "kept") == {one.key}
     assert phase(store, one) is Phase.SUCCEEDED
 
 
@@ -111,12 +111,12 @@ def test_a_run_that_is_served_is_not_removed_and_the_refusal_is_one_line_with_th
 ) -> None:
     sweep, (one, other) = trained(store, 0.1, 0.2)
     with noted(store, [one.key]):
-        told = command("rm", one.key, "--yes", code=2)
-        assert f"{one.key} has to stay: process {os.getpid()} serves it" in told
-        assert f"Ctrl-C there, or kill {os.getpid()}, stops it" in told
-        assert told.count("\n") == 1
-        told = command("rm", sweep, "--yes", "--json")
-    assert (keys(told), keys(told, "kept")) == ({other.key}, {one.key})
+        printed = command("rm", one.key, "--yes", code=2)
+        assert f"{one.key} has to stay: process {os.getpid()} serves it" in printed
+        assert f"Ctrl-C there, or kill {os.getpid()}, stops it" in printed
+        assert printed.count("\n") == 1
+        printed = command("rm", sweep, "--yes", "--json")
+    assert (keys(printed), keys(printed, "kept")) == ({other.key}, {one.key})
     assert keys(command("rm", one.key, "--yes", "--json")) == {one.key}, "its server has ended"
 
 
@@ -148,8 +148,8 @@ def test_a_run_that_a_live_launch_has_not_come_to_yet_is_not_removed(store: Stor
     store.folder(StepKind.TRAIN, one.key).done.unlink()
     record = Record(Event.LAUNCHED, facts={"launcher": asdict(this_process(sweep))})
     Ledger(store, sweep).append(record)
-    told = command("rm", sweep, "--dry-run", "--json")
-    assert (keys(told), keys(told, "kept")) == ({other.key}, {one.key})
+    printed = command("rm", sweep, "--dry-run", "--json")
+    assert (keys(printed), keys(printed, "kept")) == ({other.key}, {one.key})
 
 
 def test_a_run_that_another_was_started_from_stays_as_long_as_that_does(store: Store, command: Command) -> None:
@@ -164,8 +164,8 @@ def test_a_run_that_another_was_started_from_stays_as_long_as_that_does(store: S
 def test_checkpoints_go_alone_and_of_finished_runs_only(store: Store, command: Command) -> None:
     sweep, (one, other) = trained(store, 0.1, 0.2)
     store.folder(StepKind.TRAIN, other.key).done.unlink()
-    told = command("rm", sweep, "--checkpoints", "--yes", "--json")
-    assert (keys(told), keys(told, "kept")) == ({one.key}, {other.key})
+    printed = command("rm", sweep, "--checkpoints", "--yes", "--json")
+    assert (keys(printed), keys(printed, "kept")) == ({one.key}, {other.key})
     model = store.folder(StepKind.TRAIN, one.key).model
     assert {path.name for path in model.iterdir()} == {
         "adapter_model.safetensors", "adapter_config.json", "debug.log"
@@ -180,9 +180,9 @@ def test_a_run_that_stopped_at_a_rung_keeps_its_checkpoints_unless_it_is_named(s
     (store.sweeps / sweep.id / "records.jsonl").write_text("")
     for one in (sweep.winner, sweep.stopped, sweep.promoted):
         make_files(store, one)
-    told = command("rm", sweep.id, "--checkpoints", "--yes", "--json")
-    assert keys(told) == {sweep.winner.key}
-    why = {one["key"]: one["why"] for one in told["kept"]}
+    printed = command("rm", sweep.id, "--checkpoints", "--yes", "--json")
+    assert keys(printed) == {sweep.winner.key}
+    why = {one["key"]: one["why"] for one in printed["kept"]}
     assert why == {
         one.key: f"it stopped at rung {rung} of a search, and may still go on from its checkpoints; name the run to "
         "remove them"
@@ -221,8 +221,8 @@ def test_a_removal_that_was_killed_leaves_nothing_that_looks_complete_and_gc_end
     local_removal._set_aside(store, removal.to_delete[0])
     assert phase(store, one) is Phase.ABSENT
     assert command("status", "--json")["sweeps"][0]["counts"] == {"succeeded": 1, "removed": 1}
-    told = command("gc", "--yes", "--json")
-    assert [one["note"] for one in told["to_delete"]] == ["an interrupted removal"]
+    printed = command("gc", "--yes", "--json")
+    assert [one["note"] for one in printed["to_delete"]] == ["an interrupted removal"]
     assert not list(store.root.rglob(".trash-*"))
 
 
@@ -250,7 +250,7 @@ def test_a_run_with_a_follow_up_step_that_has_not_begun_is_not_removed(store: St
     name = asked_after(store, sweep, step)
     record = Record(Event.LAUNCHED, facts={"launcher": asdict(this_process(name))})
     Ledger(store, name).append(record)
-    told = command("rm", sweep, "--dry-run", "--json")
-    assert (keys(told), keys(told, "kept")) == ({other.key}, {one.key})
+    printed = command("rm", sweep, "--dry-run", "--json")
+    assert (keys(printed), keys(printed, "kept")) == ({other.key}, {one.key})
     finish(store, StepKind.INFER, step.key)
     assert keys(command("rm", sweep, "--dry-run", "--json")) == {one.key, other.key}

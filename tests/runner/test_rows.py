@@ -25,9 +25,9 @@ def dataset(path: Path, *lines: str, **more: Any) -> dict[str, Any]:
     ],
 )
 def test_the_first_row_that_cannot_be_one_is_named_with_its_line(tmp_path: Path, line: str, says: str) -> None:
-    with pytest.raises(SweepError, match=says) as told:
+    with pytest.raises(SweepError, match=says) as printed:
         check_rows(dataset(tmp_path / "my.jsonl", GOOD, "", line))
-    assert "my.jsonl line 3" in str(told.value)
+    assert "my.jsonl line 3" in str(printed.value)
 
 
 def test_an_empty_file_is_not_a_dataset(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def test_each_run_goes_on_alone_and_one_that_fails_takes_its_own_merge_along(sto
     ledger = execute(made, workers)
     assert [step.run for step in workers.started if step.kind is StepKind.MERGE] == [runs[1].key]
     assert list(failed_stages(made, store)) == [runs[0].key]
-    (told,) = [one for one in ledger.records() if one.kind is StepKind.MERGE and one.status == "failed"]
-    assert f"it needs train {runs[0].key}" in told.message
+    (printed,) = [one for one in ledger.records() if one.kind is StepKind.MERGE and one.status == "failed"]
+    assert f"it needs train {runs[0].key}" in printed.message
 
 
 def test_of_a_finished_run_only_follow_up_steps_are_done(store: Store) -> None:

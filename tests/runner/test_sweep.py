@@ -38,9 +38,9 @@ def test_a_launch_in_json_prints_nothing_else_on_standard_output(
     main: Main, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("json=true") == 1
-    told = capsys.readouterr()
-    (run,) = json.loads(told.out)["runs"]
-    assert "1 run, 1 dataset (1 to tokenize)" in told.err
+    output = capsys.readouterr()
+    (run,) = json.loads(output.out)["runs"]
+    assert "1 run, 1 dataset (1 to tokenize)" in output.err
     assert run["status"] == "blocked"
     assert "ended before the step started" in run["message"]
     assert LAST_WORDS in Path(run["log"]).read_text()
@@ -76,8 +76,8 @@ def test_what_axolotl_refuses_is_not_launched_and_leaves_nothing(
     main: Main, trainer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("eval_steps=5", "evals_per_epoch=4", "--force") == 2
-    told = capsys.readouterr().err
-    assert "eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive." in told
+    output = capsys.readouterr().err
+    assert "eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive." in output
     assert len(asked(trainer)) == 1
     assert not (tmp_path / "store" / "runs").exists()
     assert not list((tmp_path / "store").glob("sweeps/*"))
@@ -87,13 +87,18 @@ def test_what_is_known_at_once_and_what_axolotl_adds_are_both_printed(
     main: Main, trainer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("-m", "eval_steps=5", "evals_per_epoch=4", "lora_dropout=2,3", "learning_rate=1e-3") == 2
-    told = capsys.readouterr().err
-    assert "2 of 2 runs cannot start" in told
+    output = capsys.readouterr().err
+    assert "2 of 2 runs cannot start" in output
     assert (
-        "- lora_dropout=2: expected at least 0 and below 1.\n  (eval_steps=5 evals_per_epoch=4 lora_dropout=2 " in told
+        "- lora_dropout=2: expected at least 0 and below 1.\n  (eval_steps=5 evals_per_epoch=4 lora_dropout=2 "
+        in output
     )
-    assert "- eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive.\n  (all of them)" in told
-    assert told.index("lora_dropout=2:") < told.index("Checking the runs against Axolotl") < told.index("are exclusive")
+    assert "- eval_steps=5, evals_per_epoch=4: eval_steps and evals_per_epoch are exclusive.\n  (all of them)" in output
+    assert (
+        output.index("lora_dropout=2:")
+        < output.index("Checking the runs against Axolotl")
+        < output.index("are exclusive")
+    )
 
 
 def test_a_mistake_is_reported_without_a_trainer(
@@ -110,8 +115,8 @@ def test_nothing_is_sent_to_modal_before_axolotls_check(
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
     monkeypatch.setenv("MODAL_SERVER_URL", "http://127.0.0.1:9")  # no server there: a request would take a minute
     assert main("executor=modal") == 2
-    assert "axosweep setup builds it" in (told := capsys.readouterr().err)
-    assert "--force launches the sweep without this check" in told
+    assert "axosweep setup builds it" in (output := capsys.readouterr().err)
+    assert "--force launches the sweep without this check" in output
     assert not list((tmp_path / "store").glob("**/sweeps/*"))
 
 
@@ -146,9 +151,9 @@ def test_a_refused_plan_in_json_holds_what_refused_it(main: Main, capsys: pytest
 
     def refused(*words: str) -> dict[str, Any]:
         assert main("plan", "--json", *words) == 2
-        told = capsys.readouterr()
-        printed: dict[str, Any] = read_printed("plan", told.out)
-        assert f"axosweep: {printed['refused']}\n" in told.err
+        output = capsys.readouterr()
+        printed: dict[str, Any] = read_printed("plan", output.out)
+        assert f"axosweep: {printed['refused']}\n" in output.err
         return printed
 
     early = refused("-m", "lora_dropout=2", "eval_steps=5", "evals_per_epoch=4", "learning_rate=1e-3,1e-4")
@@ -166,10 +171,10 @@ def test_an_error_to_which_axolotl_adds_nothing_is_printed_once_without_a_remark
     main: Main, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("lora_dropout=2") == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[-2] == "Checking the runs against Axolotl's own schema; its imports take some seconds."
-    assert told[-1].startswith("note: learning_rate (Axolotl says)")
-    assert sum("lora_dropout=2" in line for line in told) == 1
+    output = capsys.readouterr().err.splitlines()
+    assert output[-2] == "Checking the runs against Axolotl's own schema; its imports take some seconds."
+    assert output[-1].startswith("note: learning_rate (Axolotl says)")
+    assert sum("lora_dropout=2" in line for line in output) == 1
 
 
 def test_a_plan_without_a_trainer_says_that_axolotl_did_not_check_it(
@@ -177,9 +182,9 @@ def test_a_plan_without_a_trainer_says_that_axolotl_did_not_check_it(
 ) -> None:
     monkeypatch.setenv("AXOSWEEP_TRAINER", str(tmp_path / "nowhere"))
     assert main("plan", "--json") == 0
-    told = capsys.readouterr()
-    assert read_printed("plan", told.out)["preflight"]["schema_asked"] is False
-    assert "Not checked with Axolotl's own schema" in told.err
+    output = capsys.readouterr()
+    assert read_printed("plan", output.out)["preflight"]["schema_asked"] is False
+    assert "Not checked with Axolotl's own schema" in output.err
 
 
 @pytest.mark.usefixtures("trainer")
@@ -197,9 +202,9 @@ LARGE = ("model=llama3_70b", "lora=r16", "micro_batch_size=1", "executor=modal")
 @pytest.mark.usefixtures("trainer")
 def test_what_will_not_fit_its_gpus_is_refused_with_the_way_out(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("plan", *LARGE, "gpu=a100_80gb") == 2
-    told = capsys.readouterr()
-    assert "On 1 x a100_80gb WON'T FIT: " in told.err
-    assert "It would fit with `adapter=qlora load_in_4bit=true` or `gpu.count=4 deepspeed=zero3`." in told.err
+    output = capsys.readouterr()
+    assert "On 1 x a100_80gb WON'T FIT: " in output.err
+    assert "It would fit with `adapter=qlora load_in_4bit=true` or `gpu.count=4 deepspeed=zero3`." in output.err
     assert main("plan", *LARGE, "gpu=a100_80gb", "--force") == 0
     assert "WON'T FIT" in capsys.readouterr().out
 
@@ -209,9 +214,9 @@ def test_plan_says_whether_each_run_fits_and_why_its_gpus_were_taken(
     main: Main, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("plan", "-m", *LARGE, "lora=qlora", "gpu=h100,auto") == 0
-    told = capsys.readouterr().out
-    assert "gpu=auto: 1 x h100 FITS; compared by a rough price for " in told
-    assert told.count("memory  1 x h100: FITS: ") == 1
+    output = capsys.readouterr().out
+    assert "gpu=auto: 1 x h100 FITS; compared by a rough price for " in output
+    assert output.count("memory  1 x h100: FITS: ") == 1
 
 
 @pytest.mark.usefixtures("trainer")
@@ -269,8 +274,8 @@ def test_a_damaged_dataset_is_prepared_again_and_the_launch_says_so(
     assert says in capsys.readouterr().out
     assert store.manifest(key).exists(), "a plan changes nothing"
     assert main() == 1
-    told = capsys.readouterr()
-    assert says in told.out
-    assert "1 dataset (1 to tokenize)" in told.out
-    assert "blocked" in told.out
+    output = capsys.readouterr()
+    assert says in output.out
+    assert "1 dataset (1 to tokenize)" in output.out
+    assert "blocked" in output.out
     assert not store.manifest(key).exists()

@@ -74,7 +74,7 @@ def test_a_tag_that_wandb_would_refuse_in_every_run_is_refused_once(store: Store
 
 def test_a_run_is_named_by_what_differs_and_says_what_was_swept(store: Store) -> None:
     runs = [run({"lora_r": rank, "lora_alpha": 2 * rank, "seed": 1}, overrides=["lora=x", "seed=1"]) for rank in (4, 8)]
-    told = [planned.step.tracking for planned in plan(runs, store).runs]
-    assert [(one.name, one.params) for one in told] == [("lora_r=4", {"lora_r": 4}), ("lora_r=8", {"lora_r": 8})]
+    printed = [planned.step.tracking for planned in plan(runs, store).runs]
+    assert [(one.name, one.params) for one in printed] == [("lora_r=4", {"lora_r": 4}), ("lora_r=8", {"lora_r": 8})]
     (alone,) = plan(runs[:1], store).runs
     assert alone.step.tracking.name == "lora=x seed=1"

@@ -18,9 +18,9 @@ Ask = Callable[..., Any]
 
 def test_the_json_has_the_parts_and_the_rows_that_moved_most(store: Store, command: Ask) -> None:
     one, other = two_runs(store)
-    told = command("compare", one.key, other.key, "--json")
-    adapter("compare").validate_python(told)
-    where = told["where"]
+    printed = command("compare", one.key, other.key, "--json")
+    adapter("compare").validate_python(printed)
+    where = printed["where"]
     assert (where["rows"], where["documents"], where["documents_known"]) == (30, 30, True)
     assert where["difference"] == pytest.approx((-5.5 + 0.75) / 60)
     assert where["low"] < where["difference"] < where["high"]
@@ -33,7 +33,7 @@ def test_the_json_has_the_parts_and_the_rows_that_moved_most(store: Store, comma
     assert (first["moved"], first["losses"]) == (pytest.approx(-1.0), pytest.approx([1.0, 0.5]))
     assert (first["dataset"], first["length"], first["tokens"]) == ("maker/rows", 10, 2)
     assert [one["trained"] for one in first["text"]] == [False, True]
-    assert told["notes"] == []
+    assert printed["notes"] == []
 
 
 def test_the_other_way_around_it_is_the_opposite(store: Store, command: Ask) -> None:
@@ -83,27 +83,27 @@ def test_a_secret_where_a_segment_is_cut_is_not_shown_by_half(
 ) -> None:
     monkeypatch.setenv("A_TOKEN", "of-this-machine-1")
     one, other = two_runs(store, text="x " * ((SHOWN_CHARACTERS - len(before) - 20) // 2) + f" {before}{secret}")
-    told = str(command("compare", one.key, other.key, "--json"))
-    assert "x x x" in told
-    assert secret[:5] not in told
+    printed = str(command("compare", one.key, other.key, "--json"))
+    assert "x x x" in printed
+    assert secret[:5] not in printed
 
 
 def test_without_texts_the_rest_is_there_and_the_output_says_why(store: Store, command: Ask) -> None:
     one, other = two_runs(store, described=False)
-    told = command("compare", one.key, other.key, "--json")
-    assert {tuple(row["text"]) for row in told["where"]["better"]} == {()}
-    assert told["notes"][0].startswith("The texts of the rows are not stored")
+    printed = command("compare", one.key, other.key, "--json")
+    assert {tuple(row["text"]) for row in printed["where"]["better"]} == {()}
+    assert printed["notes"][0].startswith("The texts of the rows are not stored")
     (store.prepared_dataset(one.data_key) / HELD_OUT).write_bytes(b"damaged")
-    assert command("compare", one.key, other.key, "--json") == told
+    assert command("compare", one.key, other.key, "--json") == printed
 
 
 def test_without_losses_by_row_the_output_says_what_adds_them(store: Store, command: Ask) -> None:
     one, other = two_runs(store)
     losses = store.folder(StepKind.TRAIN, other.key).losses
     losses.unlink()
-    told = command("compare", one.key, other.key, "--json")
-    assert told["where"] is None
-    assert told["notes"] == [
+    printed = command("compare", one.key, other.key, "--json")
+    assert printed["where"] is None
+    assert printed["notes"] == [
         f"It is unknown where one is better: {other.key} has no losses by row; `axosweep eval {other.key}` adds them."
     ]
     losses.write_bytes(b"damaged")
@@ -112,5 +112,5 @@ def test_without_losses_by_row_the_output_says_what_adds_them(store: Store, comm
 
 def test_another_metric_has_no_rows(store: Store, command: Ask) -> None:
     one, other = two_runs(store)
-    told = command("compare", one.key, other.key, "--json", "--maximize")
-    assert (told["where"], told["notes"]) == (None, [])
+    printed = command("compare", one.key, other.key, "--json", "--maximize")
+    assert (printed["where"], printed["notes"]) == (None, [])

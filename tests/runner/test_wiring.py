@@ -35,8 +35,8 @@ def test_a_cap_that_cannot_be_kept_is_refused_on_modal_only(store: Store) -> Non
 
 def test_two_revisions_of_one_kernel_are_refused_unless_one_is_named_for_both(store: Store) -> None:
     """The libraries look a kernel up by its repository's name alone."""
-    asked = [{"attn_implementation": "flash_attention_2"}, {"attn_implementation": f"{FLASH}@{COMMIT}"}]
-    made = plan([run(config, gpu=Gpu("h100", 1)) for config in asked], store)
+    requested = [{"attn_implementation": "flash_attention_2"}, {"attn_implementation": f"{FLASH}@{COMMIT}"}]
+    made = plan([run(config, gpu=Gpu("h100", 1)) for config in requested], store)
     with pytest.raises(SweepError, match=f"{FLASH}@{COMMIT} and {FLASH}@v3"):
         check_gpu_caps(ExecutorChoice("modal", modal=Deployment.from_node(shipped_node())), made)
     named = Deployment.from_node(shipped_node() | {"kernels": [f"{FLASH}@{COMMIT}"]})

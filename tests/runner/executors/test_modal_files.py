@@ -87,8 +87,8 @@ def test_a_pull_from_modal_that_is_killed_goes_on_at_its_last_byte(there: There,
     weights = tmp_path / "home" / "adapter_model.safetensors"
     assert weights.read_bytes() == content(there.one.key, WEIGHTS)
     requests = [call.request for call in there.server.calls("VolumeGetFile2")]
-    asked = {one.path: one.start for one in requests if isinstance(one, api_pb2.VolumeGetFile2Request)}
-    assert asked[f"runs/{there.one.key}/model/adapter_model.safetensors"] == cut
+    requested = {one.path: one.start for one in requests if isinstance(one, api_pb2.VolumeGetFile2Request)}
+    assert requested[f"runs/{there.one.key}/model/adapter_model.safetensors"] == cut
     assert there.server.sent_bytes() - before < WEIGHTS - cut + 5_000, "what was here was not sent again"
     before = there.server.sent_bytes()
     again = json.loads(there.run(*words).stdout)

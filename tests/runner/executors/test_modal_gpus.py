@@ -35,9 +35,9 @@ def test_runs_on_the_cpu_take_no_gpu_but_a_slot_next_to_the_others() -> None:
     st.none() | st.integers(1, 20),
 )
 def test_no_split_exceeds_its_caps_or_leaves_room_that_a_waiting_run_could_use(
-    asked: list[tuple[int, int]], max_gpus: int | None, parallel: int | None
+    requested: list[tuple[int, int]], max_gpus: int | None, parallel: int | None
 ) -> None:
-    wanted = {Variant((f"{number}:{cards}",), cards): runs for number, (cards, runs) in enumerate(asked)}
+    wanted = {Variant((f"{number}:{cards}",), cards): runs for number, (cards, runs) in enumerate(requested)}
     try:
         containers = split(wanted, max_gpus, parallel)
     except SweepError:

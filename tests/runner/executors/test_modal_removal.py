@@ -98,8 +98,8 @@ def claims_of(one: Run) -> Sequence[tuple[str, Any]]:
 
 def test_a_run_goes_with_its_marks_and_its_claims_and_the_other_stays(there: There) -> None:
     other_files = there.files("runs_volume", f"runs/{there.other.key}")
-    told = there.json("rm", there.one.key, "--yes")
-    assert [one["key"] for one in told["to_delete"]] == [there.one.key]
+    printed = there.json("rm", there.one.key, "--yes")
+    assert [one["key"] for one in printed["to_delete"]] == [there.one.key]
     home = f"runs/{there.one.key}"
     assert there.files("runs_volume", home) == {f"{home}/run.json", f"{home}/removed.json"}
     assert there.files("runs_volume", "done") == {
@@ -121,8 +121,8 @@ def test_a_run_goes_from_the_volumes_of_its_own_sweep_whichever_were_used_since(
     names = {"cache_volume": "cache-2", "runs_volume": "runs-2", "claims": "claims-2"}
     newest.write_text(json.dumps({"names": names, "steps": []}))
     for named in (there.one.key, there.sweep):
-        told = there.json("rm", named, "--yes")
-        assert [one["key"] for one in told["to_delete"]] in ([there.one.key], [there.other.key])
+        printed = there.json("rm", named, "--yes")
+        assert [one["key"] for one in printed["to_delete"]] in ([there.one.key], [there.other.key])
     assert not [name for name in there.files("runs_volume", "runs") if "/model/" in name]
 
 
@@ -157,9 +157,9 @@ def test_a_run_that_a_sweep_of_another_machine_has_is_spared(there: There, tmp_p
     elsewhere = Store(tmp_path / "elsewhere")
     planned = open_sweep(elsewhere, [there.one, run({"learning_rate": 0.9})], "theirs")
     upload(elsewhere, there.client)
-    told = there.json("rm", there.sweep, "--dry-run")
-    assert [one["key"] for one in told["to_delete"]] == [there.other.key]
-    assert told["kept"] == [{"key": there.one.key, "why": f"{planned.sweep} has it, too"}]
+    printed = there.json("rm", there.sweep, "--dry-run")
+    assert [one["key"] for one in printed["to_delete"]] == [there.other.key]
+    assert printed["kept"] == [{"key": there.one.key, "why": f"{planned.sweep} has it, too"}]
 
 
 def test_a_removal_killed_at_any_call_is_ended_by_the_same_line(there: There) -> None:
@@ -192,10 +192,10 @@ def test_what_a_step_will_read_that_has_not_begun_is_not_gcs(there: There, tmp_p
 
 def test_cancelling_a_sweep_ends_what_it_asks_of_its_base_model(there: There) -> None:
     mirrored = Store(there.here / "modal").sweeps
-    asked = {"kind": "infer", "key": "base/abc", "data_key": there.one.data_key, "fetches": []}
+    requested = {"kind": "infer", "key": "base/abc", "data_key": there.one.data_key, "fetches": []}
     for name, key in ((f"{there.sweep}/after-0a1b2c", "base/abc"), ("another/after-0a1b2c", "base/def")):
-        of_a_run = {**asked, "key": f"{there.one.key}/abc", "run": there.one.key}
-        submission = {"names": NAMES, "steps": [asked | {"key": key}, of_a_run]}
+        of_a_run = {**requested, "key": f"{there.one.key}/abc", "run": there.one.key}
+        submission = {"names": NAMES, "steps": [requested | {"key": key}, of_a_run]}
         write_atomically_below(Store(mirrored), f"{name}/{SUBMISSION}", json.dumps(submission))
     there.run("cancel", there.one.key)
     cancelled = {key for key in there.entries() if key.startswith("cancelled/infer/")}

@@ -290,12 +290,12 @@ def test_warm_says_what_there_is_and_stop_ends_it(
     first = connect()
     ready(first)
     assert cli.main(["warm", "--json", "--store", str(store.root)]) == 0
-    (told,) = json.loads(capsys.readouterr().out)["trainers"]
-    assert (told["pid"], told["store"]) == (note_of(first).owner.pid, str(store.root))
-    assert (told["ready"], told["idle_s"], told["commands"], told["steps"]) == (True, IDLE_S, 1, [])
+    (printed,) = json.loads(capsys.readouterr().out)["trainers"]
+    assert (printed["pid"], printed["store"]) == (note_of(first).owner.pid, str(store.root))
+    assert (printed["ready"], printed["idle_s"], printed["commands"], printed["steps"]) == (True, IDLE_S, 1, [])
     first.socket.close()
     assert cli.main(["warm", "stop", "--store", str(store.root)]) == 0
-    assert capsys.readouterr().out == f"{told['pid']}  {store.root}: ended.\n"
+    assert capsys.readouterr().out == f"{printed['pid']}  {store.root}: ended.\n"
     assert running(None) == []
 
 
