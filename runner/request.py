@@ -51,7 +51,8 @@ class SearchRound:
     closing: bool = False
     """All runs of a search that is over: nothing is run, and the results are printed."""
     others: tuple[Experiment, ...] = ()
-    """With each value of each axis, so that what tells a run apart is known when it is alone in its round."""
+    """Experiments with each value of each axis, so that it is known what distinguishes a run that is alone in its
+    round."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LARGE = (".safetensors", ".bin")
-"""What goes by LFS, as the hub's .gitattributes says."""
+"""Files that are sent with LFS, according to the hub's .gitattributes."""
 GITATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LARGE)
 MAIN = "main"
 _ABOUT = re.compile(r"/api/models/(?P<name>[^/]+/[^/]+)/(?P<what>branch|preupload|commit)/(?P<branch>.+)")
@@ -63,7 +63,7 @@ class Refusal(Exception):
 @dataclass
 class Writes:
     root: Path
-    """Where commits and large files are kept."""
+    """Where commits and large files are stored."""
     accounts: dict[str, Account] = field(default_factory=dict)
     """By token."""
     repositories: dict[str, Pushable] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Writes:
     """How often a request of a kind (create, preupload, upload, commit) is still answered with a status below."""
     status: int = 503
     between: Any = None
-    """Called once, before a commit is looked at: what somebody else does meanwhile."""
+    """Called once, before a commit is processed: what another user does meanwhile."""
 
     def account(self, authorization: str | None) -> Account:
         token = (authorization or "").removeprefix("Bearer ")

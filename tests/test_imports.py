@@ -32,7 +32,7 @@ AXOLOTL_SIDE = {
     "steps.recorder",
     "steps.rungs",
 }
-"""What the worker, or Axolotl itself, imports when it gets there: they have the trainer's packages at the top."""
+"""Modules that the worker or Axolotl imports late: they import the trainer's packages at the top."""
 MODAL_SIDE = {
     "cloud.claims",
     "cloud.call",
@@ -47,7 +47,7 @@ MODAL_SIDE = {
     "cloud.volumes",
     "cloud.vllm_app",
 }
-"""What Modal's own entrypoint imports, and the launcher when it deploys: never the worker."""
+"""Modules that Modal's own entrypoint imports, and the launcher when it deploys, but never the worker."""
 MODULES = {
     ".".join(path.relative_to(ROOT / "modal_app").with_suffix("").parts)
     for path in (ROOT / "modal_app").rglob("*.py")
@@ -76,7 +76,7 @@ STANDARD = (
     "urllib.request",
     "zipfile",
 )
-"""What takes long to import of the standard library."""
+"""Modules of the standard library that take long to import."""
 
 
 @pytest.fixture(scope="module")

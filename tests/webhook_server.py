@@ -22,7 +22,7 @@ class Webhook:
     hangs: threading.Event | None = None
     """Requests are answered when it is set."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
-    """What was accepted, oldest first."""
+    """The accepted bodies, oldest first."""
     refused: list[dict[str, Any]] = field(default_factory=list)
 
     @property

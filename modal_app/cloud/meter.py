@@ -139,7 +139,7 @@ def end_container(reason: str) -> None:
 
 
 class Meter:
-    """Writes the record of this container for an attempt at a step, in `folder`: from here until `end`.
+    """Writes the record of this container for an attempt at a step to `folder`, from now until `end`.
 
     Each of its methods brings the record up to date; call one before each commit.
     """

@@ -25,7 +25,7 @@ from modal_app.store.step import OutcomeStatus
 SETTLE_S, SETTLE_POLL_S = 5.0, 0.1
 """How long to wait for what goes away by itself: a new container takes longer."""
 CLEAN = {OutcomeStatus.SUCCEEDED, OutcomeStatus.AT_RUNG, "claimed", "cancelled"}
-"""How a call ends that may leave its container to another one. With the last two, it had nothing to do."""
+"""The ends of a call after which its container may take another one. With the last two, it had nothing to do."""
 
 PLACES = Places.usual((CACHE_MOUNT, RUNS_MOUNT), SCRATCH)
 

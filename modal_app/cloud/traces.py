@@ -23,9 +23,9 @@ TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 MOST_FILES = 20_000
 """A container with more in these folders cannot be looked at in a moment."""
 SHARE, FLOOR_MIB = 0.01, 8
-"""How far above its level before the memory of a GPU may be: the driver rounds."""
+"""How far above its earlier level the memory of a GPU may be, since the driver rounds."""
 MOST_NAMES = 5
-"""So many differences of one kind are named."""
+"""At most so many differences of one kind are named."""
 
 _PROC = Path("/proc")
 _NOT_LEFT_BY_A_RUN = (".modal", "__modal", "__pycache__")
@@ -69,7 +69,7 @@ class State:
     open: frozenset[str]
     """What of a Volume a process has open, has mapped or works in, and which process."""
     own: Mapping[str, Any] = field(repr=False)
-    """Of the container's own process: limits, signal handlers, environment, ... by name. Workers inherit most of it."""
+    """Limits, signal handlers, environment, ... of the container's own process, by name. Workers inherit most of it."""
     cards: tuple[GpuReading, ...]
 
 

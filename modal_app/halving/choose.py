@@ -20,7 +20,7 @@ from modal_app.halving.margin import within_noise
 from modal_app.halving.snapshot import Reading, Snapshot, Why
 
 AUDITED = 10
-"""One run in so many never stops, and at least one in a search of so many."""
+"""One in so many runs never stops; a search with so many runs has at least one such run."""
 
 
 def who_goes_on(snapshot: Snapshot, rung: int) -> Mapping[str, Why]:

@@ -24,7 +24,7 @@ from modal_app.store.rungs import Rungs
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Step
 
 DIVERGED = "diverged"
-"""Why a run has stopped that was not compared with others."""
+"""The reason of a run that has stopped without a comparison."""
 NOTHING: Known = {}
 MAY_BE_CONTINUED = (FailureReason.PREEMPTED, FailureReason.TIMEOUT, FailureReason.KILLED, FailureReason.LOST)
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from modal_app.halving.snapshot import Reading
 
 GROUPS = 64
-"""Into which documents are put by their ids. With so many, the standard error itself is known within 9 %."""
+"""The number of groups into which documents are put by their ids. With so many, the standard error itself is known
+within 9 %."""
 
 
 def within_noise(there: Mapping[str, Reading], runs: Sequence[str], top: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ class AtRung(Exception):
     """A run of a search has stopped at a rung, and can be continued."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
-        """`facts`: of its outcome."""
+        """`facts`: those of its outcome."""
         super().__init__(_described(facts))
         self.facts = facts
 

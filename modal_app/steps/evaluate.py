@@ -36,9 +36,9 @@ from modal_app.store.step import FailureReason, Step, StepKind
 
 EVAL_LOSS = "eval_loss"
 HELD_OUT = (EVAL_LOSS, "eval_ppl")
-"""Of what Axolotl says after an evaluation; the rest is how long it took."""
+"""The metrics that Axolotl reports after an evaluation, without its durations."""
 ROWS = ("sample_packing", "eval_sample_packing", "pad_to_sequence_len")
-"""How rows are laid out: Axolotl's name for the prepared ones has it, and so has the loss."""
+"""Keys for the layout of rows: Axolotl's name for the prepared rows and the loss depend on them."""
 OF_THE_TOKENIZER = ("tokenizer_config", "revision_of_model")
 TASKS = "tasks"
 FILES = ("json", "csv", "text", "parquet", "arrow", "xml", "webdataset")

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 FETCH = "fetch"
 ADAPTER = "lora_model_dir"
 BESIDE = ("base_model_config", "tokenizer_config", "processor_config")
-"""Keys that name a repository of which no weights are read."""
+"""Keys that name a repository from which no weights are read."""
 
 SECOND_COPIES = ("original/*", "*.gguf", "*.pth", "consolidated*", "*.onnx", "*.msgpack", "*.h5")
 """Weights in formats that nothing here reads."""

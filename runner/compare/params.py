@@ -12,7 +12,7 @@ from runner.types import Experiment
 MOST_PARAMS = 12
 """With more columns than this, a table no longer shows what a run is."""
 SAYS_NOTHING = frozenset(("null", "false", '""', "[]", "{}"))
-"""Values, as JSON, by which a key is not set. A column with no other values is shown only if it tells runs apart."""
+"""Values, as JSON, by which a key is not set. A column with no other values is shown only if it distinguishes runs."""
 
 
 def differing_params(configs: Sequence[Mapping[str, Any]], requested: Collection[str] = ()) -> list[dict[str, Any]]:

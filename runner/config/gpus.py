@@ -26,7 +26,7 @@ class GpuKind:
     compute_capability: str
     """NVIDIA's, as Axolotl writes it: `sm_80`."""
     driver: str
-    """A regular expression for whole words in its name in nvidia-smi."""
+    """A regular expression for complete words in its name in nvidia-smi."""
     rate: str
     """How Modal's billing rates name it: `gpu_hour_cost_<rate>`."""
     most: int = 8

@@ -107,7 +107,7 @@ class ModalMirror:
     def claims_of(
         self, steps: Sequence[MirroredStep], submitted: Submitted = NOTHING, *, copy: bool = True
     ) -> dict[str, Any]:
-        """The claims. If that of an unfinished step has vanished (Modal deletes entries, and somebody may clear the
+        """The claims. If that of an unfinished step has vanished (Modal deletes entries, and a user may clear the
         Dict), a live call of which there is a record takes its place. `copy`: first get the records from the Volumes.
         """
         entries = dict(self.claims.items())

@@ -43,9 +43,9 @@ class HubModel:
     config: Mapping[str, Any]
     """Its config.json."""
     weights: int | None = None
-    """As the hub counts them; None if it was not asked, or does not say."""
+    """As the hub counts them; None without a request, or without an answer."""
     counted: bool = False
-    """Whether the hub was asked."""
+    """Whether the hub got a request."""
 
     @property
     def source(self) -> str:
@@ -130,7 +130,7 @@ def _file(name: str, commit: str) -> Path:
 
 
 def stored_model(name: str, commit: str) -> HubModel | None:
-    """A model that the hub was asked for earlier, from this machine; None if it was not."""
+    """A model that was requested from the hub earlier, as stored on this machine; None if there is none."""
     stored = read_json(_file(name, commit), lenient=True)
     config, weights, counted = (stored.get(key) for key in ("config", "weights", "counted"))
     if not isinstance(config, dict) or not isinstance(counted, bool) or not isinstance(weights, int | None):

@@ -40,8 +40,8 @@ class ShapeAnswer:
 
 
 def facts_of(base_model: str, revision: str | None = None, *, ask_hub: bool = False) -> ShapeAnswer:
-    """The facts of a `base_model` (a folder or a hub name). The hub is only asked for what is not on this machine, and
-    once for each commit. Never raises.
+    """The facts of a `base_model` (a folder or a hub name). Only what is not on this machine is requested from the hub,
+    and once for each commit. Never raises.
     """
     if not base_model:
         return ShapeAnswer(None, "there is no base_model")

@@ -22,7 +22,7 @@ TOKENIZED = frozenset(("input_ids", "attention_mask", "labels"))
 """Columns of rows that Axolotl takes as they are, whatever their `type` is."""
 
 THOUGHTS = frozenset(("reasoning_content", "reasoning", "thinking"))
-"""Properties whose text templates write next to the content of a message, or without one."""
+"""Properties whose text templates write next to the content of a message, or in place of one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ RENAMED = {
     "sequence_parallel_degree": "context_parallel_size",
     "flash_attn_d512": "large_head_attention",
 }
-"""Keys that Axolotl 0.21 replaces without a word, or next to another one only. What it says to others is in the
+"""Keys that Axolotl 0.21 replaces without a message, or only next to another one. Its messages about others are in the
 generated list of fields."""
 
 OLD = "deprecated in Axolotl"

@@ -43,7 +43,7 @@ class Vocabulary:
     pieces: frozenset[str]
     """What ordinary text is made of."""
     added: Mapping[str, int]
-    """Tokens that are one whatever stands around them, with their numbers."""
+    """Tokens that are one token whatever the text around them, with their numbers."""
     by_bytes: bool
     """Whether every text can be made of the pieces, so that none becomes an unknown token."""
 

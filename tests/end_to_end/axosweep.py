@@ -31,9 +31,9 @@ from tests.runner.fake_trainer import make_trainer
 COMMAND = Path(__file__).parents[1] / "forked_trainer" / "command_script.py"
 TIMEOUT_S = 600.0
 A_STEP_S, A_SAVE_S = 0.01, 0.001
-"""Less than a step takes, and than a part of a save."""
+"""Less than a step takes, and less than a part of a save takes."""
 WAITS_S = 120.0
-"""A preloaded trainer that waits: longer than tests of others take between two of its own."""
+"""How long a preloaded trainer waits: longer than the time between two tests that use it."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ REFUSED = (
     Rule(r"^plan model=llama3_1_8b .*gpu=l4", "WON'T FIT"),
     Rule(r"base=by-hand.yml (base_model=\S+70B|load_in_8bit=false)", "WON'T FIT"),
 )
-"""Commands that a page shows since they are refused, and what the refusal says."""
+"""Commands that a page shows because they are refused, and the text of the refusal."""
 WRITTEN = Rule(r"^compare .*(--over seed|--where|arc_easy)", "the shared sweep has no seeds and no such values")
 REMOVES = Rule(r"^(rm|gc|warm stop)", "other tests need what it removes")
 LATER = Rule(r"^(pull .*merged|serve .*--merged|push|compare|report|settle)", "it needs what merge and eval leave")
@@ -96,7 +96,7 @@ FILES = {
     "by-hand.yml": BY_HAND,
     "prompts.txt": "where does Ada live?\n",
 }
-"""What a page takes for granted. What it shows is made as it says: rows by its script, options by its YAML."""
+"""Files that a page expects. Files that it shows are created as it says: rows by its script, options by its YAML."""
 VARIABLES = {"AXOSWEEP_NOTIFY_URL": "https://a.example/hook", "BROWSER": "true"}
 TINY = ROOT / "tiny"
 STANDS_FOR = {"FILE": "prompts.txt", "DIR": "folder", "OWNER/NAME": "me/my-adapter", "COMMIT": "0123456789" * 4}
@@ -112,7 +112,7 @@ class Place:
     sweep: str
     runs: tuple[str, ...]
     step: int
-    """Of a checkpoint that each of the runs has."""
+    """The step of a checkpoint that each of the runs has."""
     data: str
     """The key of their dataset."""
 

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "modal.md"
-NOT_RUN = {"modal token new": "it opens a browser, and waits for somebody to log in there"}
+NOT_RUN = {"modal token new": "it opens a browser, and waits for a login there"}
 FENCED = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

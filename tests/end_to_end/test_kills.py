@@ -143,7 +143,7 @@ def test_a_launch_that_ends_during_axolotls_check_has_begun_nothing(alone: Axosw
     os.kill(launcher.pid, number)
     said, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == 130, said
-    wait_until(lambda: alone.processes() == [], "nobody is left", timeout_s=5)
+    wait_until(lambda: alone.processes() == [], "no process is left", timeout_s=5)
     assert alone.run_keys() == []
     assert alone.records() == []
     assert list(temporary.glob("axosweep-*")) == []
@@ -172,4 +172,4 @@ def finish_and_compare(axosweep: Axosweep, left_alone: LeftAlone) -> None:
         if record["kind"] == StepKind.TRAIN and record["status"] == "succeeded"
     )
     assert set(successes.values()) <= {1}
-    wait_until(lambda: axosweep.left_behind() == [], "nobody is left", timeout_s=10)
+    wait_until(lambda: axosweep.left_behind() == [], "no process is left", timeout_s=10)

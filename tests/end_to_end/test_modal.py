@@ -41,7 +41,7 @@ class Swept:
     tasks: Counter[str]
     """Its containers."""
     told: Mapping[str, Any]
-    """What `compare` tells of it."""
+    """What `compare` prints for it."""
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_it_answers_and_is_merged_where_it_lies_and_the_merged_model_answers_the
 
     merged = on_modal.json("infer", row["key"], "--merged", *GREEDY)["answers"]
     assert [one["output"] for one in merged] == [one["output"] for one in said]
-    assert len(server.function_calls("after")) == before + 3, "two times asked, and merged once"
+    assert len(server.function_calls("after")) == before + 3, "requested twice, and merged once"
     assert calls_of_asking_again(on_modal, server, "infer", row["key"], *GREEDY) == 0
     assert not server.unknown_calls()
 

@@ -108,4 +108,4 @@ def test_a_model_that_the_hub_does_not_give_blocks_its_runs_and_says_so(
     assert not fetching.function_calls("train")
     assert row["status"] == "blocked"
     assert "owner/gone" in row["message"]
-    assert hub.refused[404, f"/api/models/owner/gone/tree/{COMMIT}"] == 1, "it has said no: nobody asks again"
+    assert hub.refused[404, f"/api/models/owner/gone/tree/{COMMIT}"] == 1, "it has refused, and is not tried again"

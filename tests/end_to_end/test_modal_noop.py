@@ -94,9 +94,9 @@ class Abandoned:
     server: ModalServer
     sweep: str
     left: Axosweep
-    """As the client has left it. Only to be copied."""
+    """The place as the client has left it. Only to be copied."""
     attached: Axosweep
-    """Another machine, which has looked on from then until the end."""
+    """Another machine, which has followed from then until the end."""
 
     def copy(self, folder: Path) -> Axosweep:
         shutil.copytree(self.left.store.root, folder / "store", symlinks=True)

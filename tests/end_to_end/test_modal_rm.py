@@ -61,5 +61,5 @@ def test_a_running_run_is_not_removed_and_a_removed_one_is_trained_again_by_the_
     assert done.returncode == 0, done.stderr
     assert Counter(row["status"] for row in on_modal.json("compare")["runs"]) == {"succeeded": 2}
     assert [len(list(runs().glob(f"{key}/attempt-*"))) for key in (one, other)] == [1, 1]
-    assert len(server.function_calls("train")) == 3, "one anew, the other not again"
+    assert len(server.function_calls("train")) == 3, "one again, the other not"
     assert len(server.function_calls("preprocess")) == 1

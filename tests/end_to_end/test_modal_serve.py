@@ -76,7 +76,7 @@ def test_the_runs_of_a_sweep_are_deployed_with_their_base_used_listed_and_ended(
     names = {name for model in served["models"] for name in model["names"]}
     assert {"base", "best", *keys} < names
     assert "lora_r=8" in names
-    assert not server.tasks("serve"), "nothing is rented before somebody asks"
+    assert not server.tasks("serve"), "nothing is rented before a request"
 
     spec = server.function_specs()["serve"][-1]
     assert (spec.resources.gpu_config.gpu_type, spec.resources.gpu_config.count) == ("A100-80GB", 2)

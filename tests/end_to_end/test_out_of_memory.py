@@ -75,7 +75,7 @@ def test_a_run_gets_advice_that_needs_less_memory_and_is_healed_when_requested_a
     assert healed.returncode == 0, healed.stderr
     assert ": micro_batch_size 4 -> 2 after out of memory." in healed.stdout
     rows = {row["params"]["gpu.count"]: row for row in alone.json("compare", "gpu_count")["runs"]}
-    assert rows[1]["key"] == failed["key"], "it stays the run that was asked for"
+    assert rows[1]["key"] == failed["key"], "it stays the requested run"
     for row in rows.values():
         check_healed(row, alone.store)
     assert Event.TRIED_AGAIN not in events(alone.store, rows[1]["key"]), "its first attempt was that of another launch"

@@ -95,7 +95,7 @@ OWN = {
 ALL = ("-m", f"base={','.join(f'{name}.yml' for name in CONFIGS)}", "gpu=cpu", "tracking=disabled")
 
 TRAIN_ONLY = ("test_datasets=null", "tracking=disabled")
-"""Without held-out rows, whose tokens take longer than the training."""
+"""Without held-out rows, since computing their losses takes longer than the training."""
 
 
 @dataclass(frozen=True)

@@ -26,4 +26,4 @@ def test_a_second_sweep_and_a_plan_use_the_trainer_of_the_first(alone: Axosweep)
     (told,) = lasting.json("warm")["trainers"]
     assert told["served"] == 6, "for each sweep its configs and its run, and their dataset; for the plan its configs"
     assert lasting.run("warm", "stop").returncode == 0
-    wait_until(lambda: alone.processes() == [], "nobody is left", timeout_s=10)
+    wait_until(lambda: alone.processes() == [], "no process is left", timeout_s=10)

@@ -32,8 +32,8 @@ MOST = 4
 """Each takes a gigabyte."""
 AT_ONCE = 2
 OF_A_FORK = ("HF_ENDPOINT", "AXOLOTL_DATASET_NUM_PROC", "DS_ACCELERATOR", "PYTHONUNBUFFERED")
-"""Not what a template has, since a fork takes on its own: the hub, what is read when rows are tokenized, what DeepSpeed
-reads, which a template does not import, and how its streams are opened."""
+"""Variables that a fork takes on itself, so that a template may have others: those of the hub, of tokenizing rows, of
+DeepSpeed (which a template does not import), and of its streams."""
 SOURCES = str(Path(__file__).resolve().parents[2])
 """As PYTHONPATH, it hides none of what is imported."""
 MADE_AT_IMPORT = ("TORCHINDUCTOR_CACHE_DIR",)

@@ -31,10 +31,10 @@ PROGRAMS = (
     "tests/end_to_end/logit_distances_script.py", "modal_app/trainer/list_fields.py",
     "modal_app/trainer/list_modules.py", "tests/modal_app/claimed_gpu.py",
 )  # fmt: skip
-"""What is started as a fork: the trainer, and scripts for which Axolotl's imports are only a means."""
+"""Programs that are started as forks: the trainer, and scripts that only need Axolotl's imports."""
 RANK = "--rank"
 COMMAND = "tests/forked_trainer/command_script.py"
-"""The launcher's command line, started as a fork by processes that are told of a broker."""
+"""The launcher's command line, started as a fork by processes that know a broker."""
 READY = b"y"
 LOST = b"-9"
 

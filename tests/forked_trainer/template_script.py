@@ -39,7 +39,7 @@ ARG_START = 45
 RATING = ("lm_eval", "lm_eval.models.huggingface", "lm_eval.tasks")
 """What an evaluation on tasks imports late."""
 HUB = "https://huggingface.co"
-"""What the imports have taken for the hub's address, without HF_ENDPOINT."""
+"""The hub's address in the imported modules, without HF_ENDPOINT."""
 FIRST_FREE = 200
 """Descriptors from here on are not used by a new process."""
 

@@ -118,8 +118,8 @@ def search(**others: dict[str, Any]) -> dict[str, Any]:
 def test_a_sweep_is_done_when_it_is_certain_which_of_its_runs_stay_at_a_rung() -> None:
     stopped = run("a", "2", "stopped at rung"), run("b", "3", "stopped at rung")
     stop, go = {"stop/1/b": {"at": 1.0}}, {"go/1/a": {"why": "top"}}
-    assert counts(*stopped, search(**go)) is None, "nobody has looked since b has ended"
-    assert counts(*stopped, search(**stop)) is None, "whoever looks lets a go on"
+    assert counts(*stopped, search(**go)) is None, "no call has looked since b has ended"
+    assert counts(*stopped, search(**stop)) is None, "the next look lets a go on"
     assert counts(*stopped, search(**stop, **go)) is None, "a is about to be called"
     called = {"train/a/after/2": {"call": "4", "sweep": "s"}}
     assert counts(*stopped, search(**stop, **go), called) is None

@@ -153,7 +153,7 @@ def test_trainers_read_the_cache_and_write_their_runs(
     assert {name for name, disk in disks.items() if disk} == {"train", "after"}
     assert disks["train"] == 1000 * 1024
     assert shipped(disk_gib=1000).reserved(1).memory_gib == 50, "a requested disk is billed as memory"
-    assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "a GPU is asked for run by run"
+    assert not any(spec.resources.gpu_config.gpu_type for spec in specs.values()), "each run requests its own GPU"
     assert {spec.startup_timeout_secs for spec in specs.values()} == {3600}, "else one that hangs is rented for a day"
     reserved = {name: (spec.resources.milli_cpu, spec.resources.memory_mb) for name, spec in specs.items()}
     of_calls = {"train": (0, 0), "after": (0, 0)}  # as the GPU is

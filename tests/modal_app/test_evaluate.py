@@ -81,7 +81,7 @@ def test_the_place_of_a_tasks_documents_is_named_only_for_the_harness_own_tasks(
     results = said(quiz={"ppl,none": 7.5}) | {"configs": configs}
     told = {"quiz": {"path": "maker/quiz", "config": "easy", "split": "validation"}}
     assert of_tasks(results, {})["datasets"] == told
-    assert of_tasks(results, {"include": "inputs/abc"})["datasets"] == {}, "it may be a file of somebody's"
+    assert of_tasks(results, {"include": "inputs/abc"})["datasets"] == {}, "it may be a user's private file"
 
 
 def test_a_task_with_other_settings_has_another_name() -> None:

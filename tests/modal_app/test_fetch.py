@@ -48,7 +48,7 @@ def test_a_hub_that_does_not_answer_is_tried_three_times(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "503" in done.stderr
     assert hub.refused[503, listing("owner/tiny")] == 3
-    assert "another try in 0.2 s" in fetch(hub.url, tmp_path).stderr, "nobody listens there now"
+    assert "another try in 0.2 s" in fetch(hub.url, tmp_path).stderr, "no server listens there now"
 
 
 def test_a_model_that_the_hub_does_not_have_is_requested_once(tmp_path: Path) -> None:

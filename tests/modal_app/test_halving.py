@@ -20,7 +20,7 @@ from tests.modal_app.halving_entries import MemoryEntries, of_terms, reading
 
 AUDITED = [run for run in map("{:012x}".format, range(100)) if is_audited(run)]
 OTHERS = [run for run in map("{:012x}".format, range(100)) if not is_audited(run)]
-"""Run keys, with which nobody is audited."""
+"""Run keys with which no run is audited."""
 NAMES = [go_of(1, run) for run in OTHERS[:30]]
 
 

@@ -43,7 +43,7 @@ def _check_at_rest(world: World) -> None:
         assert set(who_goes_on(snapshot, rung)) <= set(snapshot.gone.get(rung, {})), rung
     for run in world.curves:
         how = world.ended[run]
-        assert not (isinstance(how, int) and snapshot.has_gone(how, run)), "it was told to go on, and has stopped"
+        assert not (isinstance(how, int) and snapshot.has_gone(how, run)), "it has the answer to go on, and has stopped"
         for rung in range(1, len(snapshot.terms.fractions) + 2):
             assert world.trained[run, rung] <= 1 + world.kills[run], "it was trained twice"
     if any(_is_healthy(curve) for curve in world.curves.values()):

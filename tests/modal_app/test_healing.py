@@ -70,7 +70,7 @@ def test_it_is_tried_again_three_times_at_most_and_then_it_has_failed(store: Sto
     assert tried[3][1].message == "CUDA out of memory"
     assert [outcome.facts.get("smaller_batch", {}).get("micro_batch_size") for _, outcome in tried] == [None, 4, 2, 1]
     (step, _) = attempted(store, ASKED)
-    assert step.config["micro_batch_size"] == 1, "also when it is asked for again"
+    assert step.config["micro_batch_size"] == 1, "also when it is requested again"
 
 
 def test_with_one_row_at_a_time_there_is_nothing_to_halve(store: Store) -> None:
@@ -96,7 +96,7 @@ def test_without_it_a_failure_stays_one_but_counts_for_a_later_launch_with_it(st
     step, _ = attempted(store, ASKED)
     assert step.config["micro_batch_size"] == 4
     step, _ = attempted(store, replace(ASKED, heals=False))
-    assert step.config["micro_batch_size"] == 8, "it is asked for as it was"
+    assert step.config["micro_batch_size"] == 8, "the request is the same"
 
 
 def test_other_failures_are_not_healed(store: Store) -> None:

@@ -34,7 +34,7 @@ REASONS = {
     "preempted": "its call ended with KeyboardInterrupt",
     "container": "",
 }
-"""What is done to a container, and why it takes no further run, in its own words: one that is killed has none."""
+"""What is done to a container, and its recorded reason for taking no further run: a killed one records none."""
 CLEAN = ("harmless", "linger", "clean-1", "clean-2", "clean-3", "clean-4")
 CONTAINERS = 4
 NVIDIA_SMI = Path(__file__).with_name("nvidia_smi_stand_in")

@@ -38,7 +38,7 @@ def test_a_row_has_its_id_and_its_losses_however_it_lies_in_a_batch(told: dict[s
     rated = told["layouts"][layout]
     assert rated["reason"] is None
     assert rated["equal_ids"]
-    assert rated["distinct"] == 6, "equal rows are told apart"
+    assert rated["distinct"] == 6, "equal rows have different ids"
     assert rated["step"] == 3
     assert rated["lengths"] == [5, 3, 3, 3, 7, 2]
     assert rated["turns"] == [2, 1, 1, 1, 1, 0]

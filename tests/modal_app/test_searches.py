@@ -27,7 +27,7 @@ from tests.modal_server.fixture import needs_mounts
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 SIX = {f"r{number}": 1.0 + 0.1 * (5 * number % 6) for number in range(6)}
-"""Good and bad ones come in turn."""
+"""Good and bad runs come alternately."""
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_only_the_call_whose_time_was_up_is_handed_on(folder: StepFolder) -> Non
     assert attempts.is_handed_on(folder, "fc-1")
     assert not attempts.is_handed_on(folder, "fc-2")
     reserve(folder, "fc-2")
-    assert not attempts.is_handed_on(folder, "fc-1"), "somebody has gone on already"
+    assert not attempts.is_handed_on(folder, "fc-1"), "another call has gone on already"
 
 
 def test_who_is_given_up_has_failed_and_says_how_its_last_attempt_died(folder: StepFolder) -> None:
@@ -79,7 +79,7 @@ def test_who_is_given_up_has_failed_and_says_how_its_last_attempt_died(folder: S
     assert outcome == Outcome.from_json(attempt.result.read_text())
     assert outcome.status is OutcomeStatus.FAILED
     assert outcome.message.startswith("given up after 2 attempts in a row: its process was killed by signal 9")
-    assert attempts.lost_in_a_row(folder) == 0, "asked for again, it has its attempts again"
+    assert attempts.lost_in_a_row(folder) == 0, "a new request has all attempts again"
 
 
 def test_a_rank_that_was_killed_is_a_death_too_until_it_is_given_up(folder: StepFolder) -> None:
@@ -96,4 +96,4 @@ def test_a_rank_that_was_killed_is_a_death_too_until_it_is_given_up(folder: Step
 def test_a_failure_is_the_word_of_the_call_that_failed_and_of_no_other(folder: StepFolder) -> None:
     say(reserve(folder, "fc-1"), OutcomeStatus.FAILED, FailureReason.CONFIG)
     assert attempts.failed(folder, "fc-1")
-    assert not attempts.failed(folder, "fc-2"), "asked for again"
+    assert not attempts.failed(folder, "fc-2"), "requested again"

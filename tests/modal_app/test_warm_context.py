@@ -27,7 +27,7 @@ OF_NO_IMPORT = set(
     "SAGEMAKER_JOB_NAME SM_HP_MP_PARAMETERS _NETWORKX_BUILDING_DOCS_ _PYTHON_PROJECT_BASE "
     "_PYTHON_SUBPROCESS_USE_POSIX_SPAWN _PYTHON_SYSCONFIGDATA_NAME _PYTHON_SYSCONFIGDATA_PATH".split()
 )
-"""What an import reads and makes nothing of that would be wrong in a fork."""
+"""Variables that an import reads, without a result that would be wrong in a fork."""
 
 
 @pytest.mark.slow

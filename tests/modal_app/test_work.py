@@ -225,7 +225,7 @@ def test_a_call_that_dies_while_it_makes_its_successor_leaves_one_that_goes_on(
     here.kill_at("FunctionMap", 1, call, after=after)
     here.wait_for_all()
     assert here.losses == undisturbed()
-    assert here.outcomes == ["stopped"] * (len(here.attempts) - 1) + ["succeeded"], "nobody disturbed anybody"
+    assert here.outcomes == ["stopped"] * (len(here.attempts) - 1) + ["succeeded"], "no run disturbed another"
 
 
 def test_a_call_that_is_faster_than_its_claim_claims_for_itself(cloud: Callable[..., Cloud]) -> None:

@@ -19,7 +19,7 @@ BLOCK_SIZE = 8 * 1024 * 1024
 
 @cache
 def _files() -> Path:
-    """Source files by their digests, for all servers of this process: as at Modal, nobody uploads one again."""
+    """Source files by their digests, for all servers of this process: as at Modal, a file is never uploaded twice."""
     folder = Path(tempfile.mkdtemp(prefix="modal-files-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -95,9 +95,9 @@ class FunctionCall:
     entries: int = 0
     expired: bool = False
     chunks: list[api_pb2.DataChunk] = field(default_factory=list)
-    """What a generator, or a web function, has said."""
+    """The output of a generator or a web function."""
     incoming: list[api_pb2.DataChunk] = field(default_factory=list)
-    """What a web function is sent."""
+    """The input of a web function."""
     changed: Signal = field(default_factory=Signal)
 
     @property

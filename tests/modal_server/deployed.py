@@ -28,7 +28,7 @@ class Small:
 
 
 def load(name: str) -> ModuleType:
-    """Import an app anew: its handles remember the server that they were first used with."""
+    """Import an app again: its handles remember the first server that they were used with."""
     sys.modules.pop(name, None)
     return importlib.import_module(name)
 

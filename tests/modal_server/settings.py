@@ -44,7 +44,7 @@ class Settings:
     """The interpreter of every container. One that lacks `modal` gets the client's packages appended to its path."""
 
     container_environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables of every container, as if its image had set them. Of this process's environment nothing leaks in."""
+    """Variables of every container, as if its image had set them. Nothing of this process's environment leaks in."""
 
     visible: tuple[Path, ...] = ()
     """Paths of this machine that containers may read although they lie under a hidden one."""
@@ -65,7 +65,7 @@ class Settings:
     """How long a container waits for another input, where its function does not say. Modal: 60."""
 
     max_containers: int = 6
-    """All pools together, so that a fan-out does not drown the machine. An idle container makes room."""
+    """For all pools together, so that many calls do not overload the machine. An idle container makes room."""
 
     start_attempts: int = 2
     """Containers of one pool that may die in a row before their first input; then its queue fails."""
@@ -92,4 +92,4 @@ class Settings:
     """The one token id and secret that are accepted."""
 
     echo_unknown: bool = True
-    """Print the name of a call that nobody answers, once."""
+    """Print the name of each unanswered call, once."""

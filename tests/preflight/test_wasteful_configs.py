@@ -26,7 +26,7 @@ from tests.runner.builders import experiment
 WASTEFUL = read_cases("wasteful")
 SOUND = read_cases("sound")
 MOST_MS = 20
-"""That the findings about a run may take."""
+"""The most milliseconds that the findings about a run may take."""
 
 NOT_TOLD: frozenset[str] = frozenset({})
 """Wasteful cases that no rule reports yet. A case that is reported has to leave this list."""
@@ -41,7 +41,7 @@ RIGHTLY_REPORTED = {
 }
 """Good configs with deprecated keys, or that train on so few rows here that they end before a step they name."""
 NOT_LEFT_ALONE: frozenset[str] = frozenset()
-"""Sound cases that a rule reports by mistake, or that are still argued about."""
+"""Sound cases that a rule reports by mistake, or that are still in dispute."""
 
 
 def _findings(case: Case, requested: Experiment) -> list[Finding]:

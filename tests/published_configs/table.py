@@ -19,9 +19,9 @@ class Verdict:
     """The truth about a config."""
 
     reason: tuple[str, ...] = ()
-    """Words that a refusal has to have; empty for a config that could run."""
+    """Words that a refusal has to contain; empty for a config that could run."""
     pending: str = ""
-    """What axosweep does not know yet. The test then has to fail."""
+    """What axosweep does not support yet. The test then has to fail."""
 
 
 COULD_RUN = Verdict()

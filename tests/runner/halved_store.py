@@ -21,18 +21,18 @@ from tests.runner.builders import begin_attempt, finish, open_sweep, run
 STEPS, FRACTIONS, ETA = 60, (0.2, 0.6), 3
 RUNGS = Rungs("", FRACTIONS, ETA)
 OWN = "5e8d"
-"""Of the search, behind the sweep's id."""
+"""The hash in the search's id, after the sweep's id."""
 
 
 @dataclass(frozen=True)
 class HalvedSweep:
     plan: Plan
     winner: Run
-    """The only one that finished as one of the best."""
+    """The only run that finished as one of the best."""
     stopped: Run
-    """At rung 1: the second of those that came."""
+    """Stopped at rung 1, which it reached second."""
     promoted: Run
-    """At rung 1, where it stopped until others had come; then it stopped at rung 2."""
+    """Stopped at rung 1 until others had come; then it stopped at rung 2."""
     audited: Run
     """Among the worst, but finished."""
     diverged: Run

@@ -29,7 +29,7 @@ class Point:
     source: str
     unit: int = GIB
     whole_card: bool = False
-    """The figure is what the card shows, CUDA's own memory included; else what torch allocated."""
+    """The figure is what the card shows, including CUDA's own memory; otherwise what torch allocated."""
 
     @property
     def estimated(self) -> float:
@@ -181,7 +181,7 @@ FITTED = (
         for length, figure in zip(_LENGTHS, (18.7, 18.4, 18.9, 19.9, 23.0, 27.9), strict=True)
     ),
 )
-"""Known while the formulas were written, so that agreement is a fit."""
+"""Known while the formulas were written, so agreement with them is a fit."""
 
 
 # Found after the constants were fixed (commit 74716c0), and used only for the comparison.
@@ -255,10 +255,11 @@ HELD_OUT_PEFT = (
     _peft("rsLoRA r64", 22561161216, Adapter(rank=64, targets=("q_proj", "v_proj"))),
     _peft("LoRA r10 on the MLP", 24698159104, Adapter(rank=10, targets=("gate_proj", "up_proj", "down_proj"))),
 )
-"""huggingface/peft, transformers 5.13: the settings that have a counterpart in Axolotl, but for DoRA."""
+"""huggingface/peft, transformers 5.13: the settings that have a counterpart in Axolotl, except for DoRA."""
 
 ONCE_HELD_OUT = (_peft("DoRA r32", 24532484096, Adapter(rank=32, targets=("q_proj", "v_proj"), dora=True)),)
-"""22.5% too high at first, since DoRA was counted for all matrices whatever its targets. Mended, so now a fit."""
+"""22.5% too high at first, since DoRA was counted for all matrices, whatever its targets. The formula was corrected
+because of it, so it is a fit now."""
 
 HELD_OUT_AXOLOTL = (
     _axolotl("seed-oss 36B", model(5120, 64, 80, 8, 128, 27648, 155136), 27.7),

@@ -18,7 +18,7 @@ from tests.runner.report_store import RATES
 
 TOKEN = "hf_" + "t" * 32
 PLACE = "/srv/customers/acme"
-"""A folder of whoever trained it."""
+"""A folder of the user who trained it."""
 HUB_BASE, COMMIT = "maker/base-8b", "b" * 40
 DATA_SHA = "d" * 64
 LEFT = ("debug.log", "training_args.bin", "README.md", "config.json")

@@ -14,7 +14,7 @@ from runner.verdict.judged import Floats, SettingLosses
 
 TERMS = Terms(looks=4, worth=0.005, max_seeds=8)
 Train = Callable[[int], Floats]
-"""A setting -> the loss of each held-out row, summed over its tokens, of a further run."""
+"""A setting -> the loss of each held-out row in a further run, summed over the row's tokens."""
 
 
 def losses_of(loss: float, rate: float, seed: int, *, rows: int = 40, seed_sd: float = 0.005) -> RowLosses:

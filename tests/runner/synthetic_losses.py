@@ -15,13 +15,13 @@ class Truth:
     """Standard deviations are in nats per token."""
 
     differences: Sequence[float]
-    """How much worse each setting is than the first, in truth."""
+    """How much worse each setting truly is than the first."""
     seeds: int = 1
     documents: int = 300
     rows: float = 3
     """Of a document, on average."""
     of_seeds: float = 0.0
-    """How far a seed moves the loss of all rows alike."""
+    """How far a seed moves the loss of all rows together."""
     of_documents: float = 0.1
     """How far a setting moves the loss of a single document, and as much again that of a single row."""
     of_rows_by_seed: float = 0.1

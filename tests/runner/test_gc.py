@@ -118,7 +118,7 @@ def test_what_a_step_will_read_that_has_not_begun_is_not_gcs(store: Store, comma
     step = answering(one.key if run_or_base == "run" else "", "abc", prompts)
     asked_after(store, sweep, step, answering(one.key, "done", others))
     finish(store, StepKind.INFER, f"{one.key}/done")
-    assert keys(command("gc", "--json", "--dry-run")) == {others}, "what is done is told by its attempt"
+    assert keys(command("gc", "--json", "--dry-run")) == {others}, "a finished step is known by its attempt"
     finish(store, StepKind.INFER, step.key)
     assert keys(command("gc", "--json", "--dry-run")) == {prompts, others}
 

@@ -79,7 +79,7 @@ def test_each_run_has_its_status(store: Store, every_kind: tuple[Plan, RunsBySta
     assert values["going_on"]
     assert values["headway"]["counted"] == "3 of 8 done, 2 failed, 1 blocked, 1 running"
     assert "diverged" in runs[by_status.diverged.key]["flags"]
-    assert all(runs[key]["ranked"] is None for key in states), "a loss that is not final ranks nobody"
+    assert all(runs[key]["ranked"] is None for key in states), "a loss that is not final gives no rank"
     assert len(values["analysis"]["keys"]) == 3
     printed = {failure["key"]: failure for failure in values["failures"]}
     assert {key: failure["reason"] for key, failure in printed.items()} == {
@@ -124,7 +124,7 @@ def test_a_report_of_200_runs_is_small_and_quickly_written(store: Store) -> None
     planned = synthetic_sweep(store, 200)
     before = time.process_time()
     path = write_report(store, planned.sweep)
-    assert time.process_time() - before < 3.0, "it is made at the end of every sweep: nobody is to wait for it"
+    assert time.process_time() - before < 3.0, "it is written at the end of every sweep, so it has to be fast"
     assert path.stat().st_size < LARGEST_BYTES
     assert path == store.sweeps / planned.sweep / "report.html"
 
@@ -303,7 +303,7 @@ def test_the_reproducibility_block_names_command_lock_and_data(store: Store) -> 
     block = gather(store, planned.sweep)["reproduce"]
     assert block["command"] == "axosweep -m"
     assert block["locks"] == ["lock-1"]
-    assert block["commits"] == [], "nothing says at which commit it was asked"
+    assert block["commits"] == [], "nothing records the commit of the launch"
     requested = store.sweeps / planned.sweep / "plan.json"
     requested.write_text(json.dumps(json.loads(requested.read_text()) | {"commit": "c0ffee"}))
     assert gather(store, planned.sweep)["reproduce"]["commits"] == ["c0ffee"], "a mirror knows no more than the plan"

@@ -28,7 +28,7 @@ class Hub:
     status: int = 200
     body: bytes = json.dumps({"id": "owner/name", "sha": COMMIT}).encode()
     moved_to: str = ""
-    """Where it sends whoever asks."""
+    """The address to which it redirects."""
     asked: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
 

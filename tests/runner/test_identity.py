@@ -96,7 +96,7 @@ def test_a_sweep_over_gpus_has_a_run_for_each_and_shares_their_dataset() -> None
     keys = [one.key for one in requested]
     assert len(set(keys)) == 3
     assert keys[0] == keys[2], "what will do as well is no question"
-    assert keys[3] == run({"seed": 1}, gpu=gpus[3]).key, "asked on one kind only, it is the run that it always was"
+    assert keys[3] == run({"seed": 1}, gpu=gpus[3]).key, "requested on one kind only, it is the run that it always was"
     assert len({one.data_key for one in requested}) == 1
 
 

@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).with_name("live_view_script.py")
 GOLDEN = Path(__file__).parent / "golden"
 RUNS = 24
 KEPT = (0, 1, 5, 10, 16, 24)
-"""The frames that are kept as text."""
+"""The frames that are stored as text."""
 LEFT = re.compile(r"elapsed, (about \d+ (s|min)|under 10 s) left")
 
 

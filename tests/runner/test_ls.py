@@ -55,7 +55,7 @@ def ended(store: Store, kind: StepKind, one: Run, own: str, **facts: Any) -> Non
 
 def test_ls_says_in_words_what_answers_and_evaluations_are(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     one = finished_run(store)
-    assert "about it" not in said(capsys, "ls", one.key, store=store), "nothing there has to be told"
+    assert "about it" not in said(capsys, "ls", one.key, store=store), "nothing there needs a description"
     drawn = {"greedy": False, "temperature": 0.7, "merged": f"{one.key}/def"}
     ended(store, StepKind.INFER, one, "a1", prompts=128, options={"greedy": True})
     ended(store, StepKind.INFER, one, "a2", prompts=1, options=drawn)

@@ -30,7 +30,7 @@ from tests.runner.memory_points_fms import GROUPS
 from tests.runner.test_memory import A100, H100, L4, LORA, of
 
 PACKED = {**LORA, "sample_packing": True}
-"""Every row has sequence_len tokens, so nothing depends on the dataset."""
+"""Every row has sequence_len tokens, so the memory does not depend on the dataset."""
 QLORA = {**PACKED, "adapter": "qlora", "load_in_4bit": True}
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -111,7 +111,7 @@ def test_a_megabyte_is_refused_where_the_context_is_known() -> None:
         SweepError, match="Prompt 2 has 1,000,000 characters, but the tiny model reads at most 256 tokens"
     ):
         refuse_too_long(prompts, 256, "the tiny model")
-    refuse_too_long(prompts, None, "a model of which nobody knows")
+    refuse_too_long(prompts, None, "an unknown model")
     refuse_too_long(prompts, 131_072, "a large model")
 
 

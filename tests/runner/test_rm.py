@@ -42,7 +42,7 @@ def test_a_removed_run_is_gone_but_for_the_question(store: Store, command: Comma
     assert phase(store, other) is Phase.SUCCEEDED
     rows = {row["key"]: row for row in command("compare", sweep, "--json")["runs"]}
     assert (rows[one.key]["status"], rows[other.key]["status"]) == ("removed", "succeeded")
-    assert rows[one.key]["params"], "what was asked is still known"
+    assert rows[one.key]["params"], "the request is still known"
     assert command("status", "--json")["sweeps"][0]["counts"] == {"succeeded": 1, "removed": 1}
     assert not keys(command("rm", one.key, "--yes", "--json")), "a second time there is nothing"
 

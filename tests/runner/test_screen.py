@@ -106,7 +106,7 @@ def test_a_run_is_believed_more_than_the_plan_the_further_it_is() -> None:
         "its 20 s of start, and half of its steps in 20 s"
     )
     late = replace(begun, started_at=50.0)
-    assert run_left(late, [late], expected, NOW) is None, "it takes longer than the plan said, nobody knows how much"
+    assert run_left(late, [late], expected, NOW) is None, "it takes longer than the plan said"
 
 
 def test_a_resumed_run_is_measured_by_the_steps_of_its_own_attempt() -> None:

@@ -34,7 +34,7 @@ def test_what_all_rounds_have_cost_is_taken_from_the_budget_but_not_what_a_run_o
     assert round_of(store, [begun], results).dollars_left(5.0) == 3.0
     assert round_of(store, [done], results).dollars_left(5.0) == 2.5
     first = [round_of(store, [done, begun], results).is_over(budget, is_first=True) for budget in (5.0, 2.0, 1.5)]
-    assert first == [False, True, True], "no launch is asked for with a budget of nothing, or of less"
+    assert first == [False, True, True], "no launch is requested with a budget of nothing, or of less"
 
 
 def test_a_metric_has_its_other_names_and_one_of_which_more_is_better_is_turned_around(store: Store) -> None:

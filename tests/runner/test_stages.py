@@ -79,7 +79,7 @@ def test_of_a_finished_run_only_follow_up_steps_are_done(store: Store) -> None:
     assert made.has_work
     execute(made, workers)
     assert kinds(workers) == ["merge"]
-    assert not planned(store, one).has_work, "asked again, it is done"
+    assert not planned(store, one).has_work, "requested again, it is done"
 
 
 @pytest.mark.parametrize("modal", [None, shipped(packages=["axolotl-contribs==1"])])
@@ -112,7 +112,7 @@ def test_on_modal_a_merge_waits_for_its_run_and_is_called_first_when_that_is_don
     assert [job.name for job in work.first] == [data]
     assert [job.name for job in work.waiting[data]] == [train], "the other run only wants the dataset"
     assert [job.name for job in work.waiting[train]] == [f"merge/{merge.step.key}"]
-    assert work.waiting[data][0].awaited, "its call puts down what waits, whoever trains it"
+    assert work.waiting[data][0].awaited, "its call adds what waits, whichever call trains it"
     later = make_work(made, _job, {data.replace("/", "-"), train.replace("/", "-")})
     assert [job.name for job in later.first] == [f"merge/{merge.step.key}"]
 

@@ -19,7 +19,7 @@ from tests.wandb_server.graphql import answer
 from tests.wandb_server.records import Run, World
 
 KEY = "local" + "0" * 40
-"""The SDK wants 40 characters or more."""
+"""The SDK requires 40 characters or more."""
 
 
 KNOWN = {f"Basic {base64.b64encode(f'api:{KEY}'.encode()).decode()}", f"Bearer {KEY}"}
@@ -39,7 +39,7 @@ class WandbServer:
     url: str
     world: World = field(default_factory=World)
     faults: dict[str, Fault] = field(default_factory=dict)
-    """Run id -> how the server answers whatever is about that run."""
+    """Run id -> how the server answers requests about that run."""
 
     def environment(self) -> Mapping[str, str]:
         """The variables that point the SDK to this server, and to no other."""

@@ -13,11 +13,11 @@ from runner.preflight.rules.run_facts import RunFacts
 TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments.save_steps"
 LARGE = 1_000_000_000
 OFTEN = 10
-"""Steps between saves that are fewer than anybody resumes from."""
+"""So few steps between saves that not all of these checkpoints are ever useful."""
 TRIAL = 100
 """A run of so few steps is a trial, which may save as often as it likes."""
 KEPT = 10
-"""Checkpoints that are more than anybody compares."""
+"""More checkpoints than a user compares."""
 
 
 def full_model_saved_every_few_steps(run: RunFacts) -> Iterator[Finding]:

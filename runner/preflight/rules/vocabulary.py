@@ -35,7 +35,7 @@ TEMPLATES_OF: Mapping[str, tuple[str, ...]] = {
     "phi": ("phi_3", "phi_35", "phi_4"),
     "": ("aya", "cohere", "command_a", "deepseek_v2", "deepseek_v3", "exaone", "exaone4", "falcon_h1", "jamba"),
 }
-"""Templates of one family alone. alpaca and the like are anybody's, since their turns are plain text."""
+"""Templates of one family alone. alpaca and the like suit any model, since their turns are plain text."""
 WITHOUT_CHATML = re.compile(r"(meta-)?llama-?3|gemma|mistral|mixtral|ministral|phi-3")
 """Names of models whose vocabulary has none of ChatML's tokens. Qwen's and Phi 4's have them."""
 EMBEDDINGS = ("lora_modules_to_save", "peft_trainable_token_indices")

@@ -30,13 +30,13 @@ class FakeWorkers:
     endings: Mapping[str, OutcomeStatus] = field(default_factory=dict)
     """How a step ends, by key; success for those not named."""
     endless: frozenset[str] = NOBODY
-    """Keys whose workers go on until they are signalled."""
+    """Keys whose workers run until they get a signal."""
     deaf: frozenset[str] = NOBODY
-    """Keys whose workers do not hear SIGTERM."""
+    """Keys whose workers ignore SIGTERM."""
     saving: Mapping[str, float] = field(default_factory=dict)
-    """Key -> how many seconds its worker saves for, once it is asked to stop."""
+    """Key -> how many seconds its worker takes to save after a request to stop."""
     when_asked: Callable[[], object] = lambda: None
-    """What happens as soon as a worker has been asked to stop."""
+    """What happens as soon as a worker has got a request to stop."""
     stillborn: frozenset[str] = NOBODY
     """Keys whose workers die before they claim their step."""
     unborn: frozenset[str] = NOBODY
