@@ -53,10 +53,10 @@ class Copies:
         """Copy one to the Volume; False if the trainer removed it before its files could be linked."""
         completed_at = _completed_at(checkpoint)
         assert self.written.scratch is not None
-        with _held(checkpoint, self.written.scratch / "held") as held:
+        with _linked_files(checkpoint, self.written.scratch / "held") as linked:
             partial, target = self.attempt.copying / checkpoint.name, self.draft.model / checkpoint.name
             try:
-                _copy_files(held, partial, _files_below(held), progress)
+                _copy_files(linked, partial, _files_below(linked), progress)
                 if not checkpoints.is_complete(partial):
                     return False
                 _remove(target)
@@ -72,10 +72,10 @@ class Copies:
         that the run could go on from stays: the Trainer removes it before the next one is complete."""
         model = self.written.model
         damaged = [one.name.removeprefix(checkpoints.ASIDE) for one in model.glob(f"{checkpoints.ASIDE}*")]
-        kept = 0 if finished else checkpoints.newest_to_resume(self.draft.model, without=damaged)
+        newest = 0 if finished else checkpoints.newest_to_resume(self.draft.model, without=damaged)
         for checkpoint in checkpoints.all_checkpoints(self.draft.model):
             is_gone = not os.path.lexists(model / checkpoint.name)
-            if is_gone and checkpoints.step_number(checkpoint) != kept:
+            if is_gone and checkpoints.step_number(checkpoint) != newest:
                 _remove(checkpoint)
 
     def other_bytes(self) -> int:
@@ -116,19 +116,19 @@ def _completed_at(checkpoint: Path) -> int:
 
 
 @contextlib.contextmanager
-def _held(folder: Path, place: Path) -> Iterator[Path]:
+def _linked_files(folder: Path, place: Path) -> Iterator[Path]:
     """The files of a folder, as they are now, even if the folder is removed later."""
     try:
         for path in _files_below(folder):
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             os.link(folder / path, place / path)
-        held = place
+        linked = place
     except FileNotFoundError:  # the trainer is removing it: the copy will not be complete
-        held = place
+        linked = place
     except OSError:  # this disk has no hard links
-        held = folder
+        linked = folder
     try:
-        yield held
+        yield linked
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

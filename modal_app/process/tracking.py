@@ -169,12 +169,12 @@ def finish(rank: Rank, state: Mapping[str, Any], *, failed: bool) -> None:
     for name, value in _rung_summary(rank, state).items():
         run.summary[name] = value
     at_rung = bool(state.get("at_rung"))
-    whole = bool(state.get("ended")) and not (failed or state.get("stopped") or state.get("diverged") or at_rung)
-    if whole:
+    is_complete = bool(state.get("ended")) and not (failed or state.get("stopped") or state.get("diverged") or at_rung)
+    if is_complete:
         _log_rows(run, rank)
     if state.get("stopped") and not failed:
         run.mark_preempting()
-    run.finish(exit_code=0 if whole or (at_rung and not failed) else INTERRUPTED)
+    run.finish(exit_code=0 if is_complete or (at_rung and not failed) else INTERRUPTED)
 
 
 def _rung_summary(rank: Rank, state: Mapping[str, Any]) -> dict[str, int]:
@@ -265,11 +265,11 @@ def _eval_fingerprint(rank: Rank) -> str | None:
 
 def _identity(rank: Rank) -> dict[str, Any]:
     """The request, as run.json has it: the composed config and its inputs, whatever the order of the words."""
-    whole = read_json(rank.folder.identity)
-    if not whole:
+    request = read_json(rank.folder.identity)
+    if not request:
         axolotl = {**rank.step.config, "base_model": rank.step.base_model or rank.step.config.get("base_model")}
         return {"key": rank.step.key, "data_key": rank.step.data_key, "axolotl": axolotl}
-    return {name: value for name, value in whole.items() if name != "overrides"}
+    return {name: value for name, value in request.items() if name != "overrides"}
 
 
 def _with_name(config: Mapping[str, Any], stored: str, name: str) -> dict[str, Any]:

@@ -115,12 +115,12 @@ def rated_by(config: Mapping[str, Any], *, adapter: Path | None = None, weights:
 
     Without the adapter's folder, Axolotl would evaluate a new adapter, which equals the base model, without a message.
     """
-    kept = config_to_load(config, adapter=adapter, weights=weights)
+    loaded_config = config_to_load(config, adapter=adapter, weights=weights)
     own = {name: config[name] for name in ROWS if name in config}
     if weights is not None:  # Axolotl's name for the prepared rows contains the tokenizer's
         own |= {"tokenizer_config": config["base_model"]}
         own |= {name: config[name] for name in OF_THE_TOKENIZER if config.get(name)}
-    return {name: value for name, value in kept.items() if name not in ROWS} | own
+    return {name: value for name, value in loaded_config.items() if name not in ROWS} | own
 
 
 def _on_tasks(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[str, Any]:

@@ -36,13 +36,13 @@ def merge(step: Step, store: Store, folder: StepFolder, attempt: Attempt, rank: 
     sys.argv = ["axolotl"]  # Axolotl parses it
     do_cli(config=attempt.config.name, lora_model_dir=str(adapter))
     rank.clock.book("merge")
-    made = attempt.path / BUILD / MERGED
-    if not list(made.glob("*.safetensors")) + list(made.glob("*.bin")):
+    merged = attempt.path / BUILD / MERGED
+    if not list(merged.glob("*.safetensors")) + list(merged.glob("*.bin")):
         raise StepFailed(FailureReason.ERROR, "Axolotl ended without an error, and left no merged weights")
-    files = listed_files(made)
+    files = listed_files(merged)
     if folder.model.exists():
         shutil.rmtree(folder.model)  # an earlier worker moved it, and died before it recorded that
-    made.rename(folder.model)
+    merged.rename(folder.model)
     write_atomically(folder.manifest, json.dumps({"files": files, "of": step.run}, indent=1))
     rank.clock.book("save")
     return {"files": len(files), "bytes": sum(one["bytes"] for one in files.values())}

@@ -109,7 +109,7 @@ def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Data
     tokens, trained, distinct = _count_tokens(train)
     rows, eval_rows = len(train), len(evaluation) if evaluation is not None else 0
     given = _given_rows(cfg)
-    kept = rows + (0 if cfg.test_datasets else eval_rows)
+    remaining = rows + (0 if cfg.test_datasets else eval_rows)
     return {
         "rows": rows,
         "eval_rows": eval_rows,
@@ -118,7 +118,7 @@ def _counts(cfg: DictDefault, train: datasets.Dataset, evaluation: datasets.Data
         "distinct_trained_tokens": distinct,
         "longest_row": _longest([split for split in (train, evaluation) if split is not None]),
         "given_rows": given,
-        "dropped_rows": None if given is None else given - kept,
+        "dropped_rows": None if given is None else given - remaining,
     }
 
 

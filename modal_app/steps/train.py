@@ -162,8 +162,8 @@ def finish(step: Step, folder: StepFolder) -> None:
     elif step.base_model and adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))
         write_atomically(adapter, json.dumps(config | {"base_model_name_or_path": step.base_model}, indent=2))
-    made = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE, DEBUG_LOG))
-    write_atomically(folder.manifest, json.dumps({"files": made, "of": step.key}, indent=1))
+    listed = listed_files(folder.model, without=(checkpoints.PREFIX, checkpoints.ASIDE, DEBUG_LOG))
+    write_atomically(folder.manifest, json.dumps({"files": listed, "of": step.key}, indent=1))
 
 
 def known_facts(attempt: Attempt) -> dict[str, Any]:

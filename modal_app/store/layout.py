@@ -70,8 +70,8 @@ class StepFolder:
 
     def draft_of(self, attempt: int, scratch: Path | None = None) -> StepFolder:
         """The same step, whose files (and `done`) are those in an attempt's draft."""
-        made = self.attempt(attempt).draft if scratch is None else scratch / DRAFT
-        return StepFolder(self.path, made / self.done.name, attempt, scratch)
+        place = self.attempt(attempt).draft if scratch is None else scratch / DRAFT
+        return StepFolder(self.path, place / self.done.name, attempt, scratch)
 
     @property
     def files(self) -> Path:

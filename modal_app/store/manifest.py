@@ -14,8 +14,8 @@ def listed_files(folder: Path, *, without: Collection[str] = ()) -> dict[str, di
     """Every file below a folder by its name there, once it is on the disk. `without`: beginnings of names at its top
     that are left out."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    kept = [path for path in found if not path.relative_to(folder).parts[0].startswith(tuple(without))]
-    listed = {path.relative_to(folder).as_posix(): _listed(path) for path in kept}
+    paths = [path for path in found if not path.relative_to(folder).parts[0].startswith(tuple(without))]
+    listed = {path.relative_to(folder).as_posix(): _listed(path) for path in paths}
     flush_folders(folder)
     return listed
 

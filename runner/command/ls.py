@@ -80,7 +80,7 @@ def _listed(files: Files, part: Part) -> ListedPart:
     return ListedPart(
         part=part.name,
         about=about(files, part),
-        whole=part.whole,
+        whole=part.is_complete,
         bytes=part.bytes,
         place=files.place(part.folder),
         files=tuple(ListedFile(part.named(entry), entry.size) for entry in part.files),
@@ -93,7 +93,7 @@ def _show(files: Files, parts: Sequence[Part], title: str) -> None:
         Column("about it", tuple(about(files, part) for part in parts), left=True),
         Column("files", tuple(str(len(part.files)) for part in parts)),
         Column("size", tuple(size_text(part.bytes) for part in parts)),
-        Column("", tuple("" if part.whole else "incomplete" for part in parts), left=True),
+        Column("", tuple("" if part.is_complete else "incomplete" for part in parts), left=True),
         Column("where", tuple(files.place(part.folder) for part in parts), left=True),
     ]
     columns = [one for one in columns if one.heading not in ("", "about it") or any(one.cells)]

@@ -93,7 +93,7 @@ def _what_and_folder(run: str, words: Sequence[str]) -> tuple[str | None, Path]:
 
 def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
     """If there are several merges, the one that `axosweep merge` would now make from the run's own adapter."""
-    merged = [part for part in parts if part.whole and part.kind is PartKind.MERGED]
+    merged = [part for part in parts if part.is_complete and part.kind is PartKind.MERGED]
     if len(merged) < 2:
         return "merged"
     (subject,) = subjects([store], key)

@@ -159,7 +159,7 @@ def _fetch(subject: Subject, kind: Kind, folder: Path) -> None:
     what: str = kind
     if kind is Kind.MERGED:
         _, own = parts_of_key(merge_step(subject).step.key)
-        merged = [part for part in parts if part.kind is PartKind.MERGED and part.own == own and part.whole]
+        merged = [part for part in parts if part.kind is PartKind.MERGED and part.own == own and part.is_complete]
         if not merged:
             raise _not_merged(subject)
         what = merged[0].name

@@ -76,7 +76,7 @@ def cost_lines(selections: Sequence[SweepSelection], rows: Sequence[Row]) -> lis
     costs = [(one.sweep, cost) for one in complete if (cost := cost_of(one.store, one.sweep))]
     if len(selections) == 1:
         return [line for _, cost in costs for line in cost.lines(going_on=going_on)]
-    return [f"{sweep}: {money(cost.whole.dollars)}" for sweep, cost in costs]
+    return [f"{sweep}: {money(cost.bill.dollars)}" for sweep, cost in costs]
 
 
 def title_of(result: Comparison, rows: Sequence[Row] | Sequence[Group], number: int, tables: int) -> str:

@@ -34,23 +34,23 @@ class SweepCost:
     """Follow-up steps of its runs."""
 
     @property
-    def whole(self) -> Bill:
+    def bill(self) -> Bill:
         return self.training + self.preparing + self.after
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "dollars": self.whole.dollars,
+            "dollars": self.bill.dollars,
             "training": self.training.dollars,
             "preparing": self.preparing.dollars,
             "after": self.after.dollars,
             "rates": self.rates.as_json(),
-            "as_asked": sorted(self.whole.as_asked),
-            "unpriced": sorted(self.whole.unpriced),
+            "as_asked": sorted(self.bill.as_asked),
+            "unpriced": sorted(self.bill.unpriced),
         }
 
     def lines(self, *, going_on: bool) -> list[str]:
         """The total with the sources of its rates, and what is uncertain about it."""
-        total = self.whole
+        total = self.bill
         parts = f"{money(self.training.dollars)} training, {money(self.preparing.dollars)} preparing"
         parts += f", {money(self.after.dollars)} after training" if self.after.seconds else ""
         so_far = " so far" if going_on else ""
@@ -166,7 +166,7 @@ def sweep_cost(store: Store, sweep: str, runs: Sequence[SweepRun]) -> SweepCost 
     preparing = [bill(containers(folder), rates) for folder in folders]
     later = [_after_bill(store, key, rates) for key in keys]
     cost = SweepCost(sum(bills, Bill()), sum(preparing, Bill()), rates, sum(later, Bill()))
-    return cost if cost.whole.seconds else None
+    return cost if cost.bill.seconds else None
 
 
 def facts_of(records: Sequence[ContainerRecord]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _run(
     gpu = card_of(rented) or str(identity.get("gpu", {}).get("type"))
     seconds = float(result["finished_at"]) - float(result["started_at"])
     only = rented[0] if len(rented) == 1 and len(rented[0].attempts) == 1 else None
-    boot, around = (None, None) if only is None else _beside_worker(only, seconds)
+    boot, around = (None, None) if only is None else _outside_worker(only, seconds)
     yield PastRuns(
         shape=shape_of(config, gpu, count, place),
         length=length,
@@ -147,10 +147,10 @@ def _run(
     )
 
 
-def _beside_worker(one: ContainerRecord, worker_s: float) -> tuple[float | None, float | None]:
+def _outside_worker(one: ContainerRecord, worker_s: float) -> tuple[float | None, float | None]:
     """The seconds of a container's boot and the others in which its worker did not run. A run that was not the first of
     its container tells nothing about boots."""
-    beside = max(0.0, one.seconds - worker_s)
+    outside = max(0.0, one.seconds - worker_s)
     if one.boot is None:
-        return beside, None
-    return one.boot or None, max(0.0, beside - one.boot)
+        return outside, None
+    return one.boot or None, max(0.0, outside - one.boot)

@@ -12,7 +12,7 @@ from runner.files.run_files import Files, Part, PartKind, read_object
 
 def about(files: Files, part: Part) -> str:
     """The description, from the step's result.json; empty for an incomplete part or one whose name is enough."""
-    if not part.whole or part.kind not in (PartKind.ANSWERS, PartKind.EVALUATION):
+    if not part.is_complete or part.kind not in (PartKind.ANSWERS, PartKind.EVALUATION):
         return ""
     facts = read_object(files, f"{part.folder}/result.json").get("facts", {})
     return _answered(facts) if part.kind is PartKind.ANSWERS else _measured(facts.get("metrics", ()))

@@ -8,7 +8,7 @@ from typing import NoReturn
 from modal_app.store.checkpoints import PREFIX
 from runner.errors import SweepError, did_you_mean
 from runner.files.pull import FileToPull
-from runner.files.run_files import MADE, Files, Part, PartKind, checksums
+from runner.files.run_files import TRAINED, Files, Part, PartKind, checksums
 
 WHATS = ("adapter", "model", "merged", "answers", "evaluation", "checkpoint", "checkpoints", "logs", "data", "all")
 FOLLOW_UP_PARTS = {
@@ -19,7 +19,7 @@ FOLLOW_UP_PARTS = {
 """Parts of which a run may have several: their plural, and the end of the message when there is none."""
 DEFAULT_RECORDS = ("config.yml", "metrics.jsonl", "result.json", "run.json")
 """Pulled with the adapter when no part was named."""
-ALONE = (*MADE, PartKind.MERGED, PartKind.DATA)
+ALONE = (*TRAINED, PartKind.MERGED, PartKind.DATA)
 """If one of these is named, its files go into the folder itself, so that any program can load the model from it."""
 
 
@@ -45,27 +45,27 @@ def is_a_what(word: str) -> bool:
 
 def _chosen(parts: Sequence[Part], what: str | None, key: str, status: str) -> list[Part]:
     named = {part.name: part for part in parts}
-    complete = [part for part in parts if part.whole]
+    complete = [part for part in parts if part.is_complete]
     checkpoints = [part for part in parts if part.kind is PartKind.CHECKPOINT]
     match what:
         case None | "adapter" | "model":
-            made = [part for part in complete if part.kind in MADE]
-            if made and what in (None, made[0].name):
-                return made
+            trained = [part for part in complete if part.kind in TRAINED]
+            if trained and what in (None, trained[0].name):
+                return trained
             _refuse_not_made(what, parts, key, status)
         case "all":
             return [part for part in complete if part.kind is not PartKind.REST] or _nothing(key, status)
         case "checkpoint" | "checkpoints":
-            found = [part for part in checkpoints if part.whole]
+            found = [part for part in checkpoints if part.is_complete]
             return (found if what == "checkpoints" else found[-1:]) or _no_checkpoint(key, status, parts)
         case "merged" | "answers" | "evaluation":
             return _only(PartKind(what), complete, key)
-        case _ if what in named and named[what].whole:
+        case _ if what in named and named[what].is_complete:
             return [named[what]]
         case _ if what.startswith(PREFIX) and what in named:
             _refuse(f"{what} of run {key} is not complete: its worker died while writing it, or is still writing it.")
         case _ if what.startswith(PREFIX):
-            there = ", ".join(part.name for part in checkpoints if part.whole) or "none"
+            there = ", ".join(part.name for part in checkpoints if part.is_complete) or "none"
             _refuse(f"Run {key} has no {what}. It has: {there}.")
         case "data":
             _refuse(f"The dataset of run {key} does not exist here; launching the sweep again prepares it.")
@@ -96,21 +96,24 @@ def _wanted(files: Files, part: Part, what: str | None) -> list[FileToPull]:
 
 def _refuse_unknown(what: str, parts: Sequence[Part]) -> None:
     if not is_a_what(what) and what not in {part.name for part in parts}:
-        known = [*WHATS, *(part.name for part in parts if part.whole and part.name not in (PartKind.REST, *WHATS))]
+        known = [
+            *WHATS,
+            *(part.name for part in parts if part.is_complete and part.name not in (PartKind.REST, *WHATS)),
+        ]
         raise SweepError(f"`pull` knows no {what}.{did_you_mean(what, known)} It knows: {', '.join(known)}.")
 
 
 def _refuse_not_made(what: str | None, parts: Sequence[Part], key: str, status: str) -> NoReturn:
-    made = [part for part in parts if part.kind in MADE and part.whole]
-    if made:
-        _refuse(f"Run {key} has no {what}: it trained a complete {made[0].name}. Pull that.")
-    checkpoints = any(part.kind is PartKind.CHECKPOINT and part.whole for part in parts)
+    trained = [part for part in parts if part.kind in TRAINED and part.is_complete]
+    if trained:
+        _refuse(f"Run {key} has no {what}: it trained a complete {trained[0].name}. Pull that.")
+    checkpoints = any(part.kind is PartKind.CHECKPOINT and part.is_complete for part in parts)
     more = f" It has checkpoints: axosweep pull {key} checkpoints DIR" if checkpoints else ""
     _refuse(f"Run {key} has not finished: it is {status}. It has no {what or 'adapter'} yet.{more}")
 
 
 def _no_checkpoint(key: str, status: str, parts: Sequence[Part]) -> NoReturn:
-    more = " It has its adapter." if any(part.kind is PartKind.ADAPTER and part.whole for part in parts) else ""
+    more = " It has its adapter." if any(part.kind is PartKind.ADAPTER and part.is_complete for part in parts) else ""
     _refuse(f"Run {key} has no complete checkpoint; it is {status}.{more}")
 
 

@@ -233,7 +233,7 @@ def _refuse_no_room(folder: Path, missing: Sequence[FileToPull], journal: _Journ
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Create the folder and keep other pulls out of it. If an error leaves a new folder empty, it is removed."""
-    made = not folder.exists()
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -244,7 +244,7 @@ def _locked(folder: Path) -> Iterator[None]:
             raise SweepError(f"Another axosweep pull works in {folder}. Wait for it, or name another folder.")
         yield
     except SweepError:
-        if made and not any(folder.iterdir()):
+        if is_new and not any(folder.iterdir()):
             folder.rmdir()
         raise
     finally:

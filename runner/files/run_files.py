@@ -42,7 +42,7 @@ class PartKind(StrEnum):
     REST = "rest"
 
 
-MADE = (PartKind.ADAPTER, PartKind.MODEL)
+TRAINED = (PartKind.ADAPTER, PartKind.MODEL)
 """The result of training: one of the two."""
 _OF_STEP = {
     StepKind.MERGE: PartKind.MERGED,
@@ -104,7 +104,7 @@ class Part:
     folder: str
     """Below the store's root. The names of the files are relative to it."""
     files: tuple[Entry, ...]
-    whole: bool = True
+    is_complete: bool = True
     """Whether it is complete; only complete parts can be pulled."""
 
     @property
@@ -134,14 +134,14 @@ def parts_of(files: Files, key: str, data_key: str) -> list[Part]:
             groups.setdefault((PartKind.CHECKPOINT, in_draft[2]), []).append(entry)
         else:
             groups.setdefault(_part(name), []).append(entry)
-    if (made := groups.pop((PartKind.MODEL, ""), None)) is not None:
+    if (trained := groups.pop((PartKind.MODEL, ""), None)) is not None:
         is_adapter = f"{home}/model/adapter_config.json" in found
-        groups[PartKind.ADAPTER if is_adapter else PartKind.MODEL, ""] = made
+        groups[PartKind.ADAPTER if is_adapter else PartKind.MODEL, ""] = trained
     unchecked = [
         Part(kind, own, drafted.get(own) or _folder(home, kind, own), tuple(group))
         for (kind, own), group in groups.items()
     ]
-    parts = [replace(part, whole=_is_whole(files, home, part, found)) for part in unchecked]
+    parts = [replace(part, is_complete=_is_complete(files, home, part, found)) for part in unchecked]
     dataset = files.below(f"prepared/{data_key}")
     if dataset:
         ready = any(entry.path == f"prepared/{data_key}/{MANIFEST}" for entry in dataset)
@@ -209,7 +209,7 @@ def _is_log(parts: Sequence[str]) -> bool:
 
 
 def _folder(home: str, kind: PartKind, own: str) -> str:
-    if kind in MADE:
+    if kind in TRAINED:
         return f"{home}/model"
     if kind is PartKind.CHECKPOINT:
         return f"{home}/model/{checkpoints.PREFIX}{own}"
@@ -218,9 +218,9 @@ def _folder(home: str, kind: PartKind, own: str) -> str:
     return home
 
 
-def _is_whole(files: Files, home: str, part: Part, found: Collection[str]) -> bool:
+def _is_complete(files: Files, home: str, part: Part, found: Collection[str]) -> bool:
     """`found`: every path of the run's folder."""
-    if part.kind in MADE:
+    if part.kind in TRAINED:
         return f"{home}/result.json" in found
     if part.kind is PartKind.CHECKPOINT:
         sizes = read_object(files, f"{part.folder}/{checkpoints.MARKER}").get("files", {})

@@ -56,11 +56,11 @@ def show_answers(columns: Sequence[Column], *, as_json: bool) -> None:
         return
     if not columns:
         return
-    made, console = answer_set(columns), terminal.results()
-    if len(columns) == 1 and len(made.prompts) == 1:
+    found, console = answer_set(columns), terminal.results()
+    if len(columns) == 1 and len(found.prompts) == 1:
         terminal.write(f"{columns[0].rows[0]['output']}\n")
     else:
-        _show(made, console)
+        _show(found, console)
     if cut := sum(column.cut for column in columns):
         answers = f"{cut} answers were" if cut > 1 else "1 answer was"
         terminal.message(f"{answers} cut short: --max-tokens N allows more.")
@@ -77,43 +77,43 @@ def scores(columns: Sequence[Column]) -> Table:
     return table
 
 
-def _show(made: AnswerSet, console: Console) -> None:
-    shown = made.prompts[:MOST_SHOWN] if console.is_terminal else made.prompts
-    table = _table(made, len(shown))
+def _show(found: AnswerSet, console: Console) -> None:
+    shown = found.prompts[:MOST_SHOWN] if console.is_terminal else found.prompts
+    table = _table(found, len(shown))
     if table is not None and _width(table) <= console.width:
         console.print(table, crop=False)
     else:
-        _show_blocks(made, len(shown), console)
-    if len(made.prompts) > len(shown):
-        left_out = len(made.prompts) - len(shown)
+        _show_blocks(found, len(shown), console)
+    if len(found.prompts) > len(shown):
+        left_out = len(found.prompts) - len(shown)
         terminal.say(console, f"... and {left_out} more prompts: --json and `axosweep report` have all.")
-    if made.judged:
+    if found.judged:
         console.print()
-        console.print(scores(made.columns), crop=False)
+        console.print(scores(found.columns), crop=False)
 
 
-def _table(made: AnswerSet, shown: int) -> Table | None:
+def _table(found: AnswerSet, shown: int) -> Table | None:
     """A row per prompt, a column per model; None where an answer has several lines."""
-    if any("\n" in row["output"] for column in made.columns for row in column.rows[:shown]):
+    if any("\n" in row["output"] for column in found.columns for row in column.rows[:shown]):
         return None
     table = Table(box=None, pad_edge=False)
-    for heading in ("prompt", *(["right"] if made.judged else []), *map(_heading, made.columns)):
+    for heading in ("prompt", *(["right"] if found.judged else []), *map(_heading, found.columns)):
         table.add_column(Text(heading), no_wrap=True)
-    for index, row in enumerate(made.prompts[:shown]):
-        right = [Text(str(row.get("answer", "")))] if made.judged else []
-        cells = [_cell(column.rows[index]) for column in made.columns]
+    for index, row in enumerate(found.prompts[:shown]):
+        right = [Text(str(row.get("answer", "")))] if found.judged else []
+        cells = [_cell(column.rows[index]) for column in found.columns]
         table.add_row(Text(_short(question(row))), *right, *cells)
     return table
 
 
-def _show_blocks(made: AnswerSet, shown: int, console: Console) -> None:
-    widest = max(len(column.heading) for column in made.columns)
-    alone = len(made.columns) == 1
-    for index, row in enumerate(made.prompts[:shown]):
+def _show_blocks(found: AnswerSet, shown: int, console: Console) -> None:
+    widest = max(len(column.heading) for column in found.columns)
+    alone = len(found.columns) == 1
+    for index, row in enumerate(found.prompts[:shown]):
         terminal.say(console, f"{'' if index == 0 else chr(10)}> {question(row)}", style="bold")
         if "answer" in row:
             terminal.say(console, f"{'right':<{widest}}  {row['answer']}" if not alone else f"right: {row['answer']}")
-        for column in made.columns:
+        for column in found.columns:
             answer = _cell(column.rows[index])
             text = answer if alone else Text(f"{column.heading:<{widest}}  ") + answer
             console.print(text, soft_wrap=True)

@@ -99,7 +99,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "card": best
         and best
         | {
-            "cost": cost and cost.whole.dollars,
+            "cost": cost and cost.bill.dollars,
             "samples": samples(sets, best["runs"]),
             "is_shared": any(len(one.best_group) > 1 or not {*first} & {*one.best_group[0].runs} for one in verdicts),
         },

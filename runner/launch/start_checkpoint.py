@@ -119,7 +119,7 @@ def _found(text: str, run: SweepRun, store: Store) -> tuple[Path, Sums]:
 
 def _chosen(text: str, run: SweepRun, there: Sequence[Part], store: Store) -> Part:
     step = text.partition("@")[2]
-    complete = sorted((part for part in there if part.whole), key=_step)
+    complete = sorted((part for part in there if part.is_complete), key=_step)
     steps = ", ".join(str(_step(part)) for part in complete)
     state = state_of(store, run)
     status = status_text(state.status, state.reason, state.rung)

@@ -107,8 +107,8 @@ def ready_line(advice: MemoryAdvice, overrides: Sequence[str]) -> str:
     larger = advice.larger.override if advice.larger else ""
     change = next(iter(advice.ways), larger).split()
     changed = {_key(one) for one in change}
-    kept = [one for one in overrides if _key(one) not in changed]
-    return shlex.join(["axosweep", *kept, *change]) if change else ""
+    rest = [one for one in overrides if _key(one) not in changed]
+    return shlex.join(["axosweep", *rest, *change]) if change else ""
 
 
 def _smaller(config: Config) -> tuple[str, ...]:

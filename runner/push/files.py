@@ -100,7 +100,7 @@ def sort_out(
     return sent, left
 
 
-def made(name: str, why: str, text: str) -> FileToPush:
+def file_of_text(name: str, why: str, text: str) -> FileToPush:
     return FileToPush(name, why, len(text.encode()), text=text)
 
 
@@ -110,4 +110,4 @@ def _sent(path: Path, why: str, changes: Mapping[str, object]) -> FileToPush:
     content = without_places(json.loads(path.read_text(encoding="utf-8")))
     if isinstance(content, dict):
         content = {**{key: value for key, value in content.items() if key not in _OF_THIS_MACHINE}, **changes}
-    return made(path.name, why, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return file_of_text(path.name, why, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

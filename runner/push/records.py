@@ -22,7 +22,7 @@ from runner.compare.source import facts_of_sweep
 from runner.follow_up.subjects import Subject
 from runner.keys.inputs import is_dataset
 from runner.push.card import CONFIG, CardFacts, Source, card
-from runner.push.files import FileToPush, Kind, made
+from runner.push.files import FileToPush, Kind, file_of_text
 from runner.push.hub import CARD, RECORD
 from runner.push.private import last_part, without_places, words_without_places
 from runner.push.tasks import scores_of
@@ -71,9 +71,9 @@ def made_files(facts: CardFacts, subject: Subject, names: Iterable[str]) -> list
     """The card, the config and the record. `names`: the other files; the record lists all files of axosweep."""
     record = json.dumps(_record(facts, subject, sorted({*names, CARD, CONFIG, RECORD})), indent=2, ensure_ascii=False)
     return [
-        made(CARD, "the model card", card(facts)),
-        made(CONFIG, "the Axolotl config: hub inputs by commit, local ones by name", facts.config),
-        made(RECORD, "the run: its key, inputs by content, figures, versions", record + "\n"),
+        file_of_text(CARD, "the model card", card(facts)),
+        file_of_text(CONFIG, "the Axolotl config: hub inputs by commit, local ones by name", facts.config),
+        file_of_text(RECORD, "the run: its key, inputs by content, figures, versions", record + "\n"),
     ]
 
 

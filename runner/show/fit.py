@@ -56,8 +56,8 @@ def end_of(text: str, room: int, ellipsis: str) -> str:
 def start_of(text: str, room: int, ellipsis: str) -> str:
     if cell_len(text) <= room:
         return text
-    kept = room - cell_len(ellipsis)
-    return f"{chop_cells(text, kept)[0]}{ellipsis}" if kept > 0 else ellipsis[: max(room, 0)]
+    left = room - cell_len(ellipsis)
+    return f"{chop_cells(text, left)[0]}{ellipsis}" if left > 0 else ellipsis[: max(room, 0)]
 
 
 def _ways(values: Sequence[str], room: int, ellipsis: str) -> Iterator[tuple[str, ...]]:

@@ -121,8 +121,8 @@ class Headway:
     def timed(self) -> str:
         """`3:12 elapsed, about 6 min left, $1.20 so far`; what is unknown is not mentioned."""
         left = "" if self.left_s is None or self.is_over else f"{about(self.left_s)} left"
-        least = "at least " if self.cost and self.cost.whole.unpriced else ""
-        dollars = f"{least}{money(self.cost.whole.dollars)} so far" if self.cost else ""
+        least = "at least " if self.cost and self.cost.bill.unpriced else ""
+        dollars = f"{least}{money(self.cost.bill.dollars)} so far" if self.cost else ""
         return ", ".join(filter(None, (f"{clock(self.elapsed_s)} elapsed", left, dollars)))
 
 

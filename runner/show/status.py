@@ -49,7 +49,7 @@ def sweep_status(store: Store, sweep: str) -> SweepStatus:
     plan, lost = ledger.plan(), unbegun(ledger.records())
     counts = Counter(_status(store, run, lost) for run in plan.runs)
     cost = sweep_cost(store, sweep, plan.runs)
-    dollars = cost.whole.dollars if cost else None
+    dollars = cost.bill.dollars if cost else None
     return SweepStatus(sweep, plan.created_at, len(plan.runs), dict(counts), dollars, plan.note)
 
 

@@ -85,8 +85,8 @@ def test_the_sum_counts_the_dataset_and_the_model_too(store: Store, rented: str)
     cost = sweep_cost(store, rented, Ledger(store, rented).plan().runs)
     assert cost is not None
     assert cost.preparing.dollars == pytest.approx(50 * MACHINE)
-    assert cost.whole.dollars == pytest.approx(150 * 0.002 + 200 * MACHINE)
-    assert sweep_status(store, rented).dollars == cost.whole.dollars
+    assert cost.bill.dollars == pytest.approx(150 * 0.002 + 200 * MACHINE)
+    assert sweep_status(store, rented).dollars == cost.bill.dollars
 
 
 def test_the_sum_counts_what_came_after_a_run_on_its_one_card(store: Store, rented: str) -> None:
@@ -97,7 +97,7 @@ def test_the_sum_counts_what_came_after_a_run_on_its_one_card(store: Store, rent
     assert after is not None
     assert after.training == before.training
     assert after.after.dollars == pytest.approx(40 * (0.001 + MACHINE))
-    assert after.whole.dollars == pytest.approx(before.whole.dollars + after.after.dollars)
+    assert after.bill.dollars == pytest.approx(before.bill.dollars + after.after.dollars)
     assert "after training" in after.lines(going_on=False)[0]
     assert "after training" not in before.lines(going_on=False)[0]
 

@@ -32,14 +32,18 @@ def full_model_saved_every_few_steps(run: RunFacts) -> Iterator[Finding]:
         return
     each = _bytes(run)
     often = "after each step" if every <= 1 else f"every {every:.2g} steps"
-    kept = run.number("save_total_limit") or 0
+    stored_limit = run.number("save_total_limit") or 0
     yield warning(
         key,
         run.axolotl[key],
         f"{often} the cards wait until {each / 1e9:.0f} GB are written (weights"
         f"{'' if run.axolotl.get('save_only_model') else ' and optimizer state'} of "
         f"{run.parameters / 1e9:.3g} billion parameters)"
-        + (f", and save_total_limit={kept:g} keeps {kept * each / 1e12:.0f} TB" if kept >= KEPT else ""),
+        + (
+            f", and save_total_limit={stored_limit:g} keeps {stored_limit * each / 1e12:.0f} TB"
+            if stored_limit >= KEPT
+            else ""
+        ),
         f"Set saves_per_epoch=1{' (~save_steps)' if key == 'save_steps' else ''}, or save_steps=200.",
         TRAINER,
     )
