@@ -41,7 +41,7 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
             os.environ["ACCELERATE_USE_CPU"] = "true"  # gloo, and MULTI_CPU
 
     def load_datasets(self, cfg: DictDefault, preprocess: bool = False) -> None:
-        """The last hook before Axolotl loads the model and copies the device map."""
+        """Loads nothing: this is the last hook before Axolotl loads the datasets and copies the device map."""
         this = rank.current()
         keep_temporary_rows_in(this.attempt.path / DATASETS_CACHE)
         if preprocess:

@@ -1,2 +1,2 @@
-"""`axosweep settle`: further seeds for the settings that cannot be told apart, until they can, or until they differ too
-little to matter."""
+"""`axosweep settle`: further seeds for a sweep's best settings, until one is shown to be better than all others, or
+until they differ too little to matter."""

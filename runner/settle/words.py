@@ -137,7 +137,7 @@ def look_line(now: Sweep, settling: Settling) -> str:
     lead = f"look {len(settling.looks)} of {settling.terms.looks}: {now.name(estimate.leader)} is ahead"
     if not others:
         return f"{lead} of all others."
-    return f"{lead}; not told apart from it: {'; '.join(_against(now, one) for one in others)}."
+    return f"{lead}; not shown to be worse: {'; '.join(_against(now, one) for one in others)}."
 
 
 def closing_lines(result: Result) -> list[str]:
@@ -171,7 +171,7 @@ def _ending(result: Result) -> list[str]:
                 if result.ending is Ending.BUDGET
                 else "To start over with new looks, add --again; then --max-seeds and --worth may have other values."
             )
-            lead = f"Not settled: {_why(result.ending, terms)} ({used}). Not told apart from {leader}:"
+            lead = f"Not settled: {_why(result.ending, terms)} ({used}). Not shown to be worse than {leader}:"
             return [lead, *table, *needed_line(now), f"{cheapest} {way_out}"]
 
 

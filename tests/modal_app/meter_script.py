@@ -44,7 +44,7 @@ def killed() -> None:
 
 
 def clock_set_back() -> None:
-    """Set the clock by ten minutes, while the container works."""
+    """Set the clock back by ten minutes, while the container works."""
     one, clock = meter("train"), time.time
     time.sleep(0.3)
     time.time = lambda: clock() - 600
