@@ -55,8 +55,9 @@ def apart(axosweep: Axosweep, proxy: Proxy, **variables: str) -> Axosweep:
     return axosweep.with_variables(ways | variables).without_forks()
 
 
-def test_a_sweep_over_local_files_makes_no_request(axosweep: Axosweep, proxy: Proxy) -> None:
-    done = apart(axosweep, proxy).run(*WORDS)
+def test_a_sweep_over_local_files_makes_no_request(alone: Axosweep, proxy: Proxy) -> None:
+    """Its preloaded trainer does not wait for another command, and so does not put its memory into huge pages."""
+    done = apart(alone, proxy).run(*WORDS)
     assert done.returncode == 0, done.stderr
     assert proxy.heard == []
 

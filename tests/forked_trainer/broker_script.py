@@ -1,15 +1,17 @@
 """Passes a request for a trainer on to the process that has its imports: `broker_script NAME PYTHON < pipe`.
 
 Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's; one with the launcher's is for its
-command line, which has a process with its imports, too. A request of one of the first two
-environments starts such a process, which are those of most tests: on this machine, and in the containers of the local
-Modal. So does one of another environment that is seen for the second time. Requests before that, for another Python,
-and those beyond MOST environments are refused, and start a process as usual.
+command line, which has a process with its imports, too. A request of one of the first two environments starts such a
+process, which are those of most tests: on this machine, and in the containers of the local Modal. So does one of
+another environment that is seen for the second time. Requests before that, for another Python, and those beyond MOST
+environments are refused, and start a process as usual. No process with the imports is started for a verb that imports
+little.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import subprocess
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +38,10 @@ OF_A_FORK = ("HF_ENDPOINT", "AXOLOTL_DATASET_NUM_PROC", "DS_ACCELERATOR", "PYTHO
 DeepSpeed (which a template does not import), and of its streams."""
 SOURCES = str(Path(__file__).resolve().parents[2])
 """As PYTHONPATH, it hides none of what is imported."""
+CUSTOMIZE = ("sitecustomize", "usercustomize")
+"""Modules that Python imports first."""
+IMPORTS_LITTLE = "fetch"
+"""The verb of the trainer that takes less time than the imports of a process that forks."""
 MADE_AT_IMPORT = ("TORCHINDUCTOR_CACHE_DIR",)
 """Folders that imports create, which are those of a container. They are looked up again when they are used."""
 Key = tuple[tuple[str, str], ...]
@@ -47,32 +53,49 @@ COMMAND: Key = ()
 class Broker:
     def __init__(self, python: str) -> None:
         self._python = python
+        installed = Path(python).parent.parent.glob("lib/*/site-packages/*")
+        self._imported = {*sys.stdlib_module_names, *CUSTOMIZE, *(path.name.partition(".")[0] for path in installed)}
         self._seen: Counter[Key] = Counter()
         self._templates: dict[Key, socket.socket] = {}
 
     def answer(self, line: socket.socket) -> None:
         request, _ = receive(line)
-        template = self._template(request["python"], request["program"], request["environment"])
+        template = self._template(request["words"], request["environment"])
         line.sendall(READY if template else b"n")
         if template:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
-    def _template(self, python: str, program: str, environment: Mapping[str, str]) -> socket.socket | None:
+    def _template(self, words: Sequence[str], environment: Mapping[str, str]) -> socket.socket | None:
         """None for another program of the launcher's Python, such as a worker of the tests."""
+        python, program = words[:2]
         if python == sys.executable:
             if not program.endswith(COMMAND_PROGRAM):
                 return None
             if COMMAND not in self._templates:
                 self._templates[COMMAND] = _start("command", python, COMMAND)
             return self._templates[COMMAND]
-        return self._trainer(environment) if python == self._python else None
+        if python != self._python:
+            return None
+        key = self._key(environment)
+        return self._templates.get(key) if words[-1] == IMPORTS_LITTLE else self._trainer(key)
 
-    def _trainer(self, environment: Mapping[str, str]) -> socket.socket | None:
+    def _key(self, environment: Mapping[str, str]) -> Key:
         chosen = {name: environment[name] for name in NO_TELEMETRY if name in environment}
         environment = {name: value for name, value in environment.items() if name not in OF_A_FORK}
-        if environment.get(MODULES) == SOURCES:
-            del environment[MODULES]
-        key = tuple(sorted(import_environment({**environment, **base_environment(Device.CPU), **chosen}).items()))
+        if not any(map(self._hides_something, environment.get(MODULES, "").split(os.pathsep))):
+            environment.pop(MODULES, None)
+        return tuple(sorted(import_environment({**environment, **base_environment(Device.CPU), **chosen}).items()))
+
+    def _hides_something(self, folder: str) -> bool:
+        """Whether an import of the trainer's would find something else in this folder of PYTHONPATH."""
+        if folder in ("", SOURCES):
+            return False
+        if not os.path.isabs(folder):
+            return True
+        names = {path.name.partition(".")[0] for path in Path(folder).glob("*")}
+        return not names.isdisjoint(self._imported)
+
+    def _trainer(self, key: Key) -> socket.socket | None:
         self._seen[key] += 1
         is_common = self._seen[key] > 1 or len(self._seen) <= AT_ONCE
         if key not in self._templates and is_common and len(self._templates.keys() - {COMMAND}) < MOST:

@@ -27,7 +27,9 @@ PROGRAMS = (
     "modal_app/run.py", "tests/conf/verdicts.py", "tests/conf/tokenized_rows.py", "tests/good_configs/verdicts.py",
     "tests/modal_app/optimizers_on_cpu_script.py", "tests/runner/memory_counter.py",
     "tests/runner/sharding_counter.py", "tests/modal_app/row_rater_script.py", "tests/modal_app/generation_cases.py",
-    "tests/modal_app/axolotl_refusals_script.py", "tests/end_to_end/vision_model_script.py",
+    "tests/modal_app/axolotl_refusals_script.py", "tests/modal_app/random_states_script.py",
+    "tests/modal_app/patches/library_script.py", "tests/modal_app/patches/fresh_schedule_script.py",
+    "tests/end_to_end/vision_model_script.py",
     "tests/end_to_end/logit_distances_script.py", "modal_app/trainer/list_fields.py",
     "modal_app/trainer/list_modules.py", "tests/modal_app/claimed_gpu.py",
 )  # fmt: skip
@@ -174,8 +176,7 @@ def _connect(request: dict[str, Any], descriptors: Sequence[int]) -> socket.sock
     line = socket.socket(socket.AF_UNIX)
     with contextlib.suppress(OSError):
         line.connect(f"\0{_broker}")
-        python, program = map(os.fspath, request["words"][:2])
-        send(line, {"python": python, "program": program, "environment": request["environment"]})
+        send(line, {"words": request["words"][:3], "environment": request["environment"]})
         if line.recv(1) == READY:
             send(line, request, descriptors)
             return line

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,10 +83,10 @@ def _ask(trainer: Path, folder: Path, changes: Sequence[Mapping[str, Any]]) -> l
     (folder / QUESTIONS).write_text(json.dumps(questions))
     (folder / "looks_up.py").write_text("import socket\nsocket.getaddrinfo('127.0.0.1', 1)\n")
     (folder / "connects.py").write_text("import socket\nsocket.socket().connect(('127.0.0.1', 1))\n")
-    home = {"HF_HOME": str(folder / "hub"), "HOME": str(folder / "home"), "PYTHONPATH": str(folder)}
     done = subprocess.run(
-        [trainer, RUN, "validate", folder], env={**os.environ, **home}, capture_output=True, text=True, check=False
-    )
+        [trainer, RUN, "validate", folder], env={**ENVIRONMENT, "PYTHONPATH": str(folder)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     answers: list[Any] = json.loads((folder / ANSWERS).read_text())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.warm.context import Context, import_environment
-from tests.modal_app.steps import PACKAGE
+from tests.modal_app.steps import ENVIRONMENT, PACKAGE
 
 HERE = Path(__file__).parent
 OF_NO_IMPORT = set(
@@ -50,8 +50,8 @@ def test_each_variable_that_the_real_imports_read_is_known(trainer: Path) -> Non
 @pytest.mark.slow
 def test_two_forks_of_the_real_trainer_share_no_random_state(trainer: Path) -> None:
     """With the random generator of datasets, two steps would give the same name to different rows."""
-    environment = {"PATH": os.defpath, "HOME": "/nowhere", "CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1"}
-    command: list[str | Path] = [trainer, "-P", HERE / "random_states_script.py", PACKAGE.parent]
+    command: list[str | Path] = [trainer, HERE / "random_states_script.py", PACKAGE.parent]
+    environment = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     known, shared = json.loads(done.stderr.splitlines()[-1])

@@ -19,10 +19,10 @@ SCRIPT = Path(__file__).with_name("library_script.py")
 @pytest.fixture(scope="module")
 def found(trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("libraries")
-    bare = {"PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(folder / "home")}
     done = subprocess.run(
-        [trainer, SCRIPT, folder], env={**ENVIRONMENT, **bare}, capture_output=True, text=True, check=False
-    )
+        [trainer, SCRIPT, folder], capture_output=True, text=True, check=False,
+        env={**ENVIRONMENT, "PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "skipping the patch" not in done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
