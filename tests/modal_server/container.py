@@ -17,6 +17,7 @@ from modal_proto import api_pb2
 from tests.modal_server import rootfs
 from tests.modal_server.calls import Input, InputState
 from tests.modal_server.interpreter import inspect_interpreter
+from tests.modal_server.layers import Source, shared_layers
 from tests.modal_server.lines import LineServer
 from tests.modal_server.logs import STDERR, STDOUT, SYSTEM
 from tests.modal_server.open_files import first_open
@@ -60,6 +61,7 @@ class Container:
         self.cancelled = Signal()
         self._world = world
         self._folder = world.folder / "t" / self.id[3:11]
+        self._sources: dict[str, Source] = {}
         self._process: asyncio.subprocess.Process | Fork | None = None
         self._latest: Input | None = None
         self._ladders: set[asyncio.Task[None]] = set()
@@ -85,7 +87,12 @@ class Container:
         self.ended_at = time.time()
         for ladder in self._ladders:
             ladder.cancel()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._remove)
+
+    def _remove(self) -> None:
+        if self._world.settings.mounts:
+            shared_layers().keep_bytecode(self._sources, self._folder / "upper")
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _prepare(self, arguments: api_pb2.ContainerArguments) -> Path:
         world, function = self._world, self.function
@@ -100,12 +107,14 @@ class Container:
             checkout = await volume.checkout(place, read_only=mount.read_only)
             self.checkouts[volume.id] = checkout
             mounts[volume.id] = (checkout, mount)
-        await asyncio.to_thread(rootfs.place_sources, world, function.mount_ids, self._folder / "upper")
+        self._sources = rootfs.sources(world, function.mount_ids)
+        if not world.settings.mounts:
+            rootfs.copy_sources(self._sources, self._folder / "upper")
         (self._folder / "upper" / rootfs.HOME.lstrip("/")).mkdir(exist_ok=True)
         (self._folder / "private" / "arguments").write_bytes(arguments.SerializeToString())
         image = world.images.get(function.image_id)
         variables = rootfs.environment(world, function, image, self._folder, self.id, arguments.function_id)
-        return rootfs.write_spec(world, self._folder, variables, image, mounts)
+        return rootfs.write_spec(world, self._folder, variables, image, self._sources, mounts)
 
     async def _start(self, spec: Path) -> None:
         settings = self._world.settings

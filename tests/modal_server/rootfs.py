@@ -1,4 +1,4 @@
-"""What one container sees: this machine read through an overlay, its own sources, Volumes and temporary folder."""
+"""What one container sees: this machine read through an overlay, its sources, its own Volumes and temporary folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from modal_proto import api_pb2
 
 from tests.modal_server.interpreter import inspect_interpreter
+from tests.modal_server.layers import Source, shared_layers
 from tests.modal_server.volumes import Checkout
 from tests.modal_server.world import Image, World
 
@@ -19,13 +20,21 @@ PRIVATE = "/__modal"
 _HIDDEN = (HOME, "/tmp", "/home", "/var/tmp")
 
 
-def place_sources(world: World, mount_ids: Iterable[str], upper: Path) -> None:
-    """Put the files of Modal's mounts where the client named them, then those that the test puts over them."""
-    mounted = ((one.filename, world.blobs.file(one.sha256_hex)) for i in mount_ids for one in world.mounts[i].files)
-    for name, source in (*mounted, *world.settings.files.items()):
+def sources(world: World, mount_ids: Iterable[str]) -> dict[str, Source]:
+    """The files of Modal's mounts by the paths that the client gave them, then those that the test puts over them."""
+    mounted = (file for mount_id in mount_ids for file in world.mounts[mount_id].files)
+    return {
+        **{file.filename: Source(file.sha256_hex, world.blobs.file(file.sha256_hex)) for file in mounted},
+        **{name: Source.of(path) for name, path in world.settings.files.items()},
+    }
+
+
+def copy_sources(files: Mapping[str, Source], upper: Path) -> None:
+    """For containers without mounts, and so without layers."""
+    for name, source in files.items():
         target = upper / name.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)  # a command stays executable
+        shutil.copy(source.path, target)  # a command stays one
 
 
 def environment(
@@ -69,6 +78,7 @@ def write_spec(
     folder: Path,
     variables: Mapping[str, str],
     image: Image | None,
+    files: Mapping[str, Source],
     checkouts: Mapping[str, tuple[Checkout, api_pb2.VolumeMount]],
 ) -> Path:
     """Everything that launch.py needs to know."""
@@ -92,7 +102,7 @@ def write_spec(
         "root": str(folder / "root"),
         "upper": str(folder / "upper"),
         "work": str(folder / "work"),
-        "hidden": hidden,
+        "layer": str(shared_layers().layer(files, hidden)) if settings.mounts else "",
         "binds": binds,
         "links": links,
         "workdir": workdir(image, variables["HOME"]),

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from tests.modal_server.layers import MEMORY, shared_layers
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH = Path(__file__).with_name("launch.py")
 
@@ -22,11 +24,14 @@ def why_no_mounts() -> str:
     """Empty if a container's private file system can be created here, otherwise the reason why not. Tried once."""
     if os.geteuid() != 0:
         return "private mounts need root"
+    if not MEMORY.is_dir():
+        return f"private mounts need {MEMORY}"
     with tempfile.TemporaryDirectory(prefix="modal-server-") as folder:
         parts = {part: os.path.join(folder, part) for part in ("root", "upper", "work")}
         for part in parts.values():
             os.mkdir(part)
-        nothing: dict[str, object] = {"hidden": [], "binds": [], "links": [], "environment": {}}
+        nothing: dict[str, object] = {"binds": [], "links": [], "environment": {}}
+        nothing["layer"] = str(shared_layers().layer({}, ()))
         spec = parts | nothing | {"mounts": True, "workdir": "/", "argv": ["/bin/true"]}
         Path(folder, "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, "-I", "-S", str(LAUNCH), os.path.join(folder, "spec.json")]
