@@ -28,7 +28,8 @@ from tests.runner.where_store import SECRET, two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
+SCREENS = [(1280, False), (390, True)]
+"""Both widths and both colour schemes: no rule of the style is about a width and a scheme together."""
 OPENS_IN_CPU_S = 2.0
 
 HEADWAY = "return byId('headway').innerText.trim()"
@@ -73,6 +74,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(store, synthetic_sweep(store, 200, points=1000).sweep)
 
 
+@pytest.fixture(scope="module")
+def of_60(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep of 60 runs, for questions that are not about its size: it opens in half of the time."""
+    store = Store(tmp_path_factory.mktemp("of-60") / "store")
+    return write_report(store, synthetic_sweep(store, 60, points=1000).sweep)
+
+
 @pytest.fixture
 def every_kind(tmp_path: Path) -> Iterator[tuple[Store, Plan, RunsByStatus]]:
     store = Store(tmp_path / "kinds")
@@ -100,18 +108,17 @@ def opening_s(browser: Browser, page: Path, width: int, *, dark: bool) -> float:
 def test_a_large_report_opens_at_once_complete_and_without_errors(
     browser: Browser, large: Path, width: int, dark: bool
 ) -> None:
-    opened(browser, large, width, dark=dark)
+    assert any(opening_s(browser, large, width, dark=dark) < OPENS_IN_CPU_S for _ in range(3))
     is_whole(browser, large, width)
     assert browser.run("return report.runs.length") == len(browser.run(KEYS)) == 200
     drawn = browser.run(
         "return [...document.querySelectorAll('.chart')].filter(one => one.querySelector('svg')).length"
     )
     assert drawn >= 9
-    assert min(opening_s(browser, large, width, dark=dark) for _ in range(2)) < OPENS_IN_CPU_S
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser, large: Path) -> None:
-    opened(browser, large)
+def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser, of_60: Path) -> None:
+    opened(browser, of_60)
     by_loss = browser.run(KEYS)
     click = "[...document.querySelectorAll('#table th button')].find(one => one.textContent === 'dollars').click()"
     browser.run(click)
@@ -124,8 +131,8 @@ def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser,
     assert browser.run("return document.querySelector('th[aria-sort]').ariaSort") == "descending"
 
 
-def test_a_container_tells_why_it_took_no_further_run_as_text_without_secrets(browser: Browser, large: Path) -> None:
-    opened(browser, large)
+def test_a_container_tells_why_it_took_no_further_run_as_text_without_secrets(browser: Browser, of_60: Path) -> None:
+    opened(browser, of_60)
     rows = browser.run(
         "return [...byId('time-containers').rows].map(row => [...row.cells].map(cell => cell.textContent))"
     )
@@ -137,26 +144,26 @@ def test_a_container_tells_why_it_took_no_further_run_as_text_without_secrets(br
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Browser, large: Path, width: int) -> None:
-    opened(browser, large, width)
+def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Browser, of_60: Path, width: int) -> None:
+    opened(browser, of_60, width)
     browser.run("byId('parallel-chart').scrollIntoView({block: 'center'})")
     brush(browser, "lora_r", 3, 4)  # positions of 32 and 64
-    browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 200")
+    browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 60")
     ranks = browser.run("return Object.fromEntries(report.runs.map(run => [run.key, run.params.lora_r]))")
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
-    assert "of 200 runs" in browser.run("return byId('shown').textContent")
-    browser.wait(f"return byId('curve-note').textContent.startsWith('{len(browser.run(KEYS))} of 200 runs')")
+    assert "of 60 runs" in browser.run("return byId('shown').textContent")
+    browser.wait(f"return byId('curve-note').textContent.startsWith('{len(browser.run(KEYS))} of 60 runs')")
     browser.look(width - 40)
     browser.wait("return drawnWidth === page.clientWidth && charts.get(byId('curve-chart')).getWidth() <= drawnWidth")
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
     assert browser.run("return openIntervals(charts.get(byId('parallel-chart'))).filter(one => one.length).length") == 1
     browser.run("byId('clear').click()")
-    assert len(browser.run(KEYS)) == 200
+    assert len(browser.run(KEYS)) == 60
     assert browser.console() == []
 
 
-def test_curves_are_drawn_against_the_requested_axis(browser: Browser, large: Path) -> None:
-    opened(browser, large)
+def test_curves_are_drawn_against_the_requested_axis(browser: Browser, of_60: Path) -> None:
+    opened(browser, of_60)
     change = "const one = byId(arguments[0]); one.value = arguments[1]; one.dispatchEvent(new Event('input'))"
     extent = "return charts.get(byId('curve-chart')).getModel().getComponent('xAxis').axis.scale.getExtent()[1]"
     ends = {}
@@ -262,8 +269,8 @@ def test_every_kind_of_run_is_shown_as_what_it_is_and_no_markup_gets_in(
     assert cross == [f"{by_status.diverged.key} train"]
 
 
-def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, large: Path, tmp_path: Path) -> None:
-    opened(browser, large, dark=True)
+def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, of_60: Path, tmp_path: Path) -> None:
+    opened(browser, of_60, dark=True)
     browser.run("window.dispatchEvent(new Event('beforeprint'))")
     assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run("return byId('parallel-chart').clientWidth") <= 700
