@@ -22,7 +22,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.config_parts import copied
-from runner.composing.hydra_inside import CachingLoader, plain
+from runner.composing.hydra_inside import CachingLoader, plain, show_to_resolvers
 from runner.composing.job_overrides import JobOverride, another_number, parsed
 from runner.composing.shared_config import CANNOT_SET, HYDRA_ERRORS, SharedConfig, SharedConfigs
 
@@ -157,12 +157,15 @@ class Composer:
         configs are kept."""
         with open_dict(config), read_write(config.hydra):  # Hydra 1.4 makes read-only what it starts a sweep with
             config.hydra.job.id, config.hydra.job.num = str(number), number
-        HydraConfig.instance().set_config(config)
         choices, sets = self._configs.facts(config)
+        if self._keep:
+            HydraConfig.instance().set_config(config)
         kept = config if self._keep else None
         job = copied(config) if self._keep else config
         with open_dict(job):
-            job.pop("hydra")
+            node = job.pop("hydra")
+        if not self._keep:
+            show_to_resolvers(node, job)
         try:
             return ComposedJob(plain(job, resolve=True), choices, sets, None, kept)
         except OmegaConfBaseException as error:

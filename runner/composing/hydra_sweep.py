@@ -28,7 +28,7 @@ from runner.composing.experiment import (
 )
 from runner.composing.fast_compose import ComposedJob, Composer, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
-from runner.composing.hydra_inside import plain
+from runner.composing.hydra_inside import plain, resolvers_as_before
 from runner.composing.points import DECIDED_BY_RESULTS, points_of, space_of
 from runner.composing.read_axes import canonical_axes, refuse_swept_request
 from runner.composing.search_node import check_axes, refuse_beside_others
@@ -228,16 +228,15 @@ def compose_jobs(
     """Each job composed once; `by_hydra`: by Hydra alone. Raises SweepError with the problems of all jobs together."""
     composed: list[tuple[Experiment, ComposedJob]] = []
     problems: dict[str, list[Job]] = {}
-    for job, one in zip(
-        jobs, compose_all(config, jobs, loader, first, by_hydra=by_hydra, composer=composer), strict=True
-    ):
+    with resolvers_as_before():
+        found = compose_all(config, jobs, loader, first, by_hydra=by_hydra, composer=composer)
+    for job, one in zip(jobs, found, strict=True):
         try:
             if isinstance(one, Exception):
                 raise one
             composed.append((_experiment(one, job, vocabulary), one))
         except COMPOSITION_ERRORS as error:
             problems.setdefault(explained(error, vocabulary), []).append(job)
-    HydraConfig.instance().set_config(config)
     if problems:
         for job, (experiment, _) in zip(_others(jobs, problems), composed, strict=True):
             for finding in quick_findings(experiment):

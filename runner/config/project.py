@@ -5,6 +5,7 @@ Hydra creates its plugins without arguments, so the folders of a command line ar
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class Project:
         found: dict[Path, Path] = {}
         for folder in self.conf:
             for name in _yaml_files(folder):
-                found.setdefault(Path(name), folder / name)
+                found.setdefault(*_located(str(folder), name))
         return found
 
     def sweep_files(self) -> dict[str, Path]:
@@ -178,13 +179,19 @@ def _is_foreign(folder: Path) -> bool:
     return not (isinstance(defaults, list) and OUR_SWEEPER in defaults)
 
 
+@functools.lru_cache(maxsize=1024)
+def _located(folder: str, name: str) -> tuple[Path, Path]:
+    """A file's path below the folder, and where it is. A path knows its hash and its text only once it was asked."""
+    return Path(name), Path(folder, name)
+
+
 def _yaml_files(folder: Path) -> list[str]:
     """Their paths below the folder, in order. A command needs this list four times: pathlib's takes three times as
     long."""
-    found = []
-    for place, _, files in os.walk(folder):
-        below = os.path.relpath(place, folder)
-        found += [file if below == "." else f"{below}/{file}" for file in files if file.endswith(".yaml")]
+    found, top = [], str(folder)
+    for place, _, files in os.walk(top):
+        below = place[len(top) :]
+        found += [f"{below}/{file}".lstrip("/") for file in files if file.endswith(".yaml")]
     return sorted(found, key=lambda name: name.split("/"))
 
 

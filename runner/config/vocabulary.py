@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -57,11 +58,11 @@ Seen = tuple[tuple[str, str, tuple[int, int]], ...]
 
 
 def _seen(files: Mapping[Any, Path]) -> Seen:
-    return tuple((str(name), str(file), _stamp(file)) for name, file in files.items())
+    return tuple((str(name), str(file), _stamp(str(file))) for name, file in files.items())
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    seen = file.stat()
+def _stamp(file: str) -> tuple[int, int]:
+    seen = os.stat(file)  # a command asks for it two hundred times: Path.stat() takes twice as long
     return seen.st_mtime_ns, seen.st_size
 
 
