@@ -66,7 +66,7 @@ def _run_named(known: Sequence[Store], name: str) -> tuple[Store, SweepRun]:
     waiting = [key for key, state in states.items() if state.status in RESUMABLE]
     listed = f"It has stopped: {' '.join(waiting)}" if waiting else "None of its runs has stopped before its end"
     raise SweepError(
-        f"{sweep} is a sweep, and resume takes runs. {listed}. To train every run of it to its end, launch it again "
+        f"{sweep} is a sweep, and resume takes runs. {listed}. To finish all its runs, launch it again "
         "without search.rungs."
     )
 

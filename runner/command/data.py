@@ -136,7 +136,10 @@ def _show_list(store: Store, manifests: Mapping[str, DataManifest]) -> None:
     shown, dropped = fitted(_columns(store, manifests), console.width)
     console.print(table(shown, "", [False] * len(manifests)), crop=False)
     if dropped:
-        console.print(f"No room for {', '.join(dropped)}: use --json or a wider terminal.", soft_wrap=True)
+        console.print(
+            f"Columns that do not fit: {', '.join(dropped)}. Use a wider terminal or `--json` to see them.",
+            soft_wrap=True,
+        )
 
 
 def _columns(store: Store, manifests: Mapping[str, DataManifest]) -> list[Column]:

@@ -31,7 +31,7 @@ GROUPS = {
     "fsdp": "sharding by PyTorch instead of DeepSpeed",
     "gpu": "the GPU that a run trains on; gpu.count=N for several",
     "executor": "where the runs go",
-    "search": "which points of the axes are run, and which runs train to their end",
+    "search": "which points of the axes are run, and which runs are stopped early",
     "prices": "what rented machines cost",
     "tracking": "Weights & Biases",
     "experiment": "a named combination of all of these",
@@ -75,8 +75,8 @@ Flags
 Examples
 {examples}
 
-Exit code: 0, 1 when a run failed, 2 for a mistake in the request, 3 if settings could not be told apart
-(settle, best --decided), 130 after Ctrl-C."""
+Exit code: 0, 1 when a run failed, 2 if the request was refused or could not be answered, 3 if no setting is shown to
+be the best (settle, best --decided), 130 after Ctrl-C."""
 
 
 def text() -> str:

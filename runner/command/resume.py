@@ -13,7 +13,7 @@ from runner.store.stores import is_mirror, stores
 def parser() -> VerbParser:
     verb = VerbParser(
         "resume",
-        description="Train runs to their end if they stopped at a rung of a search, were stopped or lost, or failed. "
+        description="Finish runs that stopped at a rung of a search, were stopped or lost, or failed. "
         "Each resumes from its last checkpoint, stays in its sweep, and no longer stops at rungs.",
         more="Runs and budget=DOLLARS are expected.",
     )

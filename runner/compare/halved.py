@@ -159,13 +159,13 @@ def resumed_text(resumed: ResumedRuns) -> str:
 def audit_text(audit: Audit) -> str:
     """What the audit has found, with its meaning."""
     if not audit.chosen:
-        return UNKNOWN.format("no run of this search goes on to its end for the audit")
+        return UNKNOWN.format("this search has no run that is never stopped (the audit)")
     if audit.best is None or audit.winner is None:
-        goes = "1 run goes on to its end" if audit.chosen == 1 else f"{audit.chosen} runs go on to their end"
+        never = "1 run is" if audit.chosen == 1 else f"{audit.chosen} runs are"
         if audit.waiting:
-            return f"It is not known yet what stopping has missed: {goes} in any case, for the audit."
-        return UNKNOWN.format(f"{goes} in any case, for the audit, but none that would have stopped has finished")
-    head = "One run in ten goes on to its end in any case, to see what stopping misses"
+            return f"It is not known yet what stopping has missed: {never} never stopped (the audit)."
+        return UNKNOWN.format(f"{never} never stopped (the audit), but none that would have stopped has finished")
+    head = "One run in ten is never stopped, to see what stopping misses"
     which = "the only one that would have stopped" if audit.runs == 1 else f"the best of {audit.runs}"
     found = f"{head}: {which} ended at {loss(audit.best)}, the best other run at {loss(audit.winner)}"
     if audit.regret:
@@ -177,7 +177,7 @@ def _stopped_note(number: int, of: int) -> str:
     return (
         f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search (`why`: their "
         "place there now, among all runs that have reached it). They have no rank, since losses can be compared "
-        "only at equal steps. `axosweep resume RUN` trains one to its end."
+        "only at equal steps. To finish one, use `axosweep resume RUN`."
     )
 
 

@@ -105,7 +105,8 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
     _show_groups(result, metric, console)
     if dropped:
         console.print(
-            f"No room for {escape(', '.join(dropped))}: a wider terminal or `axosweep compare --csv` has them."
+            f"Columns that do not fit: {escape(', '.join(dropped))}. "
+            "Use a wider terminal or `axosweep compare --csv` to see them."
         )
     for line in cost_lines(selections, result.runs):
         terminal.say(console, line)

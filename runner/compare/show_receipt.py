@@ -32,7 +32,10 @@ def show_receipt(result: Comparison, console: Console) -> None:
         console.print()
         console.print(table(shown, title, [False] * len(columns[0].cells)), crop=False)
     if dropped:
-        console.print(f"No room for {escape(', '.join(dropped))}: a wider terminal or `--receipt --md` has them.")
+        console.print(
+            f"Columns that do not fit: {escape(', '.join(dropped))}. "
+            "Use a wider terminal or `--receipt --md` to see them."
+        )
     for line in receipt_lines(result):
         terminal.say(console, line)
 

@@ -56,7 +56,7 @@ def _why_not(row: Row) -> str:
 def _not_trained(row: Row) -> str:
     return (
         f"Where one is better is unknown: {row.key} is {status_text(row.status, None, row.rung or 0)}, with fewer "
-        f"steps than a finished run; `axosweep resume {row.key}` trains it to its end."
+        f"steps than a finished run; to finish it, use `axosweep resume {row.key}`."
     )
 
 

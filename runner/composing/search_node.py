@@ -74,7 +74,7 @@ def _rungs(value: Any, method: SearchMethod) -> tuple[float, ...]:
         return ()
     expected = "expected parts of a run's steps, ascending, as in 'search.rungs=[0.2,0.6]'"
     if not isinstance(value, list) or not value:
-        raise SweepError(f"search.rungs={value}: {expected}. Leave it out to train every run to its end.")
+        raise SweepError(f"search.rungs={value}: {expected}. Leave it out to finish every run.")
     for one in value:
         if isinstance(one, bool) or not isinstance(one, int | float) or not 0 < one < 1:
             raise SweepError(f"search.rungs: {one} is not between 0 and 1; {expected}.")

@@ -190,7 +190,7 @@ def _from_seed(shape: Shape, length: Length, facts: Facts, saved: SavedBytes | N
         boot=BOOT_MODAL if shape.place == "modal" else NOTHING,
         cores=CORES_PER_RANK.scaled(shape.count),
         memory_gib=MEMORY_GIB_PER_RANK.scaled(shape.count),
-        basis=f"seed: {source}",
+        basis=f"a published speed ({source})",
         save_s=save_s,
     )
 

@@ -233,14 +233,14 @@ def _rungs_line(cost: PlanCost) -> str:
     if not cost.least.steps:
         return (
             "rungs   most likely nothing of this is spent: all of these runs have stopped at a rung, and a run "
-            "goes on only if it is among the best now"
+            "continues only if it is among the best now"
         )
     amounts = [spread(cost.least_dollars, money)] if cost.least_dollars else []
     amounts += [f"{spread(cost.least_seconds, span)} of work"] if cost.least_seconds else []
     return (
         f"rungs   at least {', '.join([*amounts, f'{100 * cost.least.steps:.0f} % of the steps'])}: at "
-        f"{named(cost.rungs.fractions)} of the steps, the best 1 in {cost.rungs.eta} goes on{_saves_nothing(cost)}. "
-        "More may go on: runs that are not clearly worse, and runs that were among the best when they reached the "
+        f"{named(cost.rungs.fractions)} of the steps, the best 1 in {cost.rungs.eta} continues{_saves_nothing(cost)}. "
+        "More may continue: runs that are not clearly worse, and runs that were among the best when they reached the "
         f"rung.{_audit(cost)}"
     )
 

@@ -157,8 +157,8 @@ def _refuse_unfinished(store: Store, run: SweepRun) -> None:
     if state.phase is Phase.AT_RUNG:
         status = status_text(status_of(state), None, rung_of(state))
         raise SweepError(
-            f"The run {run.key} has not finished: it is {status} of its search. `axosweep resume {run.key}` trains it "
-            "to its end."
+            f"The run {run.key} has not finished: it is {status} of its search. To finish it, use `axosweep "
+            f"resume {run.key}`."
         )
     if state.phase is not Phase.SUCCEEDED:
         status = status_text(status_of(state), reason_of(state))

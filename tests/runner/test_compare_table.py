@@ -51,8 +51,8 @@ def test_a_terminals_width_is_respected_and_the_less_informative_columns_go_firs
     assert row.rstrip().endswith("succeeded")
     assert "first" not in heading
     assert "parameter_5" not in heading
-    (printed,) = [line for line in lines if line.startswith("No room for ")]
-    assert printed.startswith("No room for first, seconds, best, steps, parameter_5")
+    (printed,) = [line for line in lines if line.startswith("Columns that do not fit: ")]
+    assert printed.startswith("Columns that do not fit: first, seconds, best, steps, parameter_5")
 
 
 def test_wide_values_are_shortened_and_neither_the_mark_nor_the_status_nor_a_number_is(store: Store) -> None:
@@ -75,7 +75,7 @@ def test_a_terminal_that_is_too_narrow_for_anything_still_has_the_mark_and_the_s
 
 def test_a_wide_terminal_has_every_column_and_says_nothing_of_room(store: Store) -> None:
     text = on_a_terminal(store, swept(store, wide()), 200)
-    assert "No room" not in text
+    assert "do not fit" not in text
     assert "first" in text
 
 

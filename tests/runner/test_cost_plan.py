@@ -120,7 +120,7 @@ def test_with_rungs_a_plan_costs_from_what_the_fewest_runs_do_to_all_of_it(store
     line = cost_lines(halved, {one.key: "x" for one in halved.runs})[-1]
     assert printed.dollars is not None
     assert line.startswith(f"rungs   at least {spread(printed.dollars, money)}, ")
-    assert f"{100 * done / 12:.0f} % of the steps: at 20 % and 60 % of the steps, the best 1 in 3 goes on" in line
+    assert f"{100 * done / 12:.0f} % of the steps: at 20 % and 60 % of the steps, the best 1 in 3 continues" in line
 
 
 def test_with_rungs_each_run_pays_for_its_start_and_a_promoted_run_for_one_more() -> None:
@@ -292,7 +292,7 @@ def test_a_declared_size_tells_the_steps_and_is_said_to(store: Store) -> None:
     assert cost.runs[0].length is not None
     assert (cost.runs[0].length.steps, cost.runs[0].length.evals) == (45, 2)
     (line, *_) = cost_lines(cost, {one.key: "x"})
-    assert "45 steps (rows as conf/dataset declares them); from seed: QwenLM/Qwen's README" in line
+    assert "45 steps (rows as conf/dataset declares them); from a published speed (QwenLM/Qwen's README)" in line
     unsized = replace(one, experiment=replace(sized, sizes={}))
     cost = cost_of(plan([unsized], there), there, rented=True)
     assert "is unknown until its dataset is prepared" in cost.runs[0].reason

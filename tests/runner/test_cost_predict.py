@@ -119,7 +119,7 @@ def test_a_seed_gives_back_what_it_is_from_and_comes_near_to_others(
 def test_a_seed_says_whose_it_is_and_is_good_to_a_half() -> None:
     shape = replace(SHAPE, base_model="model", gpu="h100", place="modal")
     prediction = found(shape, replace(LENGTH, steps=100_000), [], {"model": facts()})
-    assert prediction.basis == "seed: QwenLM/Qwen's README"
+    assert prediction.basis == "a published speed (QwenLM/Qwen's README)"
     assert prediction.seconds.high == pytest.approx(1.5 * prediction.seconds.likely, rel=0.02)
     assert prediction.seconds.low == pytest.approx(0.5 * prediction.seconds.likely, rel=0.02)
     assert prediction.boot.high > 0

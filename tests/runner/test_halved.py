@@ -219,15 +219,15 @@ def test_what_stopping_saves_is_not_said_before_all_runs_have_ended(tmp_path: Pa
     [
         (
             Audit(0, 0, 0, None, None, 1.0, None),
-            "It is unknown what stopping has missed: no run of this search goes on",
+            "It is unknown what stopping has missed: this search has no run that is never stopped",
         ),
         (
             Audit(2, 1, 0, None, None, 1.0, None),
-            "It is not known yet what stopping has missed: 2 runs go on to their end in any case, for the audit.",
+            "It is not known yet what stopping has missed: 2 runs are never stopped (the audit).",
         ),
         (
             Audit(1, 0, 0, None, None, 1.0, None),
-            ": 1 run goes on to its end in any case, for the audit, but none that would have stopped has finished.",
+            ": 1 run is never stopped (the audit), but none that would have stopped has finished.",
         ),
         (Audit(3, 0, 3, "key", 2.0, 1.5, 0.0), ": the best of 3 ended at 2.0000, the best other run at 1.5000."),
     ],
@@ -289,7 +289,8 @@ def test_its_status_names_the_rung_wherever_a_status_is_shown(
 
 def test_what_needs_a_finished_run_names_the_way_to_finish_it(found: StoredSweep) -> None:
     store, sweep = found
-    with pytest.raises(SweepError, match=f"stopped at rung 1 of its search. `axosweep resume {sweep.stopped.key}`"):
+    way = f"stopped at rung 1 of its search. To finish it, use `axosweep resume {sweep.stopped.key}`"
+    with pytest.raises(SweepError, match=way):
         subjects([store], sweep.stopped.key)
 
 
