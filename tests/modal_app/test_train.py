@@ -276,7 +276,7 @@ def test_ranks_do_not_outlive_the_worker_that_holds_their_claim(warm: Warm, stor
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not any(map(alive, ranks)), "the ranks to end")
     warm.end(step)
-    assert observe(store, StepKind.TRAIN, step.key).phase is Phase.LOST
+    wait_until(lambda: observe(store, StepKind.TRAIN, step.key).phase is Phase.LOST, "nothing to hold the claim")
 
 
 def test_a_run_stopped_before_it_trains_says_so(warm: Warm, store: Store) -> None:
