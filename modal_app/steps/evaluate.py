@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.inference.config import config_to_load
-from modal_app.oneshot.tasks import catalogue, said_of, unknown_of
+from modal_app.oneshot.tasks import catalogue, index_in, said_of, unknown_of
 from modal_app.patches.apply import be_offline_as, hub_cache_in
 from modal_app.process.attempt import BUILD, DATASETS_CACHE, stamp, write_yaml
 from modal_app.process.failures import StepFailed
@@ -126,7 +126,8 @@ def rated_by(config: Mapping[str, Any], *, adapter: Path | None = None, weights:
 def _on_tasks(step: Step, store: Store, attempt: Attempt, rank: Rank) -> dict[str, Any]:
     options = step.options
     include = options.get("include")
-    known = catalogue(include)
+    # A container on Modal would write the index into the Volume.
+    known = catalogue(include, None if store.is_mounted else index_in(store))
     if unknown := unknown_of(options[TASKS], known):  # before a large model is loaded
         raise StepFailed(FailureReason.CONFIG, said_of(unknown))
     from lm_eval import simple_evaluate

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modal_app.oneshot.tasks import said_of
+from modal_app.oneshot.tasks import index_in, said_of
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
 from modal_app.store.own_data import own_data_of
@@ -82,7 +82,7 @@ def main(words: Sequence[str]) -> int:
         *(evaluate_step(one, options) for one in chosen),
     ]
     if names and not all(one.done for one in steps):
-        _refuse_unknown(names, args.include_path)
+        _refuse_unknown(store, names, args.include_path)
     command = shlex.join(["axosweep", "eval", *words])
     carried = carry_out(chosen, steps, command=command, inputs=() if include is None else (include,))
     show_lines([Line.of(one, chosen) for one in carried], chosen[0], as_json=args.json)
@@ -144,14 +144,18 @@ def _stored_folder(store: Store, folder: Path) -> str:
     return keep_in(store, folder)
 
 
-def _refuse_unknown(names: Sequence[str], include: str | None) -> None:
+def _refuse_unknown(store: Store, names: Sequence[str], include: str | None) -> None:
     """Raises SweepError for tasks that the harness does not know. If this machine has no trainer environment, or the
     check takes too long, the step itself checks before it loads a model."""
     try:
         python = trainer_environment.find()
     except SweepError:
         return
-    question = {"tasks": list(names), "include": None if include is None else str(Path(include).resolve())}
+    question = {
+        "tasks": list(names),
+        "include": None if include is None else str(Path(include).resolve()),
+        "index": str(index_in(store)),
+    }
     try:
         done = subprocess.run(
             [python, RUN, "tasks"], input=json.dumps(question), capture_output=True, text=True,

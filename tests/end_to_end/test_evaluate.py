@@ -133,6 +133,19 @@ def test_a_task_that_there_is_not_is_refused_before_anything_starts(
     assert attempts(trained.store) == before
 
 
+def test_the_task_files_of_the_harness_are_read_once_and_again_when_they_have_changed(trained: Axosweep) -> None:
+    words, index = ("eval", "--tasks", "hellaswagg"), trained.store.cache / "tasks.json"
+    trained.run(*words)
+    kept = json.loads(index.read_text())
+    renamed = kept | {"tasks": {"hellaswaggs": kept["tasks"]["hellaswag"]}}
+    index.write_text(json.dumps(renamed))
+    assert "did you mean hellaswaggs?" in trained.run(*words).stderr
+    index.write_text(json.dumps(renamed | {"files": "of another harness"}))
+    assert "did you mean hellaswag" in (said := trained.run(*words).stderr)
+    assert "hellaswaggs" not in said
+    assert json.loads(index.read_text()) == kept
+
+
 def test_a_task_whose_dataset_cannot_be_reached_says_so_and_does_not_ask_again(
     trained: Axosweep,
 ) -> None:
