@@ -25,11 +25,13 @@ from modal_app.store.step import Device, Outcome, Step, StepKind, Tracking
 from modal_app.warm.address import Address
 from modal_app.warm.context import Context, import_environment
 from runner.config.shipped import shipped_root
+from tests.forked_trainer.popen import BROKER
 
 DATA, MODEL = "inputs/rows.jsonl", "inputs/model"
 ROWS = 600
 """Enough for the longest run, once through."""
 PACKAGE = Path(next(iter(modal_app.__path__)))
+OTHER_VERSION = Path(__file__).with_name("patches") / "other_version"
 ENVIRONMENT = os.environ | {
     "HF_HUB_OFFLINE": "1",
     "WANDB_ERROR_REPORTING": "false",
@@ -100,6 +102,16 @@ def run_fresh(python: Path, store: Store, step: Step, **variables: str) -> int:
         env={**ENVIRONMENT, **variables},
         check=False,
     ).returncode
+
+
+def run_with_other_version(python: Path, store: Store, step: Step, gone: str) -> int:
+    """Run a step in processes that import everything themselves, of a library that lacks something in the module
+    `gone`; returns the exit code."""
+    other = {"PYTHONPATH": str(OTHER_VERSION), "OTHER_VERSION": gone, BROKER: ""}
+    return subprocess.run(
+        [python, "-u", RUN, "worker", "--store", store.root],  # with an option before the program, it is not a fork
+        input=step.to_json(), text=True, env={**ENVIRONMENT, **other}, check=False,
+    ).returncode  # fmt: skip
 
 
 @dataclass

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,27 +82,57 @@ def test_a_config_names_the_kernel_that_its_attention_loads(config: dict[str, An
     assert attention.kernel_of(config) == kernel
 
 
-@pytest.mark.slow
-def test_transformers_and_axolotl_find_an_images_kernel_offline(trainer: Path, hub: Hub, tmp_path: Path) -> None:
-    hub.add(
-        REPOSITORY, kernel_repository(tmp_path / "hub"), kind="kernels", commit=KERNEL_COMMIT, branches=("v3",)
-    )  # fmt: skip
-    brought = bring(trainer, hub, tmp_path, KERNEL)
-    assert brought.returncode == 0, brought.stderr
-    assert brought.stdout.strip() == f"{KERNEL}: {KERNEL_COMMIT}"
-    assert set(hub.served) == {"metadata.json", "__init__.py"}, "builds for another torch are not downloaded"
-    hub.served.clear()
+@dataclass(frozen=True)
+class Image:
+    """With a kernel, with which a run was trained offline."""
 
-    environment = offline(tmp_path) | {"HF_ENDPOINT": hub.url}
-    done = subprocess.run([trainer, "-P", LOOK_UP], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    home: Path
+    printed: str
+    """By the build."""
+    downloaded: set[str]
+    step: Step
+    found: dict[str, Any]
+    """What transformers and Axolotl find of the kernel in the process of that run."""
+    requested: set[str]
+    """Of the hub, by that process."""
+
+
+@pytest.fixture(scope="module")
+def image(trainer: Path, warm: Warm, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """`warm` has prepared the dataset."""
+    home = tmp_path_factory.mktemp("image")
+    step = train_step("by-kernel", max_steps=10, flash_attention=None, attn_implementation="flash_attention_2",
+                      lora_dropout=0)  # fmt: skip
+    with serve_hub() as hub:
+        hub.add(REPOSITORY, kernel_repository(home / "hub"), kind="kernels", commit=KERNEL_COMMIT, branches=("v3",))
+        built = bring(trainer, hub, home, KERNEL)
+        assert built.returncode == 0, built.stderr
+        downloaded = set(hub.served)
+        hub.served.clear()
+        done = subprocess.run(
+            [trainer, LOOK_UP, RUN, "worker", "--store", store.root], input=step.to_json(), capture_output=True,
+            text=True, env=offline(home) | {"HF_ENDPOINT": hub.url}, check=False,
+        )  # fmt: skip
+        requested = set(hub.served)
+    assert done.returncode == 0, done.stderr + store.folder(step.kind, step.key).attempts()[-1].log.read_text()[-3000:]
+    return Image(home, built.stdout, downloaded, step, json.loads(done.stdout.splitlines()[-1]), requested)
+
+
+@pytest.mark.slow
+def test_a_build_downloads_the_kernel_for_its_own_torch(image: Image) -> None:
+    assert image.printed.strip() == f"{KERNEL}: {KERNEL_COMMIT}"
+    assert image.downloaded == {"metadata.json", "__init__.py"}, "builds for another torch are not downloaded"
+
+
+@pytest.mark.slow
+def test_transformers_and_axolotl_find_an_images_kernel_offline(image: Image) -> None:
+    found = image.found
     assert found["available"] is True
     assert found["failure"] is None
-    kernel = tmp_path / "kernels" / REPOSITORY
+    kernel = image.home / "kernels" / REPOSITORY
     assert Path(found["file"]).is_relative_to(kernel)
     assert kernel.resolve().name == KERNEL_COMMIT
-    assert not hub.served
+    assert not image.requested
     theirs = {name: kernel for name, kernel in found["repositories"].items() if kernel.startswith("kernels-community/")}
     assert theirs == attention.REPOSITORIES
     assert attention.VERSIONS.items() <= found["versions"].items()
@@ -109,25 +140,14 @@ def test_transformers_and_axolotl_find_an_images_kernel_offline(trainer: Path, h
 
 @pytest.mark.slow
 def test_training_goes_through_an_images_kernel_to_the_losses_of_torchs_own_attention(
-    trainer: Path, warm: Warm, store: Store, hub: Hub, tmp_path: Path
+    image: Image, warm: Warm, store: Store
 ) -> None:
-    hub.add(REPOSITORY, kernel_repository(tmp_path / "hub"), kind="kernels", branches=("v3",))
-    assert bring(trainer, hub, tmp_path, KERNEL).returncode == 0
     plain = train_step("torchs-own", max_steps=10, flash_attention=None, attn_implementation="sdpa", lora_dropout=0)
     assert warm.run(plain) == 0
-    asked = train_step("by-kernel", max_steps=10, flash_attention=None, attn_implementation="flash_attention_2",
-                       lora_dropout=0)  # fmt: skip
-    done = run(trainer, store, asked, offline(tmp_path))
-    log = store.folder(asked.kind, asked.key).attempts()[-1].log.read_text()
-    assert done.returncode == 0, log[-3000:]
+    log = store.folder(image.step.kind, image.step.key).attempts()[-1].log.read_text()
     assert f"using `{REPOSITORY}` from the `kernels` library" in log
-    assert losses(store, asked) == pytest.approx(losses(store, plain), rel=2e-3)
-    assert outcome(store, asked).facts["kernel"] == {"name": KERNEL, "commit": "c0ffee" + "0" * 34}
-
-
-def run(trainer: Path, store: Store, step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command: list[str | Path] = [trainer, RUN, "worker", "--store", store.root]
-    return subprocess.run(command, input=step.to_json(), text=True, env=environment, check=False)
+    assert losses(store, image.step) == pytest.approx(losses(store, plain), rel=2e-3)
+    assert outcome(store, image.step).facts["kernel"] == {"name": KERNEL, "commit": KERNEL_COMMIT}
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ from modal_app.store.checkpoints import mark_complete
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import FailureReason, OutcomeStatus, Step, StepKind, Tracking
-from tests.forked_trainer.popen import BROKER
 from tests.modal_app.conftest import BEST
 from tests.modal_app.rows import read_rows, trainers_loss
 from tests.modal_app.steps import (
@@ -36,6 +35,7 @@ from tests.modal_app.steps import (
     outcome,
     preprocess_step,
     run_fresh,
+    run_with_other_version,
     train_step,
     wait_for_step,
     wait_until,
@@ -197,11 +197,18 @@ def test_two_ranks_train_together(store: Store, plain: Step, plain_ranks: Step) 
     assert both[-1] == 2 * one[-1]
 
 
-def test_two_fresh_ranks_give_the_losses_of_forked_ones(trainer: Path, store: Store, plain_ranks: Step) -> None:
-    """Here ranks import everything themselves; elsewhere in the tests, they are forks that have the imports."""
+def test_two_fresh_ranks_without_a_time_saver_give_the_losses_of_forked_ones(
+    trainer: Path, store: Store, plain_ranks: Step
+) -> None:
+    """Here ranks import everything themselves, of a library that lacks what a patch changes; elsewhere in the tests,
+    they are forks that have the imports."""
     fresh = train_step("fresh-ranks", processes=2)
-    assert run_fresh(trainer, store, fresh, **{BROKER: ""}) == 0
+    assert run_with_other_version(trainer, store, fresh, "accelerate.utils.other") == 0
     assert losses(store, fresh) == losses(store, plain_ranks)
+    attempt = store.folder(StepKind.TRAIN, fresh.key).attempt(1).path
+    for log in (attempt / "log.txt", attempt / "log-1.txt"):
+        assert log.read_text().count("skipping the patch") == 1
+        assert "skipping the patch 'leave out DeepSpeed'" in log.read_text()
 
 
 def test_a_stopped_run_goes_on_to_equal_losses(

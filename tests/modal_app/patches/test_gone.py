@@ -16,14 +16,14 @@ from modal_app.patches.patch import CorrectionMissing
 from modal_app.process.failures import classify
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
-from modal_app.store.step import Device, FailureReason, OutcomeStatus, Step, StepKind
+from modal_app.store.step import Device, FailureReason, OutcomeStatus
 from tests.modal_app.hollow_trainer import found, make_trainer, probing
 from tests.modal_app.hollow_trainer import make_store as make_hollow_store
 from tests.modal_app.steps import ENVIRONMENT, PACKAGE, outcome, train_step
 
 SCRIPT = Path(__file__).with_name("gone_script.py")
 LOOK = Path(__file__).with_name("look_probe.py").read_text()
-OTHER_VERSION = Path(__file__).with_name("other_version")
+OTHER_VERSION = Path(__file__).with_name("other_version_script.py")
 
 
 @pytest.fixture
@@ -100,30 +100,13 @@ def test_a_loss_that_could_not_be_restored_later_is_missed_when_training_begins(
         apply_training_patches(SimpleNamespace(), None)
 
 
-def run_without(gone: str, trainer: Path, store: Store, step: Step) -> str:
-    """Run a step in a process of its own with another version of a library; returns its log."""
-    other = {"PYTHONPATH": str(OTHER_VERSION), "OTHER_VERSION": gone}
-    # With an option before the program, it is not a fork of a process that has imported another version.
-    command: list[str | Path] = [trainer, "-u", RUN, "worker", "--store", store.root]
-    subprocess.run(command, input=step.to_json(), text=True, env={**ENVIRONMENT, **other}, check=False)
-    return store.folder(StepKind.TRAIN, step.key).attempts()[-1].log.read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("warm")
-def test_a_real_run_goes_on_without_a_time_saver(trainer: Path, store: Store) -> None:
-    step = train_step("without-a-time-saver", max_steps=2, eval_steps=2, save_steps=2)
-    log = run_without("accelerate.utils.other", trainer, store, step)
-    assert outcome(store, step).status is OutcomeStatus.SUCCEEDED
-    assert log.count("skipping the patch") == 1
-    assert "skipping the patch 'leave out DeepSpeed'" in log
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_a_real_run_fails_without_a_correction(trainer: Path, store: Store) -> None:
     step = train_step("without-a-correction", max_steps=2, eval_steps=2, save_steps=2)
-    run_without("transformers.training_args", trainer, store, step)
+    command: list[str | Path] = [trainer, OTHER_VERSION, "transformers.training_args", RUN, "worker"]
+    command += ["--store", store.root]
+    subprocess.run(command, input=step.to_json(), text=True, env=ENVIRONMENT, check=False)
     ended = outcome(store, step)
     assert (ended.status, ended.reason) == (OutcomeStatus.FAILED, FailureReason.ERROR)
     assert "'log losses as they are' cannot be applied and is needed (transformers 5.20.1" in ended.message
