@@ -108,9 +108,7 @@ class Container:
             self.checkouts[volume.id] = checkout
             mounts[volume.id] = (checkout, mount)
         self._sources = rootfs.sources(world, function.mount_ids)
-        if not world.settings.mounts:
-            rootfs.copy_sources(self._sources, self._folder / "upper")
-        (self._folder / "upper" / rootfs.HOME.lstrip("/")).mkdir(exist_ok=True)
+        rootfs.place_sources(self._sources, self._folder / "upper", mounts=world.settings.mounts)
         (self._folder / "private" / "arguments").write_bytes(arguments.SerializeToString())
         image = world.images.get(function.image_id)
         variables = rootfs.environment(world, function, image, self._folder, self.id, arguments.function_id)

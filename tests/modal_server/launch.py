@@ -46,8 +46,8 @@ def bind(source: str, target: str, read_only: bool) -> None:
 def build_root(spec: dict[str, Any]) -> None:
     root = spec["root"]
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
-    layers = f"lowerdir={spec['layer']}:/,upperdir={spec['upper']},workdir={spec['work']}"
-    mount("overlay", root, "overlay", options=layers)
+    layers = ":".join([*spec["layers"], "/"])
+    mount("overlay", root, "overlay", options=f"lowerdir={layers},upperdir={spec['upper']},workdir={spec['work']}")
     mount("/dev", root + "/dev", flags=MS_BIND | MS_REC)
     mount("tmpfs", root + "/dev/shm", "tmpfs")
     mount("/sys", root + "/sys", flags=MS_BIND | MS_REC)

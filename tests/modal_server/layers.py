@@ -1,4 +1,4 @@
-"""The sources below the files of containers: one folder for each set of them, shared by all containers that have it.
+"""The sources below the files of containers: folders for each set of them, shared by all containers that have it.
 
 With them lies the bytecode that earlier containers have compiled, as in the image of a build that has run. The folders
 are in memory: an overlay takes no two layers of one file system if one lies inside of the other.
@@ -10,9 +10,10 @@ import atexit
 import hashlib
 import os
 import shutil
+import struct
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,65 +44,68 @@ def shared_layers() -> Layers:
 
 
 class Layers:
-    """May be used from any thread."""
+    """May be used from any thread. No folder changes once it is made, which its containers would see."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bytecode: dict[tuple[str, str], Path] = {}
         """Digest of a source, tag of an interpreter -> file."""
-        self._layers: dict[tuple[object, ...], Path] = {}
+        self._made: dict[tuple[object, ...], Path] = {}
         self._turn = threading.Lock()
 
-    def layer(self, sources: Mapping[str, Source], hidden: Iterable[str]) -> Path:
-        """A folder with these files, by their paths inside of the container, that hides what this machine has in some
-        folders. It never changes."""
+    def layers(self, sources: Mapping[str, Source], hidden: Iterable[str]) -> list[str]:
+        """Folders, the top one first, with these files by their paths inside of the container, and their bytecode. Of
+        this machine, they hide what is in some places."""
         digests = frozenset((name, source.digest) for name, source in sources.items())
+        places = frozenset(hidden)
         with self._turn:
-            key = (digests, frozenset(hidden), len(self._bytecode))
-            if key not in self._layers:
-                self._layers[key] = self._make(sources, hidden, self._folder / f"layer-{len(self._layers)}")
-            return self._layers[key]
+            bytecode = self._once((digests, len(self._bytecode)), lambda folder: self._link_bytecode(sources, folder))
+            return [bytecode, self._once((digests, places), lambda folder: _copy(sources, places, folder))]
 
-    def _make(self, sources: Mapping[str, Source], hidden: Iterable[str], folder: Path) -> Path:
-        folder.mkdir()
-        for name in hidden:
-            place = folder / name.lstrip("/")
-            place.mkdir(parents=True, exist_ok=True)
-            os.setxattr(place, "trusted.overlay.opaque", b"y")
+    def _once(self, key: tuple[object, ...], make: Callable[[Path], None]) -> str:
+        if key not in self._made:
+            folder = self._folder / f"layer-{len(self._made)}"
+            folder.mkdir()
+            make(folder)
+            self._made[key] = folder
+        return str(self._made[key])
+
+    def _link_bytecode(self, sources: Mapping[str, Source], folder: Path) -> None:
         tags = {tag for _, tag in self._bytecode}
         for name, source in sources.items():
-            target = folder / name.lstrip("/")
-            _link(self._copy(source), target)
             for tag in tags:
                 if (source.digest, tag) in self._bytecode:
-                    _link(self._bytecode[source.digest, tag], target.parent / "__pycache__" / f"{target.stem}.{tag}")
-        return folder
-
-    def _copy(self, source: Source) -> Path:
-        copy = self._folder / source.digest
-        if not copy.exists():
-            shutil.copy(source.path, copy)  # a command stays one
-            os.utime(copy, (_WRITTEN_AT, _WRITTEN_AT))
-        return copy
+                    place = (folder / name.lstrip("/")).with_name("__pycache__")
+                    place.mkdir(parents=True, exist_ok=True)
+                    os.link(self._bytecode[source.digest, tag], place / f"{Path(name).stem}.{tag}")
 
     def keep_bytecode(self, sources: Mapping[str, Source], upper: Path) -> None:
         """What a container that has ended has compiled of these files."""
         for path in upper.glob("root/**/__pycache__/*.pyc"):
             module, _, tag = path.name.partition(".")
             source = sources.get(f"/{path.parent.parent.relative_to(upper)}/{module}.py")
-            if source is not None:
+            if source is not None and _is_of(path, source):
                 with self._turn:
-                    self._keep(source, tag, path.read_bytes())
-
-    def _keep(self, source: Source, tag: str, bytecode: bytes) -> None:
-        size = (self._folder / source.digest).stat().st_size
-        is_of_source = bytecode[4:16] == b"".join(number.to_bytes(4, "little") for number in (0, _WRITTEN_AT, size))
-        if is_of_source and (source.digest, tag) not in self._bytecode:
-            kept = self._folder / f"{source.digest}.{tag}"
-            kept.write_bytes(bytecode)
-            self._bytecode[source.digest, tag] = kept
+                    if (source.digest, tag) not in self._bytecode:
+                        kept = self._folder / f"{source.digest}.{tag}"
+                        shutil.copyfile(path, kept)
+                        self._bytecode[source.digest, tag] = kept
 
 
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.link(source, target)
+def _copy(sources: Mapping[str, Source], hidden: Iterable[str], folder: Path) -> None:
+    for name in hidden:
+        place = folder / name.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        os.setxattr(place, "trusted.overlay.opaque", b"y")
+    for name, source in sources.items():
+        copy = folder / name.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source.path, copy)  # a command stays one
+        os.utime(copy, (_WRITTEN_AT, _WRITTEN_AT))
+
+
+def _is_of(bytecode: Path, source: Source) -> bool:
+    """Neither of a source that a run has changed, nor checked in another way than by its time."""
+    with bytecode.open("rb") as file:
+        numbers = struct.unpack("<4sIII", file.read(16))
+    return numbers[1:] == (0, _WRITTEN_AT, source.path.stat().st_size)

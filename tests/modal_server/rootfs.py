@@ -29,12 +29,14 @@ def sources(world: World, mount_ids: Iterable[str]) -> dict[str, Source]:
     }
 
 
-def copy_sources(files: Mapping[str, Source], upper: Path) -> None:
-    """For containers without mounts, and so without layers."""
-    for name, source in files.items():
-        target = upper / name.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source.path, target)  # a command stays one
+def place_sources(files: Mapping[str, Source], upper: Path, *, mounts: bool) -> None:
+    """Below mounts they lie in a layer, and only their folders here: one that an overlay has to copy, since a file is
+    made in it, becomes another folder to those who compare."""
+    for folder in {HOME, *map(os.path.dirname, files)}:
+        (upper / folder.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    if not mounts:
+        for name, source in files.items():
+            shutil.copy(source.path, upper / name.lstrip("/"))  # a command stays one
 
 
 def environment(
@@ -102,7 +104,7 @@ def write_spec(
         "root": str(folder / "root"),
         "upper": str(folder / "upper"),
         "work": str(folder / "work"),
-        "layer": str(shared_layers().layer(files, hidden)) if settings.mounts else "",
+        "layers": shared_layers().layers(files, hidden) if settings.mounts else [],
         "binds": binds,
         "links": links,
         "workdir": workdir(image, variables["HOME"]),

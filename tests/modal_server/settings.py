@@ -31,7 +31,7 @@ def why_no_mounts() -> str:
         for part in parts.values():
             os.mkdir(part)
         nothing: dict[str, object] = {"binds": [], "links": [], "environment": {}}
-        nothing["layer"] = str(shared_layers().layer({}, ()))
+        nothing["layers"] = shared_layers().layers({}, ())
         spec = parts | nothing | {"mounts": True, "workdir": "/", "argv": ["/bin/true"]}
         Path(folder, "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, "-I", "-S", str(LAUNCH), os.path.join(folder, "spec.json")]
