@@ -25,7 +25,7 @@ def run_to_end(program: Callable[[], object]) -> NoReturn:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)):
         with contextlib.suppress(OSError, ValueError):  # its reader has ended, or it is closed
             stream.flush()
     os._exit(code)

@@ -1,11 +1,11 @@
 """Passes a request for a trainer on to the process that has its imports: `broker_script NAME PYTHON < pipe`.
 
 Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's; one with the launcher's is for its
-command line, which has a process with its imports, too. A request of one of the first two environments starts such a
-process, which are those of most tests: on this machine, and in the containers of the local Modal. So does one of
-another environment that is seen for the second time. Requests before that, for another Python, and those beyond MOST
-environments are refused, and start a process as usual. No process with the imports is started for a verb that imports
-little.
+command line or talks to W&B, which have processes with their imports, too. A request of one of the first two
+environments starts such a process, which are those of most tests: on this machine, and in the containers of the local
+Modal. So does one of another environment that is seen for the second time. Requests before that, for another Python,
+and those beyond MOST environments are refused, and start a process as usual. No process with the imports is started
+for a verb that imports little.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from modal_app.process.attempt import NO_TELEMETRY, base_environment
 from modal_app.store.step import Device
 from modal_app.warm.context import MODULES, import_environment
 from tests.forked_trainer.popen import COMMAND as COMMAND_PROGRAM
-from tests.forked_trainer.popen import READY, receive
+from tests.forked_trainer.popen import READY, WANDB, receive
 
 TEMPLATE = Path(__file__).with_name("template_script.py")
 MOST = 4
@@ -46,8 +46,8 @@ MADE_AT_IMPORT = ("TORCHINDUCTOR_CACHE_DIR",)
 """Folders that imports create, which are those of a container. They are looked up again when they are used."""
 Key = tuple[tuple[str, str], ...]
 """What the imports read of the environment."""
-COMMAND: Key = ()
-"""The imports of the launcher read nothing of it."""
+OF_THE_LAUNCHER = {"command": (COMMAND_PROGRAM,), "wandb": WANDB}
+"""Programs of the launcher's Python by the imports that they share, which read nothing of the environment."""
 
 
 class Broker:
@@ -57,6 +57,7 @@ class Broker:
         self._imported = {*sys.stdlib_module_names, *CUSTOMIZE, *(path.name.partition(".")[0] for path in installed)}
         self._seen: Counter[Key] = Counter()
         self._templates: dict[Key, socket.socket] = {}
+        self._launchers: dict[str, socket.socket] = {}
 
     def answer(self, line: socket.socket) -> None:
         request, _ = receive(line)
@@ -69,15 +70,17 @@ class Broker:
         """None for another program of the launcher's Python, such as a worker of the tests."""
         python, program = words[:2]
         if python == sys.executable:
-            if not program.endswith(COMMAND_PROGRAM):
-                return None
-            if COMMAND not in self._templates:
-                self._templates[COMMAND] = _start("command", python, COMMAND)
-            return self._templates[COMMAND]
+            return self._launcher(program)
         if python != self._python:
             return None
         key = self._key(environment)
         return self._templates.get(key) if words[-1] == IMPORTS_LITTLE else self._trainer(key)
+
+    def _launcher(self, program: str) -> socket.socket | None:
+        kind = next((kind for kind, programs in OF_THE_LAUNCHER.items() if program.endswith(programs)), None)
+        if kind is not None and kind not in self._launchers:
+            self._launchers[kind] = _start(kind, sys.executable, ())
+        return self._launchers[kind] if kind is not None else None
 
     def _key(self, environment: Mapping[str, str]) -> Key:
         chosen = {name: environment[name] for name in NO_TELEMETRY if name in environment}
@@ -98,7 +101,7 @@ class Broker:
     def _trainer(self, key: Key) -> socket.socket | None:
         self._seen[key] += 1
         is_common = self._seen[key] > 1 or len(self._seen) <= AT_ONCE
-        if key not in self._templates and is_common and len(self._templates.keys() - {COMMAND}) < MOST:
+        if key not in self._templates and is_common and len(self._templates) < MOST:
             self._templates[key] = _start("trainer", self._python, key)
         return self._templates.get(key)
 

@@ -8,6 +8,7 @@ But a rank is a child of its worker, since it ends with it; if that is a fork it
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -38,6 +39,12 @@ PROGRAMS = (
 RANK = "--rank"
 COMMAND = "tests/forked_trainer/command_script.py"
 """The launcher's command line, started as a fork by processes that know a broker."""
+WANDB = (
+    "runner.wandb.process", "tests/wandb_server/log_runs_script.py", "tests/wandb_server/read_script.py",
+    "tests/wandb_server/train_script.py", "tests/end_to_end/wandb_group_script.py",
+    "tests/modal_app/tracked_run_script.py",
+)  # fmt: skip
+"""Programs of the launcher's Python that import W&B's SDK."""
 READY = b"y"
 LOST = b"-9"
 
@@ -64,7 +71,7 @@ class ForkingPopen(RealPopen):  # type: ignore[type-arg]
         (_, _, pass_fds, cwd, env, _, _, _, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite) = rest[:14]
         start_new_session = rest[19]
         pid = b""
-        if _is_trainer(words) or _is_command(words, os.environ if env is None else env):
+        if _is_trainer(words) or _is_command(words, os.environ if env is None else env) or _is_wandb(words):
             streams = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
             request = describe(words, cwd, os.environ if env is None else env, start_new_session, pass_fds)
             if RANK not in words:
@@ -161,6 +168,15 @@ def _is_command(words: Sequence[Any], environment: Any) -> bool:
     )  # fmt: skip
 
 
+def _is_wandb(words: Sequence[Any]) -> bool:
+    return bool(_broker) and sys.platform == "linux" and "".join(after_options(words)[:1]).endswith(WANDB)
+
+
+def after_options(words: Sequence[Any]) -> list[str]:
+    """The script or the module of a command line of Python, and its arguments."""
+    return list(itertools.dropwhile(lambda word: word in ("-P", "-m"), map(os.fsdecode, words[1:])))
+
+
 def _fork(request: dict[str, Any], descriptors: list[int], become: Become) -> int:
     """A child of this process."""
     pid = os.fork()
@@ -177,7 +193,9 @@ def _connect(request: dict[str, Any], descriptors: Sequence[int]) -> socket.sock
     line = socket.socket(socket.AF_UNIX)
     with contextlib.suppress(OSError):
         line.connect(f"\0{_broker}")
-        send(line, {"words": request["words"][:3], "environment": request["environment"]})
+        python = request["words"][0]
+        program, *verb = after_options(request["words"])[:2]
+        send(line, {"words": [python, program, *verb], "environment": request["environment"]})
         if line.recv(1) == READY:
             send(line, request, descriptors)
             return line

@@ -1,6 +1,7 @@
 """A process that has imported Axolotl, and forks into trainers: `template_script.py trainer DESCRIPTOR PADDING`.
 
 Or one that has imported the launcher, and forks into its commands: `template_script.py command DESCRIPTOR PADDING`.
+Or one that has imported W&B's SDK, and forks into what talks to W&B: `template_script.py wandb DESCRIPTOR PADDING`.
 DESCRIPTOR is a socket that brings a connection for each trainer; it ends with that socket, its trainers do not. PADDING
 leaves room for their command lines. It runs under their Python, with the environment that the imports read.
 """
@@ -84,6 +85,13 @@ def import_everything() -> None:
 def import_command() -> None:
     """What a command imports at its start; the modules that it imports later read its environment."""
     importlib.import_module("tests.command_imports")
+    gc.freeze()
+
+
+def import_wandb() -> None:
+    """The SDK and what asks it. In a fork, `wandb` is set up when it is used for the first time."""
+    for name in ("here", "read", "sdk", "sweep_object", "upload", "view"):
+        importlib.import_module(f"runner.wandb.process.{name}")
     gc.freeze()
 
 
@@ -256,10 +264,17 @@ def _run(words: list[str]) -> NoReturn:
         become_a_fresh_process()
         for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
             del sys.modules[name]
-    sys.argv = words
     more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    sys.path[:] = [os.path.dirname(words[0]), *map(os.path.abspath, more), *PATH]
+    sys.path[:] = [*map(os.path.abspath, more), *PATH]
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    if words[0] == "-P":
+        words = words[1:]
+    elif words[0] != "-m":
+        sys.path.insert(0, os.path.dirname(words[0]))
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        run_to_end(lambda: runpy.run_module(words[1], run_name="__main__", alter_sys=True))
+    sys.argv = words
     main = types.ModuleType("__main__")
     main.__file__ = words[0]
     sys.modules["__main__"] = main
@@ -280,6 +295,6 @@ if __name__ == "__main__":
         import_everything()
         from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package again
     else:
-        import_command()
+        {"command": import_command, "wandb": import_wandb}[sys.argv[1]]()
     find_addresses()
     serve(connections)

@@ -22,13 +22,14 @@ SCRIPT = Path(popen.__file__).with_name("inherited_script.py")
 
 
 TRAINER = "modal_app/run.py"
+OF_WANDB = popen.WANDB[1]
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the script has the names of programs that are started as forks."""
     folder = tmp_path_factory.mktemp("programs")
-    for name in (TRAINER, popen.COMMAND):
+    for name in (TRAINER, popen.COMMAND, OF_WANDB):
         (folder / name).parent.mkdir(parents=True)
         shutil.copy(SCRIPT, folder / name)
     return folder
@@ -52,8 +53,8 @@ def answer(
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [(TRAINER, ()), (TRAINER, ("ranks",)), (popen.COMMAND, ())],
-    ids=["a worker", "a rank, which is a child of its worker", "a command"],
+    [(TRAINER, ()), (TRAINER, ("ranks",)), (popen.COMMAND, ()), (OF_WANDB, ())],
+    ids=["a worker", "a rank, which is a child of its worker", "a command", "what talks to W&B"],
 )
 def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
     programs: Path, tmp_path: Path, name: str, words: tuple[str, ...]
