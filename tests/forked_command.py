@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.forked_trainer import popen
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.command_imports"])
+_FORKS.set_forkserver_preload(["tests.command_composed"])
 
 
 def run(

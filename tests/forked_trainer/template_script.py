@@ -83,8 +83,8 @@ def import_everything() -> None:
 
 
 def import_command() -> None:
-    """What a command imports at its start; the modules that it imports later read its environment."""
-    importlib.import_module("tests.command_imports")
+    """What a command imports and parses at its start; the modules that it imports later read its environment."""
+    importlib.import_module("tests.command_composed")
     gc.freeze()
 
 
