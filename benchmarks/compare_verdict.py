@@ -1,4 +1,4 @@
-"""How much processor time and memory `axosweep compare` takes if all runs have losses by row.
+"""How much processor time and memory `axosweep compare` takes if all runs have per-row losses.
 
     .venv/bin/python benchmarks/compare_verdict.py
 

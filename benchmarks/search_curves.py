@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/search_curves.py [--store DIR]
 
 Needs the trainer environment. Trains seven learning rates at four ranks with three seeds on the tiny task, 84 runs,
-about fifteen minutes of an idle core. A run keeps the losses by row of its last evaluation only, so they are copied
+about fifteen minutes of an idle core. A run keeps the per-row losses of its last evaluation only, so they are copied
 while it trains. With --store, what is there already is not trained again.
 Writes benchmarks/results/search_curves.npz.
 """
@@ -38,7 +38,7 @@ STEPS, BETWEEN = 200, 40
 AT = tuple(range(BETWEEN, STEPS + 1, BETWEEN))
 """The steps that are evaluated."""
 BY_ROW = (40, 120, 200)
-"""Those of which the losses by row are stored: the rungs, and the end."""
+"""Those of which the per-row losses are stored: the rungs, and the end."""
 RECIPE = (f"max_steps={STEPS}", "evals_per_epoch=null", f"eval_steps={BETWEEN}", "saves_per_epoch=null",
           "save_strategy=no", "tracking=disabled", "executor.parallel=1", "name=truth")  # fmt: skip
 
@@ -115,7 +115,7 @@ def _trained(store: Path, seed: int) -> list[_TrainedRun]:
 
 @contextmanager
 def _copied_losses(store: Path) -> Iterator[None]:
-    """While this is open, the losses by row of every evaluation are copied: to losses-at-STEP.npz."""
+    """While this is open, the per-row losses of every evaluation are copied: to losses-at-STEP.npz."""
     end = threading.Event()
     copier = threading.Thread(target=_copy, args=(store, end))
     copier.start()
@@ -167,7 +167,7 @@ def _recorded(store: Path, runs: Sequence[_TrainedRun], machine: dict[str, Any])
 def _rows(folder: Path, step: int) -> RowLosses:
     losses = RowLosses.read(_copied(folder, step))
     if losses is None:
-        raise SystemExit(f"{folder.name} has no losses by row of step {step}: remove its folder, and start again.")
+        raise SystemExit(f"{folder.name} has no per-row losses of step {step}: remove its folder, and start again.")
     return losses
 
 

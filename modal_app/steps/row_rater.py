@@ -246,7 +246,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
 
 
 def reason_without_losses(rows: Any, config: Mapping[str, Any]) -> str | None:
-    """Why such an evaluation gives no losses by row; None if it does."""
+    """Why such an evaluation gives no per-row losses; None if it does."""
     if any(config.get(name) for name in REWARDS):
         return PREFERENCES
     if not isinstance(rows, datasets.Dataset):

@@ -47,7 +47,7 @@ class Sweep:
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """Which settings are better than others, and which cannot be told apart, one for each eval fingerprint with
-        losses by row of two settings at least. Computed again at each call.
+        per-row losses of two settings at least. Computed again at each call.
         """
         return verdicts_of(self.rows, EVAL_LOSS)
 

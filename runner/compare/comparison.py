@@ -64,7 +64,7 @@ class Comparison:
     """Sentences that explain how to read the numbers."""
     verdicts: tuple[Verdict, ...] = ()
     """Which settings are the best, as far as the losses of held-out rows tell: one for each eval fingerprint that has
-    losses by row of several settings. Empty from `status`."""
+    per-row losses of several settings. Empty from `status`."""
     searches: tuple[HalvedSearch, ...] = ()
     """The searches of these sweeps that stop runs at rungs, the newest of each sweep."""
     containers: tuple[ContainerReceipt, ...] = ()

@@ -1,4 +1,4 @@
-"""The files with a run's losses by row. Without such files, numpy and the modules that need it are not imported."""
+"""The files with a run's per-row losses. Without such files, numpy and the modules that need it are not imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNLIKE = "the held-out rows are of a single document, or runs have losses of oth
 
 
 def verdicts_of(rows: Sequence[Row], metric: Metric) -> tuple[Verdict, ...]:
-    """One for each eval fingerprint with losses by row of two settings at least; none for another metric than the eval
+    """One for each eval fingerprint with per-row losses of two settings at least; none for another metric than the eval
     loss, since rows have no other. `rows`: ranked ones."""
     if metric != Metric(OBJECTIVE) or not any(losses_files(row) for row in judgeable(rows)):
         return ()
@@ -53,7 +53,7 @@ def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Met
 
 
 def why_without_rows(row: Row) -> str:
-    """Why the run has left no losses by row, as its training has found out; empty if it does not say."""
+    """Why the run has left no per-row losses, as its training has found out; empty if it does not say."""
     return str(row.record.get("no_row_losses") or "")
 
 

@@ -56,7 +56,7 @@ class Verdict:
     seeds_are_shared: bool
     """Whether all settings were trained with the same seeds."""
     without_rows: tuple[str, ...]
-    """Finished runs that have no losses by row: `axosweep eval` adds them."""
+    """Finished runs that have no per-row losses: `axosweep eval` adds them."""
     left_out: tuple[str, ...] = ()
     """Finished runs whose rows are not those of the others, or have a loss that is not finite: they are not judged."""
     sentences: tuple[str, ...] = ()

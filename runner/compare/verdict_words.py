@@ -30,7 +30,7 @@ class Background:
     """The spread of the few seeds that there are, enough or not."""
     seeds_elsewhere: SeedsElsewhere | None
     why_without_rows: Sequence[str]
-    """Of each run that has no losses by row; empty if training says none."""
+    """Of each run that has no per-row losses; empty if training says none."""
 
 
 def sentences(verdict: Verdict, background: Background) -> list[str]:
@@ -89,10 +89,10 @@ def price_of(verdict: Verdict) -> str:
 
 
 def without_rows(reasons: Iterable[str], sweeps: Sequence[str]) -> str:
-    """Empty if there are none. `reasons`: why each of these runs has no losses by row; empty if training says none."""
+    """Empty if there are none. `reasons`: why each of these runs has no per-row losses; empty if training says none."""
     found = []
     for reason, number in Counter(reasons).items():
-        runs = f"{number} run{' has' if number == 1 else 's have'} no losses by row"
+        runs = f"{number} run{' has' if number == 1 else 's have'} no per-row losses"
         found.append(f"{runs} ({reason})." if reason else f"{runs}: `axosweep eval {' '.join(sweeps[:1])}` adds them.")
     return " ".join(found)
 

@@ -27,7 +27,7 @@ from runner.verdict.judged import SettingLosses, judged
 
 
 def verdicts_on(rows: Sequence[Row]) -> list[Verdict]:
-    """One for each eval fingerprint with losses by row of two settings at least. `rows`: ranked by their eval loss."""
+    """One for each eval fingerprint with per-row losses of two settings at least. `rows`: ranked by their eval loss."""
     return [_verdict(*one) for one in _judged_together(rows)]
 
 

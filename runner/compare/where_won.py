@@ -1,6 +1,6 @@
 """Two runs of stores -> where one is better than the other, with the texts of the rows and the names that people use.
 
-Only reads. Without losses by row it does not import numpy.
+Only reads. Without per-row losses it does not import numpy.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def where_won(first: Row, second: Row, metric: Metric) -> tuple[Where | None, st
     losses = [losses_of(row) for row in runs]
     found = where(losses[0], losses[1]) if losses[0] and losses[1] else None
     if found is None:
-        return None, "It is unknown where one is better: their losses by row are not of the same rows, or damaged."
+        return None, "It is unknown where one is better: their per-row losses are not of the same rows, or damaged."
     return _described(found, runs)
 
 
 def _why_not(row: Row) -> str:
     if reason := row.record.get("no_row_losses"):
-        return f"It is unknown where one is better: {row.key} has no losses by row ({reason})."
-    return f"It is unknown where one is better: {row.key} has no losses by row; `axosweep eval {row.key}` adds them."
+        return f"It is unknown where one is better: {row.key} has no per-row losses ({reason})."
+    return f"It is unknown where one is better: {row.key} has no per-row losses; `axosweep eval {row.key}` adds them."
 
 
 def _not_trained(row: Row) -> str:

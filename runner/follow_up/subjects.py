@@ -30,8 +30,8 @@ VERSIONS = {StepKind.MERGE: 1, StepKind.INFER: 2, StepKind.EVALUATE: 1}
 """Versions of our own code, part of every step's key: raised when the same request would give another result. Version 1
 of INFER cut some answers short."""
 HELD_OUT_VERSION = 2
-"""In addition, of evaluations on held-out rows, which have no options. Version 1 left no losses by row, so a store that
-has such an evaluation gets them from another."""
+"""In addition, of evaluations on held-out rows, which have no options. Version 1 recorded no per-row losses, so
+a store that has such an evaluation gets them from another."""
 
 
 @dataclass(frozen=True, slots=True)

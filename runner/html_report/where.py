@@ -21,7 +21,7 @@ LONGEST = 1_000
 
 def where_values(store: Store, found: Sequence[Setting]) -> dict[str, Any] | None:
     """Compares the best runs of the two best settings in the largest set of runs with the same held-out rows. None
-    unless both have losses by row."""
+    unless both have per-row losses."""
     largest: Sequence[Setting] = max(ranked(found), key=len, default=[])
     if len(largest) < 2:
         return None

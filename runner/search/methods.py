@@ -27,7 +27,7 @@ MOST_REPEATS = 20
 MOST_REFUSED = 200
 """Draws in a row without a point that may be run, after which there is taken to be none."""
 NOT_INSTALLED = (
-    "search=tpe needs Optuna, which is not installed here: pip install 'axosweep[search]' brings it; in a clone, "
+    "search=tpe needs Optuna, which is not installed here: pip install 'axosweep[search]' installs it; in a checkout, "
     "`make env` does."
 )
 

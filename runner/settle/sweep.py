@@ -128,7 +128,7 @@ def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -
         if reason := next((why for row in lacking if (why := TrainFacts.of(row.record).no_row_losses)), None):
             raise SweepError(f"{sweep} cannot be settled by losses of rows: {reason} ({keys_text}).")
         raise SweepError(
-            f"{len(lacking)} of the {len(finished)} finished runs of {sweep} have no losses by row, which tell "
+            f"{len(lacking)} of the {len(finished)} finished runs of {sweep} have no per-row losses, which tell "
             f"settings apart: {keys_text}. `axosweep eval {sweep}` adds them."
         )
     keys = {row.key for row in finished}

@@ -76,7 +76,8 @@ def names_of(plan: Plan) -> dict[str, str]:
 
 def show_rows(rows: Sequence[Row], store: Store, sweep: str, *, as_json: bool, judge: bool = True) -> None:
     """Print the comparison of a sweep: one table per eval fingerprint, the best runs marked in each. Without `judge`,
-    nothing is said of how much a difference means, which takes numpy and the time to read every run's losses by row."""
+    nothing is said of how much a difference means, which takes numpy and the time to read the per-row losses of all
+    runs."""
     from runner.compare.comparison import SweepSelection, comparison  # imported late, so that no run waits for it
     from runner.compare.packed import packed_notes
     from runner.compare.row_losses import unjudged_notes, verdicts_of

@@ -1,4 +1,4 @@
-"""The losses by row of two runs -> where they differ, each part with its interval. Pure.
+"""The per-row losses of two runs -> where they differ, each part with its interval. Pure.
 
 One bootstrap resamples the documents for all parts, so their intervals can hold at once. A part with few documents gets
 none.

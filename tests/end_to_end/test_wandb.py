@@ -134,7 +134,7 @@ def has_verdict(verdict: dict[str, Any], key: str, summary: dict[str, Any]) -> N
 
 
 def has_rows(store: Store, server: WandbServer, key: str, summary: dict[str, Any]) -> None:
-    """The table of a run's losses by row, among its files."""
+    """The table of a run's per-row losses, among its files."""
     losses = RowLosses.read(store.folder(StepKind.TRAIN, key).losses)
     assert losses is not None
     (run,) = (one for one in server.runs().values() if one.settings["run_key"] == key)

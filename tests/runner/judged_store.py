@@ -1,4 +1,4 @@
-"""A store whose runs have random losses by row, from which a comparison derives its verdict."""
+"""A store whose runs have random per-row losses, from which a comparison derives its verdict."""
 
 from __future__ import annotations
 

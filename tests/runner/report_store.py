@@ -71,7 +71,7 @@ def synthetic_sweep(store: Store, number: int, *, rented: bool = True, points: i
 
 
 def sweep_over_seeds(store: Store) -> Plan:
-    """Four settings with three seeds each, all succeeded after a minute in the queue, with losses by row, and answered
+    """Four settings with three seeds each, all succeeded after a minute in the queue, with per-row losses, and answered
     by all models."""
     grid = [
         {"lora_r": rank, "learning_rate": rate, "seed": seed}

@@ -270,7 +270,7 @@ def test_a_sweep_that_its_rows_cannot_tell_apart_is_refused(tmp_path: Path) -> N
     store, sweep = swept(tmp_path / "no losses", FAR)
     for losses in store.runs.glob("*/losses.npz"):
         losses.unlink()
-    with pytest.raises(SweepError, match=r"3 of the 3 finished runs .* no losses by row.* `axosweep eval"):
+    with pytest.raises(SweepError, match=r"3 of the 3 finished runs .* no per-row losses.* `axosweep eval"):
         read_sweep(store, sweep, TERMS)
 
     store, sweep = swept(tmp_path / "own rows", FAR, data_seed=None)

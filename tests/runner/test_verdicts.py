@@ -187,7 +187,7 @@ def test_an_old_store_compares_as_before_and_says_what_adds_the_rest(
     assert stars(text) == [True, False, False]
     assert "95 %" not in text
     assert (
-        "It is unknown which differences are chance: 3 runs have no losses by row: "
+        "It is unknown which differences are chance: 3 runs have no per-row losses: "
         f"`axosweep eval {sweep}` adds them.\n"
     ) in text
     assert [line for line in judged if line.startswith(("Best", "Its"))] == [
@@ -201,7 +201,7 @@ def test_an_old_store_compares_as_before_and_says_what_adds_the_rest(
     evaluate(store, runs[1], 1, draw_losses(1.6, own=2))
     text = printed(store, capsys, "compare")
     assert "learning_rate=0.0001 is better than learning_rate=0.0002 (95 %).\n" in text
-    assert f"1 run has no losses by row: `axosweep eval {sweep}` adds them.\n" in text
+    assert f"1 run has no per-row losses: `axosweep eval {sweep}` adds them.\n" in text
     assert "judged by `axosweep eval`, the rest" not in text
     write_losses(store, runs[2], draw_losses(1.7, own=3))
     assert "2 runs are judged by `axosweep eval`, the rest by the last evaluation of their training." in printed(
@@ -217,12 +217,12 @@ def test_the_note_says_why_runs_have_no_losses_by_row(store: Store, capsys: pyte
         outcome = json.loads(folder.done.read_text())
         folder.done.write_text(json.dumps(outcome | {"facts": {"no_row_losses": why} if why else {}}))
     assert (
-        "It is unknown which differences are chance: 2 runs have no losses by row (the rows are read as a stream). "
-        f"1 run has no losses by row: `axosweep eval {sweep}` adds them.\n"
+        "It is unknown which differences are chance: 2 runs have no per-row losses (the rows are read as a stream). "
+        f"1 run has no per-row losses: `axosweep eval {sweep}` adds them.\n"
     ) in printed(store, capsys, "compare")
     for number, one in enumerate(runs[1:]):
         write_losses(store, one, draw_losses(1.5 + number, own=number))
-    assert "\n1 run has no losses by row (the rows are read as a stream).\n" in printed(store, capsys, "compare")
+    assert "\n1 run has no per-row losses (the rows are read as a stream).\n" in printed(store, capsys, "compare")
 
 
 @pytest.mark.parametrize(
@@ -296,10 +296,10 @@ def test_runs_with_other_rows_than_the_rest_are_left_out_and_counted(
 def test_a_damaged_file_of_losses_is_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     _, runs = judged_sweep(store, CLEAR)
     store.folder(StepKind.TRAIN, runs[2].key).losses.write_bytes(b"PK")
-    assert "1 run has no losses by row" in printed(store, capsys, "compare")
+    assert "1 run has no per-row losses" in printed(store, capsys, "compare")
     for one in runs:
         store.folder(StepKind.TRAIN, one.key).losses.write_bytes(b"PK")
-    assert "3 runs have no losses by row: `axosweep eval" in printed(store, capsys, "compare")
+    assert "3 runs have no per-row losses: `axosweep eval" in printed(store, capsys, "compare")
 
 
 def test_rows_of_a_single_document_give_no_verdict_and_the_reason(

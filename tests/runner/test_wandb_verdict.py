@@ -16,7 +16,7 @@ from tests.runner.judged_store import draw_losses, write_losses
 
 
 def launched(store: Store, mode: str, *, offline: str = "") -> tuple[Plan, list[Row]]:
-    """Two tracked settings with losses by row."""
+    """Two tracked settings with per-row losses."""
     runs = [run({"learning_rate": rate}, tracking=TrackingChoice(mode, "axosweep")) for rate in (1e-4, 2e-4)]
     for number, one in enumerate(runs):
         finish_run(store, one, {9: 1.0 + number})

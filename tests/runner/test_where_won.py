@@ -104,7 +104,7 @@ def test_without_losses_by_row_the_output_says_what_adds_them(store: Store, comm
     printed = command("compare", one.key, other.key, "--json")
     assert printed["where"] is None
     assert printed["notes"] == [
-        f"It is unknown where one is better: {other.key} has no losses by row; `axosweep eval {other.key}` adds them."
+        f"It is unknown where one is better: {other.key} has no per-row losses; `axosweep eval {other.key}` adds them."
     ]
     losses.write_bytes(b"damaged")
     assert "not of the same rows, or damaged" in command("compare", one.key, other.key)
