@@ -30,5 +30,5 @@ def _known() -> list[str]:
 
 
 def _pattern(message: str) -> str:
-    """`...` in the page means anything on the line."""
-    return ".*".join(re.escape(part) for part in DOTS.split(message) if part)
+    """`...` in the page means anything on the line, or nothing at its beginning and its end."""
+    return ".*".join(re.escape(part.strip()) for part in DOTS.split(message) if part.strip())

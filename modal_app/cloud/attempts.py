@@ -105,7 +105,8 @@ def give_up(folder: StepFolder, last: Attempt) -> Outcome:
 
 def fail_for_time(attempt: Attempt, stopped: Outcome, limit_s: float) -> None:
     """Record a stop as a failure: the next call would get no further."""
-    message = f"came to its time limit of {limit_s / 3600:g} h no further than it began; {stopped.message}"
+    reached = f"reached its time limit of {limit_s / 3600:g} h without getting further than at its start"
+    message = f"{reached}; {stopped.message}"
     outcome = replace(stopped, status=OutcomeStatus.FAILED, reason=FailureReason.TIMEOUT, message=message)
     write_atomically(attempt.result, outcome.to_json())
 

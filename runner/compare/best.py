@@ -81,8 +81,8 @@ def winner(rows: Sequence[Row], metric: Metric) -> Row:
     if len(winners) > 1:
         lines = "\n".join(_table_line(row, rows) for row in winners)
         raise SweepError(
-            f"These runs are judged by {len(tables_of(rows))} different sets of held-out rows, so none is the best of "
-            f"all:\n{lines}\nChoose a set: --where eval_fingerprint=..., as above."
+            f"These runs are evaluated on {len(tables_of(rows))} different sets of held-out rows, so none is the best "
+            f"of all:\n{lines}\nChoose a set: --where eval_fingerprint=..., as above."
         )
     return winners[0]
 

@@ -116,7 +116,7 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
 def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
     first, second = pair.runs
     if not pair.comparable:
-        return ["These runs are judged by different or unknown held-out rows, so no difference is shown."]
+        return ["These runs are evaluated on different or unknown held-out rows, so no difference is shown."]
     if pair.difference is None and RunStatus.AT_RUNG in (first.status, second.status):
         return ["One of the runs has stopped at a rung, and there is no rung at which both have a loss to compare."]
     if pair.difference is None:

@@ -32,7 +32,7 @@ from runner.cost.spent import money
 from runner.store.ledger import Ledger
 from runner.store.run_state import RunStatus, status_text
 
-SEVERAL_TABLES = "These runs are judged by different held-out rows, so their losses cannot be compared."
+SEVERAL_TABLES = "These runs are evaluated on different held-out rows, so their losses cannot be compared."
 KEEP_THE_ROWS = "With data.seed=42, all runs of a sweep over seed have the same rows."
 ONE_SEED = (
     "Settings that were trained with several seeds are ranked by their mean. The best one was trained with one seed, "

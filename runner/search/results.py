@@ -50,11 +50,11 @@ class Results:
         return math.inf if broken else None
 
     def refuse_other_rows(self) -> None:
-        """Raises SweepError if the runs are judged on different held-out rows, so that their losses do not compare."""
+        """Raises SweepError if the runs are evaluated on different held-out rows: their losses cannot be compared."""
         rows = [row for row in self.rows.values() if row.status is RunStatus.SUCCEEDED]
         if len({row.eval_fingerprint for row in rows}) > 1:
             raise SweepError(
-                "The runs of this search are judged on different held-out rows, so it is unknown which is better. "
+                "The runs of this search are evaluated on different held-out rows, so it is unknown which is better. "
                 "Search over axes that do not change the data, or use search=grid."
             )
 

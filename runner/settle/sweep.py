@@ -119,7 +119,7 @@ def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -
     fingerprints = {row.eval_fingerprint for row in finished}
     if len(fingerprints) > 1:
         raise SweepError(
-            f"The runs of {sweep} are judged on {len(fingerprints)} different sets of held-out rows, so their "
+            f"The runs of {sweep} are evaluated on {len(fingerprints)} different sets of held-out rows, so their "
             "losses cannot be compared, even with further seeds. `axosweep compare` shows which runs share their "
             "rows. Launch these runs as a sweep of their own, and settle that sweep."
         )
@@ -134,6 +134,6 @@ def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -
     keys = {row.key for row in finished}
     if any(one.config.get("data.seed") is None for one in facts if one.key in keys):
         raise SweepError(
-            f"{sweep} was launched with data.seed=null, so each seed is judged on other held-out rows. Launch it with "
-            "data.seed=42: then all seeds share their rows."
+            f"{sweep} was launched with data.seed=null, so each seed is evaluated on other held-out rows. Launch it "
+            "with data.seed=42: then all seeds share their rows."
         )

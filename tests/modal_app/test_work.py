@@ -107,7 +107,7 @@ def test_a_run_that_gets_nowhere_within_its_limit_fails(cloud: Callable[..., Clo
     outcome = outcome_of(attempt)
     assert outcome is not None
     assert outcome.reason == "timeout"
-    assert "no further than it began" in outcome.message
+    assert "without getting further than at its start" in outcome.message
 
 
 def test_a_worker_that_does_not_stop_in_time_is_killed_and_tried_again(cloud: Callable[..., Cloud]) -> None:

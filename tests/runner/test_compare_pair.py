@@ -64,7 +64,7 @@ def test_no_difference_is_shown_across_held_out_rows(store: Store) -> None:
     finish_run(store, OTHER, {9: 1.0}, eval_fingerprint="b")
     made = pair(store, ONE, OTHER)
     assert (made.comparable, made.difference) == (False, None)
-    assert "judged by different or unknown held-out rows" in shown(made)
+    assert "evaluated on different or unknown held-out rows" in shown(made)
 
 
 def test_a_run_that_has_not_begun_has_no_curve_and_no_difference(finished: Store) -> None:

@@ -59,5 +59,5 @@ def test_losses_on_different_held_out_rows_are_not_compared(store: Store) -> Non
     for place, one in enumerate(runs):
         finish_run(store, one, {9: 1.0}, eval_fingerprint=f"rows{place}")
     sweep = open_sweep(store, runs).sweep
-    with pytest.raises(SweepError, match="judged on different held-out rows"):
+    with pytest.raises(SweepError, match="evaluated on different held-out rows"):
         read_results(store, sweep, "eval_loss").refuse_other_rows()

@@ -274,7 +274,7 @@ def test_a_sweep_that_its_rows_cannot_tell_apart_is_refused(tmp_path: Path) -> N
         read_sweep(store, sweep, TERMS)
 
     store, sweep = swept(tmp_path / "own rows", FAR, data_seed=None)
-    with pytest.raises(SweepError, match=r"data\.seed=null, so each seed is judged on other held-out rows"):
+    with pytest.raises(SweepError, match=r"data\.seed=null, so each seed is evaluated on other held-out rows"):
         read_sweep(store, sweep, TERMS)
 
     store = Store(tmp_path / "two")
