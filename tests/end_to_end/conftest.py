@@ -54,8 +54,8 @@ def axosweep(waiting: Axosweep) -> Iterator[Axosweep]:
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a sweep of two finished runs, the second the better one: two of the shipped grid. It is trained
-    once for all of pytest's processes, and copied."""
+    """The store of a sweep of two finished runs, the second the better one: two of the shipped grid,
+    with one epoch. It is trained once for all of pytest's processes, and copied."""
     root = tmp_path_factory.getbasetemp()
     shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     original = shared / "trained-once"
@@ -80,7 +80,7 @@ def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def _train_two_runs(place: Path) -> Path:
     """The store of these runs. Their rows are tokenized in as many processes as a user's."""
     command = Axosweep(Store(place / "store"), place, {"AXOLOTL_DATASET_NUM_PROC": ""})
-    done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
+    done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "num_epochs=1", "tracking=disabled")
     assert done.returncode == 0, done.stderr
     return command.store.root
 

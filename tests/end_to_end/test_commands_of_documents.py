@@ -26,7 +26,7 @@ from tests.runner.builders import finish_run, log_losses, open_sweep, run
 
 pytestmark = pytest.mark.slow
 
-SHARED = ("lora=r4,r32", "learning_rate=4e-3", "tracking=disabled")
+SHARED = ("lora=r4,r32", "learning_rate=4e-3", "num_epochs=1", "tracking=disabled")
 """What a page leaves out of a launch: the sweep that is trained already."""
 
 
