@@ -19,6 +19,9 @@ from pathlib import Path
 
 from tests.forked_trainer import popen
 
+COMMAND = (sys.executable, str(Path(popen.__file__).with_name("command_script.py")))
+"""How a test starts `axosweep` with subprocess where it has to do with the process: it is a fork all the same."""
+
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.command_composed"])
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 
 from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.step import StepKind
+from tests.forked_command import COMMAND
 from tests.hub_server import Hub, serve_hub
 from tests.hub_writes import Account, Writes
 from tests.modal_server import ModalServer
@@ -47,7 +47,7 @@ class Pushing:
         return {**kept, **ours, "HF_TOKEN": TOKEN, "AXOSWEEP_STORE": str(self.store.root), **more}
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "runner", "push", *(words or (self.key, "ada/answers"))]
+        command = [*COMMAND, "push", *(words or (self.key, "ada/answers"))]
         given = {name: value for name, value in self.variables(**variables).items() if value}
         return subprocess.Popen(
             command, env=given, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

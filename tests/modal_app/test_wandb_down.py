@@ -15,6 +15,7 @@ from modal_app.process.tracking import TrackingRecord
 from modal_app.store.layout import Store
 from modal_app.store.step import Step, StepKind, Tracking
 from runner.types import Run
+from tests.forked_command import COMMAND
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.wandb_server import WandbServer, serve_wandb
 from tests.wandb_server.server import Fault
@@ -36,7 +37,7 @@ def server() -> Iterator[WandbServer]:
 
 def axosweep(store: Store, server: WandbServer, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "runner", *words, "--store", str(store.root)],
+        [*COMMAND, *words, "--store", str(store.root)],
         env={**os.environ, **server.environment(), **IMPATIENT},
         cwd=store.root, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from runner.wandb.history import MOST_ROWS, STEP, curves_from
 from runner.wandb.local_runs import SUMMARY, receipt_summary
 from runner.wandb.messages import TrackedRun
 from runner.wandb.rows import Selection, facts_from, locations_of, sampled
+from tests.forked_command import COMMAND
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.wandb_server import serve_wandb
 from tests.wandb_server.sdk import LoggedRun, log_runs
@@ -214,7 +214,7 @@ def test_flags_that_say_too_little_are_reported(
 
 def axosweep(folder: Path, environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "runner", "compare", "--store", str(folder), "--from", "wandb", *words],
+        [*COMMAND, "compare", "--store", str(folder), "--from", "wandb", *words],
         env={**os.environ, **environment}, cwd=folder, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from modal_app.store.step import OutcomeStatus, StepKind
 from runner.store.ledger import Ledger
 from runner.types import Run
 from runner.wandb.history import missing, rows_of
+from tests.forked_command import COMMAND
 from tests.printed_json import read_printed
 from tests.runner.builders import finish, finish_run, open_sweep, plan, run
 from tests.wandb_server import WandbServer, serve_wandb
@@ -34,7 +34,7 @@ def axosweep(store: Store, server: WandbServer | None, *words: str) -> subproces
     nobody = {"WANDB_API_KEY": "", "NETRC": str(store.root / "netrc")}
     environment = {**os.environ, "AXOSWEEP_STORE": str(store.root), **nobody}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "runner", *words],
+        [*COMMAND, *words],
         env={**environment, **(server.environment() if server else {})},
         cwd=store.root, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
@@ -166,7 +166,7 @@ def test_a_key_that_wandb_does_not_know_is_one_message(store: Store, server: Wan
     tracked(store, one, "one", sweep)
     finish_run(store, one, {0: 1.0})
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "runner", "sync", sweep, "--store", str(store.root)],
+        [*COMMAND, "sync", sweep, "--store", str(store.root)],
         env={**os.environ, **server.environment(), "WANDB_API_KEY": "w" * 40}, capture_output=True, text=True,
         cwd=store.root, check=False, timeout=120,
     )  # fmt: skip

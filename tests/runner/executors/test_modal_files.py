@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from modal_app.store.layout import Store
 from runner.executors.modal_submission import Names
 from runner.files.modal_files import BLOCK, ModalFiles
 from runner.types import Run
+from tests.forked_command import COMMAND
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 from tests.runner.builders import open_sweep
@@ -39,7 +39,7 @@ class There:
     environment: Mapping[str, str]
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "runner", *words, "--store", str(self.here)]
+        return [*COMMAND, *words, "--store", str(self.here)]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*words), env=self.environment, capture_output=True, text=True, check=False)

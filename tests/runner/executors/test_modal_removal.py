@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.types import Run
+from tests.forked_command import COMMAND
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import client_of
 from tests.runner.builders import finish, finish_run, open_sweep, run
@@ -40,7 +40,7 @@ class There:
     sweep: str
 
     def run(self, *words: str, code: int = 0) -> str:
-        command = [sys.executable, "-m", "runner", *words, "--store", str(self.here)]
+        command = [*COMMAND, *words, "--store", str(self.here)]
         environment = {**os.environ, **self.server.environment()}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
@@ -166,7 +166,7 @@ def test_a_removal_killed_at_any_call_is_ended_by_the_same_line(there: There) ->
     """However far the removal got, the run does not count as done, and nothing of it is left after a second removal."""
     for nth in (1, 2, 3):
         there.server.fail("VolumeRemoveFile2", nth=nth)
-        command = [sys.executable, "-m", "runner", "rm", there.one.key, "--yes", "--store", str(there.here)]
+        command = [*COMMAND, "rm", there.one.key, "--yes", "--store", str(there.here)]
         environment = {**os.environ, **there.server.environment()}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if nth > 1:
