@@ -352,21 +352,28 @@ def test_a_later_sweep_of_the_same_files_has_its_own_time(tmp_path: Path) -> Non
     assert len(set(times)) == 5
 
 
-@given(sweep=SWEEPS)
-@settings(max_examples=12)
-def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path, sweep: list[Job]) -> None:
+def _check_mixes(tree: Path, number: int) -> None:
+    """Of one command line: its first config is the same for all of them."""
     with _hydra(tree):
-        ours, hydras = _both(_start, list(dict.fromkeys(sweep)))
-    assert ours == hydras
+        started = _start()
+
+        @given(sweep=SWEEPS)
+        @settings(max_examples=number)
+        def check(sweep: list[Job]) -> None:
+            ours, hydras = _both(lambda: started, list(dict.fromkeys(sweep)))
+            assert ours == hydras
+
+        check()
+
+
+def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path) -> None:
+    _check_mixes(tree, 10)
 
 
 @pytest.mark.slow
-@given(sweep=SWEEPS)
-@settings(max_examples=50)
-def test_very_many_mixes_are_composed_as_hydra_composes_them(tree: Path, sweep: list[Job]) -> None:
-    with _hydra(tree):
-        ours, hydras = _both(_start, list(dict.fromkeys(sweep)))
-    assert ours == hydras
+def test_very_many_mixes_are_composed_as_hydra_composes_them(tree: Path) -> None:
+    """Fifty, with those of the fast test."""
+    _check_mixes(tree, 40)
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "12", "0.5", "-2.50", "3.47e-05", "-1e+3", "20000000000000000000"])
