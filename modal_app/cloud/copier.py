@@ -214,7 +214,7 @@ class Copier:
 def _cut_off(outcome: Outcome, copies: Copies) -> Outcome:
     """There was no time to copy the worker's last files: an earlier checkpoint counts."""
     step = checkpoints.newest_to_resume(copies.draft.model)
-    where = f"it goes on from step {step}" if step else "it starts over"
+    where = f"it continues from step {step}" if step else "it starts over"
     message = f"{outcome.message or 'asked to stop'}, but there was no time to copy what was saved last: {where}"
     return replace(outcome, status=OutcomeStatus.STOPPED, message=message)
 

@@ -131,7 +131,7 @@ def _settling(found: FoundSweep, args: argparse.Namespace) -> tuple[Settling, bo
             raise SweepError(
                 f"{found.sweep} is being settled with --looks {fixed.looks} --worth {100 * fixed.worth:.3g}% "
                 f"--max-seeds {fixed.max_seeds}, and these values are fixed before the first look: if they were "
-                "chosen later, more than 5 % of the verdicts would be due to chance. To go on, leave them out. To "
+                "chosen later, more than 5 % of the verdicts would be due to chance. To continue, leave them out. To "
                 "start over with new looks, add --again."
             )
         if not differs and not (args.again and _has_ended(found, known)):

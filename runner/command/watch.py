@@ -105,7 +105,7 @@ def watch(store: Store, sweep: str, port: int) -> int:
                 view.update()
         time.sleep(LINGER_S)
     except KeyboardInterrupt:
-        terminal.message("Stopped watching; the sweep itself goes on.")
+        terminal.message("Stopped watching; the sweep itself continues.")
     finally:
         view.close()
         server.shutdown()

@@ -27,7 +27,7 @@ def search_values(store: Store, sweep: str, rows: Sequence[Row]) -> dict[str, An
     own = [row for row in rows if row.key in members]
     return {
         "rungs": _rungs(own),
-        "rule": f"Of the runs that reach a rung, the best 1 in {search.eta} go on. ",
+        "rule": f"Of the runs that reach a rung, the best 1 in {search.eta} continues. ",
         "sentences": [text for text in (saved_text(search), missed_text(search)) if text],
         "outcomes": {row.key: outcome(row) for row in own},
     }

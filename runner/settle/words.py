@@ -167,7 +167,7 @@ def _ending(result: Result) -> list[str]:
             return ["Not settled: a run failed. The same command tries it again.", *failed]
         case Ending.LOOKS | Ending.SEEDS | Ending.BUDGET:
             way_out = (
-                "To go on, run the same command with a higher budget=."
+                "To continue, run the same command with a higher budget=."
                 if result.ending is Ending.BUDGET
                 else "To start over with new looks, add --again; then --max-seeds and --worth may have other values."
             )

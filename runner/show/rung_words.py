@@ -9,14 +9,14 @@ from runner.console.numbers import loss, ordinal
 from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached
 
-GOES_ON = {
-    Why.TOP: "goes on",
-    Why.MARGIN: "goes on (within noise)",
-    Why.RATE: "goes on (largest rate)",
-    Why.AUDIT: "goes on (audit)",
-    Why.OTHER_ROWS: "goes on (other rows)",
+CONTINUES = {
+    Why.TOP: "continues",
+    Why.MARGIN: "continues (within noise)",
+    Why.RATE: "continues (largest rate)",
+    Why.AUDIT: "continues (audit)",
+    Why.OTHER_ROWS: "continues (other rows)",
     Why.ASKED: "resumed",
-    Why.BEFORE: "goes on (trained further before)",
+    Why.BEFORE: "continues (trained further before)",
 }
 
 
@@ -29,7 +29,7 @@ def rung_words(status: RunStatus, reached: RungReached | None) -> str:
     place = "diverged" if reached.loss is None else f"{loss(reached.loss)}, {ordinal(reached.place)} of {reached.of}"
     if reached.why is None:
         return f"{at}{place}"
-    how = "promoted" if reached.promoted and reached.why is not Why.ASKED else GOES_ON.get(reached.why, "goes on")
+    how = "promoted" if reached.promoted and reached.why is not Why.ASKED else CONTINUES.get(reached.why, "continues")
     return f"{at}{place}, {how}"
 
 

@@ -60,7 +60,7 @@ def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) ->
         rest = f"{len(plan.pending) - stopped} to train" if plan.has_work else "nothing to do"
         console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
     if stopped:
-        console.print(f"{_count(stopped, 'run')} stopped at a rung, to go on if among the best later.")
+        console.print(f"{_count(stopped, 'run')} stopped at a rung; each continues if it is among the best later.")
 
 
 def _word(planned: PlannedRun) -> str:

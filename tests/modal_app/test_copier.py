@@ -265,7 +265,7 @@ def test_after_a_request_to_stop_a_checkpoint_is_copied_if_earlier_copies_show_t
         work.end(OutcomeStatus.STOPPED, FailureReason.OOM)
     assert work.names == (["checkpoint-10", "checkpoint-20"] if arrives else ["checkpoint-10"])
     assert work.outcome().status is OutcomeStatus.STOPPED
-    assert ("it goes on from step 10" in work.outcome().message) is not arrives
+    assert ("it continues from step 10" in work.outcome().message) is not arrives
     assert work.outcome().reason is FailureReason.OOM, "it is tried again with a smaller micro batch"
 
 

@@ -336,8 +336,8 @@ def test_in_a_pipe_a_run_at_a_rung_has_a_line_when_it_goes_on_and_none_when_othe
     ("status", "why", "was_stopped", "words"),
     [
         (RunStatus.RUNNING, None, False, "rung 1: 1.0000, 3rd of 7"),
-        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 1.0000, 3rd of 7, goes on"),
-        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 1.0000, 3rd of 7, goes on (audit)"),
+        (RunStatus.RUNNING, Why.TOP, False, "rung 1: 1.0000, 3rd of 7, continues"),
+        (RunStatus.RUNNING, Why.AUDIT, False, "rung 1: 1.0000, 3rd of 7, continues (audit)"),
         (RunStatus.PENDING, Why.TOP, True, "rung 1: 1.0000, 3rd of 7, promoted"),
         (RunStatus.RUNNING, Why.ASKED, True, "rung 1: 1.0000, 3rd of 7, resumed"),
         (RunStatus.AT_RUNG, None, True, "1.0000, 3rd of 7"),

@@ -139,7 +139,7 @@ def test_a_plan_says_which_runs_have_stopped_at_a_rung(store: Store, capsys: pyt
     text = capsys.readouterr().out
     assert "  stopped at rung 2  " in text
     assert "skipped; 0 to train." in text
-    assert "1 run stopped at a rung, to go on if among the best later." in text
+    assert "1 run stopped at a rung; each continues if it is among the best later." in text
 
 
 def test_a_plan_of_finished_runs_has_nothing_to_tokenize_even_when_their_dataset_was_deleted(
