@@ -145,7 +145,7 @@ def message_whose_content_is_null(run: RunFacts) -> Iterator[Finding]:
 
 
 def dataset_named_twice(run: RunFacts) -> Iterator[Finding]:
-    """The same rows are listed twice in the same format: every epoch pays for each of them twice."""
+    """The same rows are listed twice in the same format: every epoch trains on each of them twice."""
     if run.axolotl.get("dataset_exact_deduplication"):
         return
     for first, second in itertools.combinations(run.training, 2):
@@ -154,7 +154,7 @@ def dataset_named_twice(run: RunFacts) -> Iterator[Finding]:
             yield warning(
                 f"{second.at}.path",
                 second.path,
-                f"some of its rows are also rows of {first.at}, so every epoch pays for them twice",
+                f"some of its rows are also rows of {first.at}, so every epoch trains on them twice",
                 "Remove one of the two, or name splits that do not overlap.",
                 CONFIG,
             )

@@ -23,7 +23,7 @@ SAME_SHAPE = ("torch_compile", "context_parallel_size", "sequence_parallel_degre
 
 
 def copies_of_rows(run: RunFacts) -> Iterator[Finding]:
-    """More than half of a file's rows are copies of others: each epoch pays for them, and they repeat what is known."""
+    """More than half of a file's rows are copies: each epoch trains on them, and they repeat what is known."""
     if run.axolotl.get("dataset_exact_deduplication"):
         return
     for one in run.training:
@@ -34,7 +34,7 @@ def copies_of_rows(run: RunFacts) -> Iterator[Finding]:
             yield warning(
                 f"{one.at}.path",
                 one.path,
-                f"{copies} of its {one.rows.count} rows are copies of other rows, and every epoch pays for them",
+                f"{copies} of its {one.rows.count} rows are copies of other rows, and every epoch trains on them",
                 "Write dataset_exact_deduplication=true, and num_epochs for how often rows are repeated.",
                 DEDUPLICATION,
             )
