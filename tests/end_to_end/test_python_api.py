@@ -20,6 +20,8 @@ from tests.end_to_end.axosweep import Axosweep
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "python-api.ipynb"
+FORKED = "from tests.forked_trainer import popen; popen.install()"
+"""The trainers of the notebook are forks, as those of commands are."""
 FRAMES = """
 losses, rows = sweep.curves("eval_loss").to_polars(), sweep.records().to_polars()
 assert losses.columns == ["run", "name", "step", "value"]
@@ -35,7 +37,7 @@ def _cells(kind: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_prints_what_its_text_says(axosweep: Axosweep) -> None:
-    program = "\n".join([*_cells("code"), FRAMES])
+    program = "\n".join([FORKED, *_cells("code"), FRAMES])
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=axosweep.folder, env=axosweep.variables(), capture_output=True, text=True,
         timeout=300, check=False,
