@@ -31,8 +31,8 @@ from benchmarks import modal_peer
 from benchmarks.machine import describe
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import SECRET, noop_settings
+from tests.modal_server.layers import HOME
 from tests.modal_server.record import CLIENT, Call
-from tests.modal_server.rootfs import HOME
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).resolve().parent / "results" / "modal_reuse.json"

@@ -37,7 +37,7 @@ from tests.end_to_end.axosweep import Axosweep, kill
 from tests.end_to_end.on_modal import ON_GPUS, RUNS, local_modal, machine
 from tests.modal_app.deployments import shipped
 from tests.modal_server import ModalServer, Settings
-from tests.modal_server.rootfs import HOME
+from tests.modal_server.layers import HOME
 
 HERE = Path(__file__).resolve().parent
 STEPS, STEP_S, SAVE_STEPS = 60, 0.1, 4

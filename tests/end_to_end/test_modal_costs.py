@@ -16,7 +16,7 @@ import pytest
 from tests.end_to_end.on_modal import container_records, local_modal, machine
 from tests.modal_server import Settings, empty_fetch
 from tests.modal_server.fixture import needs_mounts, noop_settings
-from tests.modal_server.rootfs import HOME
+from tests.modal_server.layers import HOME
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 

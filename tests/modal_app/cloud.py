@@ -22,7 +22,7 @@ from modal_app.store.step import Outcome, Step, StepKind
 from tests.modal_app.deployments import shipped
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import client_of
-from tests.modal_server.rootfs import HOME
+from tests.modal_server.layers import HOME
 from tests.modal_server.views import Spawned
 
 FILES = {

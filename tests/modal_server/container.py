@@ -112,7 +112,7 @@ class Container:
         (self._folder / "private" / "arguments").write_bytes(arguments.SerializeToString())
         image = world.images.get(function.image_id)
         variables = rootfs.environment(world, function, image, self._folder, self.id, arguments.function_id)
-        return rootfs.write_spec(world, self._folder, variables, image, self._sources, mounts)
+        return rootfs.write_spec(world, self._folder, variables, function, image, self._sources, mounts)
 
     async def _start(self, spec: Path) -> None:
         settings = self._world.settings

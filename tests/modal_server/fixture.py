@@ -16,7 +16,7 @@ import pytest
 from modal._environments import ENVIRONMENT_CACHE
 from modal.client import _Client
 
-from tests.modal_server.rootfs import HOME
+from tests.modal_server.layers import HOME
 from tests.modal_server.server import ModalServer
 from tests.modal_server.settings import Settings, why_no_mounts
 

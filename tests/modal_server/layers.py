@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+HOME = "/root"
+"""Of containers, where sources are."""
 MEMORY = Path("/dev/shm")
 _WRITTEN_AT = 1_000_000_000
 """When each source was, so that bytecode counts for it in every layer."""
@@ -81,7 +83,7 @@ class Layers:
 
     def keep_bytecode(self, sources: Mapping[str, Source], upper: Path) -> None:
         """What a container that has ended has compiled of these files."""
-        for path in upper.glob("root/**/__pycache__/*.pyc"):
+        for path in upper.glob(f"{HOME[1:]}/**/__pycache__/*.pyc"):
             module, _, tag = path.name.partition(".")
             source = sources.get(f"/{path.parent.parent.relative_to(upper)}/{module}.py")
             if source is not None and _is_of(path, source):

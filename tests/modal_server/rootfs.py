@@ -11,11 +11,10 @@ from pathlib import Path
 from modal_proto import api_pb2
 
 from tests.modal_server.interpreter import inspect_interpreter
-from tests.modal_server.layers import Source, shared_layers
+from tests.modal_server.layers import HOME, Source, shared_layers
 from tests.modal_server.volumes import Checkout
 from tests.modal_server.world import Image, World
 
-HOME = "/root"
 PRIVATE = "/__modal"
 _HIDDEN = (HOME, "/tmp", "/home", "/var/tmp")
 
@@ -79,6 +78,7 @@ def write_spec(
     world: World,
     folder: Path,
     variables: Mapping[str, str],
+    function: api_pb2.Function,
     image: Image | None,
     files: Mapping[str, Source],
     checkouts: Mapping[str, tuple[Checkout, api_pb2.VolumeMount]],
@@ -105,6 +105,7 @@ def write_spec(
         "upper": str(folder / "upper"),
         "work": str(folder / "work"),
         "layers": shared_layers().layers(files, hidden) if settings.mounts else [],
+        "module": function.module_name if "." in function.module_name else "",  # no script: those do what they like
         "binds": binds,
         "links": links,
         "workdir": workdir(image, variables["HOME"]),
