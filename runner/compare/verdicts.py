@@ -8,6 +8,7 @@ two means disagree about the best setting, the verdict says so.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,10 @@ from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.compare.verdict_words import Background, sentences
 from runner.verdict.intervals import Intervals, intervals
 from runner.verdict.judged import SettingLosses, judged
+
+MOST_REMEMBERED = 8
+_remembered: dict[bytes, Intervals] = {}
+"""By all that they depend on: the losses and tokens of each row, and its document."""
 
 
 def verdicts_on(rows: Sequence[Row]) -> list[Verdict]:
@@ -56,7 +61,7 @@ def _judged_together(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row], 
 
 
 def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: SettingLosses) -> Verdict:
-    against = intervals(of)
+    against = _intervals(of)
     verdict = Verdict(
         eval_fingerprint=fingerprint,
         settings=_judged_settings(of, against, {row.key: row for row in rows}),
@@ -78,6 +83,20 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: SettingL
         why_without_rows=[why_without_rows(row) for row in rows if row.key not in losses],
     )
     return replace(verdict, sentences=tuple(sentences(verdict, background)))
+
+
+def _intervals(of: SettingLosses) -> Intervals:
+    """As `intervals`, remembered: the end of a launch asks for its table and for its report."""
+    digest = hashlib.blake2b()
+    for values in (*of.nll, of.tokens, of.document):
+        digest.update(repr(values.shape).encode())
+        digest.update(np.ascontiguousarray(values).data)
+    key = digest.digest()
+    if key not in _remembered:
+        if len(_remembered) == MOST_REMEMBERED:
+            _remembered.clear()
+        _remembered[key] = intervals(of)
+    return _remembered[key]
 
 
 def _judged_settings(of: SettingLosses, against: Intervals, rows: dict[str, Row]) -> tuple[JudgedSetting, ...]:
