@@ -58,9 +58,9 @@ def test_what_dies_every_time_is_given_up_after_its_attempts(cloud: Callable[...
 
 
 def test_a_run_that_heals_is_not_tried_again_when_its_share_of_the_budget_is_spent(cloud: Callable[..., Cloud]) -> None:
-    share = Share(dollars=1.0, seconds=2.5)
+    share = Share(dollars=1.0, seconds=6.0)
     step = replace(STEP, config={"micro_batch_size": 64}, heals=True, share=share)
-    here = cloud({"*": "memory@3"}, step_s=0.5, step=step)
+    here = cloud({"*": "memory@3"}, step_s=1.0, step=step)
     assert here.run() == "failed"
     first, last = outcome_of(here.attempts[0]), outcome_of(here.attempts[-1])
     assert first is not None
