@@ -56,10 +56,11 @@ _become: Become | None = None
 
 def install(become: Become | None = None) -> None:
     """Replace Popen from now on, in this process and its forks. `become`: in a process with the trainer's imports, the
-    function with which a fork becomes the process of a request, with these descriptors."""
+    function with which a fork becomes the process of a request, with these descriptors. A worker needs it for its
+    ranks only, and no broker, whose name a container does not pass on. An empty name refuses all forks."""
     global _broker, _become
     _broker = os.environ.get(BROKER, "")
-    _become = become
+    _become = None if os.environ.get(BROKER) == "" else become
     subprocess.Popen = ForkingPopen  # type: ignore[misc]
 
 
@@ -156,8 +157,9 @@ def receive(line: socket.socket) -> tuple[Any, list[int]]:
 
 
 def _is_trainer(words: Sequence[Any]) -> bool:
+    may_fork = _become is not None if RANK in words else bool(_broker)
     return (
-        bool(_broker) and len(words) > 1 and os.fspath(words[1]).endswith(PROGRAMS) and sys.platform == "linux"
+        may_fork and len(words) > 1 and os.fspath(words[1]).endswith(PROGRAMS) and sys.platform == "linux"
     )  # fmt: skip
 
 
