@@ -57,21 +57,12 @@ def multirun(config_name: str, overrides: Sequence[str], task: TaskFunction) -> 
 
 
 def show_to_resolvers(node: DictConfig, config: DictConfig) -> None:
-    """What `${hydra:...}` reads: Hydra's own node, taken out of a config. HydraConfig.set_config() copies the node
-    first, which takes a tenth of the time of a command.
+    """What `${hydra:...}` and HydraConfig.get() read: Hydra's own node, in a config or taken out of it.
+    HydraConfig.set_config() copies the node first, which takes a tenth of the time of a command.
     """
+    OmegaConf.set_readonly(node, True)
     HydraConfig.instance().cfg = DictConfig({"hydra": node}, flags={"no_deepcopy_set_nodes": True})  # type: ignore[assignment]
     node._set_parent(config)
-
-
-@contextmanager
-def resolvers_as_before() -> Iterator[None]:
-    """After the block, `${hydra:...}` reads what it read before."""
-    before = HydraConfig.instance().cfg
-    try:
-        yield
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def is_about_a_plugin(error: Exception) -> bool:

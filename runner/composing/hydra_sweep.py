@@ -28,7 +28,7 @@ from runner.composing.experiment import (
 )
 from runner.composing.fast_compose import ComposedJob, Composer, compose_all
 from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
-from runner.composing.hydra_inside import plain, resolvers_as_before
+from runner.composing.hydra_inside import plain, show_to_resolvers
 from runner.composing.points import DECIDED_BY_RESULTS, points_of, space_of
 from runner.composing.read_axes import canonical_axes, refuse_swept_request
 from runner.composing.search_node import check_axes, refuse_beside_others
@@ -228,8 +228,8 @@ def compose_jobs(
     """Each job composed once; `by_hydra`: by Hydra alone. Raises SweepError with the problems of all jobs together."""
     composed: list[tuple[Experiment, ComposedJob]] = []
     problems: dict[str, list[Job]] = {}
-    with resolvers_as_before():
-        found = compose_all(config, jobs, loader, first, by_hydra=by_hydra, composer=composer)
+    found = compose_all(config, jobs, loader, first, by_hydra=by_hydra, composer=composer)
+    show_to_resolvers(config.hydra, config)
     for job, one in zip(jobs, found, strict=True):
         try:
             if isinstance(one, Exception):

@@ -50,6 +50,8 @@ def warm() -> Iterator[Small]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks them as slow: each starts containers, which are processes and take some seconds."""
+    folder = Path(__file__).parent
+    slow = {path for path in {item.path for item in items} if folder in path.parents}
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path in slow:
             item.add_marker(pytest.mark.slow)

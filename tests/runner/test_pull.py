@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -225,7 +226,7 @@ def test_a_killed_pull_goes_on(store: Store, folder: Path) -> None:
     weights = ".adapter_model*.part"
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not any(path.stat().st_size for path in folder.glob(weights)):
-            pass
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "it was too fast to be killed"
     cut = sum(path.stat().st_size for path in folder.glob(weights))

@@ -1,4 +1,4 @@
-"""Put 256 MiB into huge pages. Prints KiB in such pages before and after, the pieces, and whether the bytes are equal.
+"""Put 128 MiB into huge pages. Prints KiB in such pages before and after, the pieces, and whether the bytes are equal.
 
 The last word is how many times faster a fork is afterwards.
 """
@@ -32,7 +32,7 @@ def fork_s() -> float:
     return min(taken)
 
 
-held = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+held = mmap.mmap(-1, 128 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 held.madvise(mmap.MADV_NOHUGEPAGE)  # whatever the system's setting is, it starts in small ones
 for page in range(0, len(held), 4096):
     held[page] = page // 4096 % 251
