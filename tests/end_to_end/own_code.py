@@ -58,6 +58,27 @@ def write_failing_plugin(folder: Path) -> str:
     return "refusal.Refusal"
 
 
+def write_slow_plugin(folder: Path) -> str:
+    """A plugin with which a step takes longer, and no more CPU: time enough for a test to act in the middle of a
+    training. Returns its name."""
+    text = """
+        import time
+
+        from axolotl.integrations.base import BasePlugin
+        from transformers import TrainerCallback
+
+        class Pause(TrainerCallback):
+            def on_step_end(self, *_, **__):
+                time.sleep(0.05)
+
+        class Slow(BasePlugin):
+            def add_callbacks_post_trainer(self, cfg, trainer):
+                return [Pause()]
+        """
+    (folder / "slow.py").write_text(textwrap.dedent(text))
+    return "slow.Slow"
+
+
 def write_own_code(folder: Path, **keys: object) -> Path:
     """The config. `keys`: more of Axolotl's."""
     for name, text in FILES.items():

@@ -13,13 +13,15 @@ import pytest
 
 from modal_app.store.step import StepKind
 from tests.end_to_end.axosweep import A_SAVE_S, A_STEP_S, Axosweep, held_by, kill, wait_until
+from tests.end_to_end.own_code import write_slow_plugin
 
 pytestmark = pytest.mark.slow
 
 WORDS = (
     "-m", "lora=r4,r8", "data.limit=200", "max_steps=24", "save_steps=3", "~evals_per_epoch",
-    "eval_steps=12", "tracking=disabled",
+    "eval_steps=12", "micro_batch_size=2", "plugins=[slow.Slow]", "tracking=disabled",
 )  # fmt: skip
+"""Steps that are slow and take little CPU."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,21 @@ class LeftAlone:
 @pytest.fixture(scope="module")
 def left_alone(waiting: Axosweep) -> LeftAlone:
     waiting.empty()
+    write_slow_plugin(waiting.folder)
     assert waiting.run(*WORDS).returncode == 0
     return LeftAlone(final_losses(waiting), waiting.verdicts.read_text())
+
+
+def prepare(place: Axosweep, left_alone: LeftAlone) -> Axosweep:
+    write_slow_plugin(place.folder)
+    place.know_verdicts(left_alone.verdicts)
+    return place
 
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, moment: str, left_alone: LeftAlone) -> Axosweep:
     """With a preloaded trainer that still imports, or with one that is ready."""
-    place: Axosweep = request.getfixturevalue("alone" if moment == FIRST else "axosweep")
-    place.know_verdicts(left_alone.verdicts)
-    return place
+    return prepare(request.getfixturevalue("alone" if moment == FIRST else "axosweep"), left_alone)
 
 
 def final_losses(axosweep: Axosweep) -> dict[str, float]:
@@ -136,6 +143,7 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_launch_that_ends_during_axolotls_check_has_begun_nothing(alone: Axosweep, number: signal.Signals) -> None:
+    write_slow_plugin(alone.folder)
     temporary = alone.folder / "temporary"
     temporary.mkdir()
     launcher = alone.with_variables({"TMPDIR": str(temporary)}).start(*WORDS)
@@ -150,7 +158,7 @@ def test_a_launch_that_ends_during_axolotls_check_has_begun_nothing(alone: Axosw
 
 
 def test_a_newest_checkpoint_cut_in_half_is_not_resumed_from(axosweep: Axosweep, left_alone: LeftAlone) -> None:
-    launcher = axosweep.start(*WORDS)
+    launcher = prepare(axosweep, left_alone).start(*WORDS)
     wait_until(lambda: any(steps(folder) >= 7 for folder, _ in training(axosweep)), "seven steps")
     folder, pid = next((folder, pid) for folder, pid in training(axosweep) if steps(folder) >= 7)
     kill(pid)
