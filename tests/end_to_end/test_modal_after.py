@@ -57,7 +57,7 @@ def server(hub: Hub) -> Iterator[ModalServer]:
 def on_modal(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
     """A place with a run that has learned its directory."""
     on_modal = machine(server, tmp_path_factory.mktemp("after") / "machine")
-    done = on_modal.run("lora=r32", "learning_rate=4e-3", "tracking=disabled", "executor=modal")
+    done = on_modal.run("lora=r32", "learning_rate=4e-3", "num_epochs=1", "tracking=disabled", "executor=modal")
     assert done.returncode == 0, done.stderr
     return on_modal
 
