@@ -1,4 +1,4 @@
-"""A process in which a command was composed before, as in a notebook: the forks of it have the shipped configs parsed.
+"""A process in which a command was composed before, as in a notebook: its forks find the shipped files parsed.
 
 A file that has changed since, or that takes the place of a shipped one, is read as it is.
 """
@@ -6,18 +6,24 @@ A file that has changed since, or that takes the place of a shipped one, is read
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 from collections.abc import Sequence
 
 import tests.command_imports  # noqa: F401
 from runner.api import application
+from runner.environment.verdicts import Verdicts
+from runner.preflight.stage import Preflight
 from runner.request import Request
 from runner.types import Experiment, RunResult
 
 
 def launch_nothing(experiments: Sequence[Experiment], request: Request) -> list[RunResult]:
+    """Check the rows of the datasets, as a launch does first."""
+    Preflight(experiments, Verdicts(None, "")).refuse_blocked()
     return []
 
 
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     application.run(["-m", "lora=r8,r16", "learning_rate=1e-3", "++seed=1"], launch_nothing)
+gc.freeze()  # no fork copies the memory of what is here already to look for garbage in it
