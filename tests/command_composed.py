@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import tests.command_imports  # noqa: F401
 from runner.api import application
@@ -19,5 +20,10 @@ def launch_nothing(experiments: Sequence[Experiment], request: Request) -> list[
     return []
 
 
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+SILENT = io.StringIO()
+with (
+    contextlib.chdir(Path(__file__).parent.parent),  # without a conf/ of the test that happens to be the first one
+    contextlib.redirect_stdout(SILENT),
+    contextlib.redirect_stderr(SILENT),
+):
     application.run(["-m", "lora=r8,r16", "learning_rate=1e-3", "++seed=1"], launch_nothing)
