@@ -9,6 +9,7 @@ import contextlib
 import gc
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import tests.command_imports  # noqa: F401
 from runner.api import application
@@ -24,6 +25,11 @@ def launch_nothing(experiments: Sequence[Experiment], request: Request) -> list[
     return []
 
 
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+SILENT = io.StringIO()
+with (
+    contextlib.chdir(Path(__file__).parent.parent),  # without a conf/ of the test that happens to be the first one
+    contextlib.redirect_stdout(SILENT),
+    contextlib.redirect_stderr(SILENT),
+):
     application.run(["-m", "lora=r8,r16", "learning_rate=1e-3", "++seed=1"], launch_nothing)
 gc.freeze()  # no fork copies the memory of what is here already to look for garbage in it

@@ -6,30 +6,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from runner.composing.experiment import experiment_from
-from runner.composing.resolvers import register_resolvers
-from runner.config.overrides import canonical
-from runner.config.shipped import shipped_root
-from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
 from runner.request import Action
-from runner.types import Experiment, Gpu
+from runner.types import Gpu
 from tests.conftest import refuse
-
-VOCABULARY = read_vocabulary()
+from tests.runner.composed_jobs import ComposeJob, composed_jobs
 
 
 @pytest.fixture
-def composed() -> Iterator[Callable[..., Experiment]]:
-    """`composed("lora=r8")`: one job, composed by Hydra alone."""
-    register_resolvers()
-    with initialize_config_dir(str(shipped_root() / "conf"), version_base="1.3"):
-        yield lambda *said: experiment_from(compose("config", [canonical(one, VOCABULARY) for one in said]), said)
+def composed() -> Iterator[ComposeJob]:
+    """`composed("lora=r8")`: one job."""
+    with composed_jobs() as composed:
+        yield composed
 
 
-def test_a_job_holds_both_halves_resolved(composed: Callable[..., Experiment]) -> None:
+def test_a_job_holds_both_halves_resolved(composed: ComposeJob) -> None:
     experiment = composed("lora=r32", "gpu.count=2", "tracking.tags=[a,b]", "executor.parallel=3", "seed=7")
     assert experiment.overrides[0] == "lora=r32"
     assert (experiment.axolotl["lora_r"], experiment.axolotl["seed"]) == (32, 7)
@@ -61,14 +53,14 @@ def test_a_sweep_is_named_after_its_request(ask: Callable[..., Any], line: str, 
     assert ask(*line.split()).request.name == name
 
 
-def test_a_limit_cuts_every_dataset_by_its_split(composed: Callable[..., Experiment]) -> None:
+def test_a_limit_cuts_every_dataset_by_its_split(composed: ComposeJob) -> None:
     whole = composed("data.limit=10")
     assert whole.axolotl["datasets"][0]["split"] == "train[:10]"
     named = composed("data.limit=10", "datasets.0.split=test")
     assert named.axolotl["datasets"][0]["split"] == "test[:10]"
 
 
-def test_a_users_file_is_read_by_the_local_dataset(composed: Callable[..., Experiment]) -> None:
+def test_a_users_file_is_read_by_the_local_dataset(composed: ComposeJob) -> None:
     experiment = composed("dataset=local", "data.path=mine.jsonl")
     assert experiment.axolotl["datasets"] == [{"path": "mine.jsonl", "type": "chat_template"}]
 
@@ -126,23 +118,19 @@ def test_a_users_file_is_read_by_the_local_dataset(composed: Callable[..., Exper
         ("chat_template_jinja='${nothing}'", "cannot be resolved"),
     ],
 )
-def test_what_cannot_work_is_refused_with_the_way_out(
-    composed: Callable[..., Experiment], line: str, way_out: str
-) -> None:
+def test_what_cannot_work_is_refused_with_the_way_out(composed: ComposeJob, line: str, way_out: str) -> None:
     with pytest.raises(SweepError, match=way_out):
         refuse([composed(*line.split())])
 
 
 @pytest.mark.parametrize("key", ["comet_api_key", "swanlab_api_key", "deepspeed.comet.api_key"])
-def test_a_secret_is_refused_before_it_is_stored_and_not_repeated(
-    composed: Callable[..., Experiment], key: str
-) -> None:
+def test_a_secret_is_refused_before_it_is_stored_and_not_repeated(composed: ComposeJob, key: str) -> None:
     with pytest.raises(SweepError, match=key.split(".")[0]) as refused:
         refuse([composed(f"axolotl.{key}=hunter2", "gpu=h100")])
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_project_named_like_a_number_is_text(composed: Callable[..., Experiment]) -> None:
+def test_a_project_named_like_a_number_is_text(composed: ComposeJob) -> None:
     tracking = composed("tracking.project=2026", "tracking.entity=7", "tracking.tags=[1,a]").tracking
     assert (tracking.project, tracking.entity, tracking.tags) == ("2026", "7", ("1", "a"))
 
@@ -171,12 +159,12 @@ def test_the_values_of_the_default_model_are_known_next_to_another_base_model(
     assert "base_model" not in experiment.for_another_model
 
 
-def test_sharding_is_fine_where_there_are_gpus(composed: Callable[..., Experiment]) -> None:
+def test_sharding_is_fine_where_there_are_gpus(composed: ComposeJob) -> None:
     experiment = composed("deepspeed=zero3", "gpu=h100", "gpu.count=8")
     assert experiment.axolotl["deepspeed"]["zero_optimization"]["stage"] == 3
 
 
-def test_everything_wrong_with_a_job_is_said_at_once(composed: Callable[..., Experiment]) -> None:
+def test_everything_wrong_with_a_job_is_said_at_once(composed: ComposeJob) -> None:
     with pytest.raises(SweepError) as refused:
         refuse([composed("gpu.count=0", "data.limit=0", "executor.warm=5", "tracking.mode=onlin")])
     assert str(refused.value).count("\n- ") == 4

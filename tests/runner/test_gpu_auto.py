@@ -3,31 +3,19 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from runner.composing.experiment import experiment_from
-from runner.composing.resolvers import register_resolvers
-from runner.config.overrides import canonical
-from runner.config.shipped import shipped_root
-from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
 from runner.keys.identity import identify_run
 from runner.types import Experiment
+from tests.runner.composed_jobs import composed_jobs
 
 Compose = Callable[[str], Experiment]
 
 
 @pytest.fixture(scope="module")
 def composed() -> Iterator[Compose]:
-    register_resolvers()
-    vocabulary = read_vocabulary()
-
-    def one(line: str) -> Experiment:
-        words = line.split()
-        return experiment_from(compose("config", [canonical(word, vocabulary) for word in words]), words)
-
-    with initialize_config_dir(str(shipped_root() / "conf"), version_base="1.3"):
-        yield one
+    with composed_jobs() as composed:
+        yield lambda line: composed(*line.split())
 
 
 def test_the_cards_are_chosen_before_the_key_is_computed(composed: Compose) -> None:

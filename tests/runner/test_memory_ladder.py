@@ -4,19 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from runner.composing.experiment import experiment_from
-from runner.composing.resolvers import register_resolvers
 from runner.config.gpus import GPUS
-from runner.config.overrides import canonical
-from runner.config.shipped import shipped_root
-from runner.config.vocabulary import read_vocabulary
 from runner.errors import SweepError
 from runner.memory.estimate import Verdict, estimate
 from runner.memory.ladder import ZERO3, CurrentSettings, ways_out, ways_to_load
 from runner.memory.sharding import sharding_of
 from runner.types import Experiment
+from tests.runner.composed_jobs import composed_jobs
 from tests.runner.memory_points import LLAMA_8B, LLAMA_70B
 from tests.runner.test_memory import FULL, LORA
 
@@ -25,15 +20,8 @@ Compose = Callable[[str], Experiment]
 
 @pytest.fixture(scope="module")
 def composed() -> Iterator[Compose]:
-    register_resolvers()
-    vocabulary = read_vocabulary()
-
-    def one(line: str) -> Experiment:
-        words = line.split()
-        return experiment_from(compose("config", [canonical(word, vocabulary) for word in words]), words)
-
-    with initialize_config_dir(str(shipped_root() / "conf"), version_base="1.3"):
-        yield one
+    with composed_jobs() as composed:
+        yield lambda line: composed(*line.split())
 
 
 def asked(config: dict[str, Any], facts: Any, gpu: str, count: int = 1) -> CurrentSettings:
