@@ -190,11 +190,14 @@ class ModalServer:
     def wait_until(self, condition: Callable[[], T], timeout_s: float = 20.0) -> T:
         """Wait until `condition` is true, and return its value."""
         deadline = time.monotonic() + timeout_s
-        while not (answer := condition()):
-            if time.monotonic() > deadline:
+        while True:
+            began_at = time.monotonic()
+            if answer := condition():
+                return answer
+            now = time.monotonic()
+            if now > deadline:
                 raise TimeoutError(f"not within {timeout_s} s; tasks: {self.tasks()}; calls: {self.function_calls()}")
-            time.sleep(0.02)
-        return answer
+            time.sleep(min(max(0.02, 4 * (now - began_at)), 0.2))  # what is waited for needs the processor
 
     # What it does to what runs.
 
