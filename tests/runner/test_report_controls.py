@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -334,11 +333,14 @@ def test_axe_finds_nothing_to_complain_about(browser: Browser, seeds: tuple[Stor
     two_runs(other := Store(tmp_path / "other"))
     halved = halved_sweep(rungs := Store(tmp_path / "rungs"))
     pages = [seeds[2], kinds, write_report(other, sweep_ids(other)[0]), write_report(rungs, halved.id)]
-    axe = AXE.read_text(encoding="utf-8")
-    for page, (width, dark) in itertools.product(pages, [(1280, False), (390, True)]):
-        opened(browser, page, width, dark=dark)
-        browser.run("document.querySelectorAll('#where details').forEach(one => { one.open = true; })")
-        assert browser.run(f"{axe}\n{VIOLATIONS}") == [], (page, width)
+    for page in pages:
+        opened(browser, page)
+        browser.run(AXE.read_text(encoding="utf-8"))
+        for width, dark in [(1280, False), (390, True)]:
+            browser.look(width, dark=dark)
+            browser.wait("return drawnWidth === page.clientWidth")
+            browser.run("document.querySelectorAll('#where details').forEach(one => { one.open = true; })")
+            assert browser.run(VIOLATIONS) == [], (page, width)
         assert browser.run(
             "return [...document.querySelectorAll('.chart')].filter(one => one.querySelector('svg'))"
             ".every(one => one.role === 'img' && one.ariaLabel.length > 20)"
