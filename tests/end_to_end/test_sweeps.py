@@ -196,7 +196,7 @@ def test_a_sweep_that_is_still_starting_can_be_cancelled(axosweep: Axosweep, alo
     launcher.communicate(timeout=30)
     assert launcher.returncode == 130
     assert not alone.records("started")
-    wait_until(lambda: alone.processes() == [], "no process is left", timeout_s=10)
+    wait_until(lambda: alone.processes() == [], "no process is left", timeout_s=30)
 
 
 def test_a_wrong_key_is_one_message_and_starts_nothing(alone: Axosweep) -> None:

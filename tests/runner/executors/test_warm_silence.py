@@ -183,7 +183,7 @@ def test_a_suspended_trainer_is_waited_for_by_no_command(
 def test_a_trainer_that_hangs_is_waited_for_only_so_long(tmp_path: Path) -> None:
     here = Address(tmp_path / "warm")
     here.leave_note(tmp_path)
-    silence = Silence(TrainerConnection(socket.socket(), here, None), answer_s=0.02, import_s=0.2)
+    silence = Silence(TrainerConnection(socket.socket(), here, None), answer_s=0.02, import_s=60.0)
     time.sleep(0.04)
     assert silence.why_to_give_up(answer_is_due=True) == "", "it may still import"
     silence.end(ready=True)
