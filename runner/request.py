@@ -80,7 +80,7 @@ class Request:
     store: str | None
     json: bool
     force: bool = False
-    """Launch even if preflight expects a waste, but not if a run cannot work."""
+    """Launch even if preflight expects a run to fail, but not if it cannot work."""
     budget: float | None = None
     """US dollars that the sweep may cost; None is no limit."""
     confirm_above: float | None = None

@@ -66,7 +66,7 @@ Flags
   --exclude 'A=1 B=2'  a point that is left out; may be repeated
   --cfg job            print the composed config instead of running; --resolve, -p PACKAGE
   -cd DIR              take config groups from DIR first, then from ./conf and the shipped ones
-  --force              launch even if preflight expects a run to be a waste (for example, if it does not fit)
+  --force              launch even if preflight expects a run to fail (for example, if it needs too much memory)
   --note TEXT          a note about the sweep, shown by status, in the report, and in the notes of its W&B runs
   --notify-command CMD run CMD on this machine for each notice (docs/notify.md), with the notice on its stdin
   --yes                do not ask before a launch on Modal that may cost more than confirm_above dollars

@@ -120,7 +120,7 @@ def _no_blank(key: str, value: Any) -> str | None:
     """Raises SweepError for an empty name: a shell variable that is not set means something else than `null`."""
     if value is None or str(value).strip():
         return None if value is None else str(value)
-    raise SweepError(f"{key}= is empty: a name is expected, or {key}=null. Is a variable of the shell not set?")
+    raise SweepError(f"{key}= is empty: a name is expected, or {key}=null. Is a shell variable not set?")
 
 
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:

@@ -12,7 +12,7 @@ from runner.errors import SweepError, did_you_mean
 
 STORE_HELP = "the folder with the results; AXOSWEEP_STORE or ./out by default"
 
-BLANK = "empty: a name is expected. Is a variable of the shell not set?"
+BLANK = "empty, but a name is expected. Is a shell variable not set?"
 
 
 class Names(StrEnum):

@@ -38,7 +38,7 @@ from runner.store.ledger import Ledger
 from runner.types import ExecutorChoice, Experiment, Gpu, InputKind, Plan
 from runner.wandb import account
 
-STARTING = "Starting Axolotl; its imports take some seconds."
+STARTING = "Starting Axolotl; its imports take a few seconds."
 
 
 class Executor(Protocol):
@@ -178,7 +178,7 @@ def modal_disk(choice: ExecutorChoice, plan: Plan) -> PrintedDisk | None:
 def rates_of(choice: ExecutorChoice, plan: Plan, store: Store, *, ask: bool) -> Rates | None:
     """What is charged for a plan, None where nothing is rented.
 
-    `ask`: ask Modal, which may take some seconds. Otherwise, the rates are Modal's last answer that is in this store,
+    `ask`: ask Modal, which may take a few seconds. Otherwise, the rates are Modal's last answer that is in this store,
     or those of the table.
     """
     prices = plan.runs[0].run.experiment.prices

@@ -11,7 +11,7 @@ from runner.preflight.schema import Validator
 from runner.preflight.stage import Preflight
 from runner.types import Experiment
 
-CHECKING = "Checking with Axolotl's own schema; its imports take some seconds."
+CHECKING = "Checking with Axolotl's own schema; its imports take a few seconds."
 CHECKING_AT_ONCE = "Checking with Axolotl's own schema."
 NOT_CHECKED = (
     "Not checked with Axolotl's own schema, nor whether the trainer can import what the configs name: there is no "

@@ -14,7 +14,7 @@ class Severity(StrEnum):
     ERROR = "error"
     """The run cannot work: it is never launched."""
     GATE = "gate"
-    """The run would most likely be a waste: it is launched only with --force."""
+    """The run would most likely fail: it is launched only with --force."""
     WARNING = "warning"
     """The run is launched, and the finding is printed."""
 

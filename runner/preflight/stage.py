@@ -140,7 +140,7 @@ class Preflight:
             self.show_rest(console)
             raise SweepError(self._refusal(first))
         terminal.say(console, f"axosweep: {self._refusal(first)}")
-        imports = "" if process.is_up else "; its imports take some seconds"
+        imports = "" if process.is_up else "; its imports take a few seconds"
         checking = f"Checking the runs against Axolotl's own schema{imports}."
         if console.is_terminal:
             with console.status(checking):  # gone once it is over: often there is nothing to add
@@ -207,9 +207,11 @@ class Preflight:
 
     def _refusal(self, stops: Sequence[FindingOfRuns], *, more: bool = False) -> str:
         forceable = any(one.finding.severity == "gate" for one in stops)
-        way_out = ["--force launches runs that would only be a waste."] if forceable else []
-        if len(self.experiments) == 1:
-            beginning = "Axolotl's own schema adds:" if more else "This run cannot start:"
+        way_out = ["--force launches runs that are only expected to fail."] if forceable else []
+        if more:
+            beginning = "Axolotl's own schema adds:"
+        elif len(self.experiments) == 1:
+            beginning = "This run cannot start:"
         else:
             failing = len({run for one in stops for run in one.runs})
             beginning = f"{failing} of {len(self.experiments)} runs cannot start, so none was started."

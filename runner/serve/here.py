@@ -106,7 +106,7 @@ def _unbound(host: str, port: int, error: OSError) -> str:
 
 
 def _say(event: Mapping[str, Any]) -> None:
-    text = "Starting Axolotl; its imports take some seconds." if event["event"] == "importing" else ""
+    text = "Starting Axolotl; its imports take a few seconds." if event["event"] == "importing" else ""
     terminal.message(text or f"Loading {event['model']}")
 
 

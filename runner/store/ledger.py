@@ -182,7 +182,7 @@ def sweep_names(store: Store) -> list[str]:
 def refuse_blank(name: str) -> None:
     """Raises SweepError for an empty name: as a beginning, it would fit every sweep and run."""
     if not name.strip():
-        raise SweepError("The name of a sweep or run is empty. Is a variable of the shell not set?")
+        raise SweepError("The name of a sweep or run is empty. Is a shell variable not set?")
 
 
 def no_sweep_text(store: Store) -> str:

@@ -49,7 +49,7 @@ def warm() -> Iterator[Small]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks them as slow: each starts containers, which are processes and take some seconds."""
+    """Marks them as slow: each starts containers, which are processes and take a few seconds."""
     folder = Path(__file__).parent
     slow = {path for path in {item.path for item in items} if folder in path.parents}
     for item in items:

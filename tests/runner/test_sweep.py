@@ -172,7 +172,7 @@ def test_an_error_to_which_axolotl_adds_nothing_is_printed_once_without_a_remark
 ) -> None:
     assert main("lora_dropout=2") == 2
     output = capsys.readouterr().err.splitlines()
-    assert output[-2] == "Checking the runs against Axolotl's own schema; its imports take some seconds."
+    assert output[-2] == "Checking the runs against Axolotl's own schema; its imports take a few seconds."
     assert output[-1].startswith("note: learning_rate (Axolotl says)")
     assert sum("lora_dropout=2" in line for line in output) == 1
 
