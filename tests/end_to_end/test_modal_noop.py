@@ -109,7 +109,8 @@ def abandoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abandoned]:
         folder = tmp_path_factory.mktemp("abandoned")
         left, elsewhere = machine(server, folder / "here"), machine(server, folder / "elsewhere")
         client = left.start("-m", "lora=r8,r16", *ON_GPUS)
-        server.wait_until(lambda: server.function_calls("preprocess"), 60)
+        # A call that nobody has claimed yet is one that `attach` cannot know of.
+        server.wait_until(lambda: recorded(left, Event.STARTED), 60)
         kill(client.pid)
         client.communicate()
         (plan,) = left.store.root.glob("modal/sweeps/*/plan.json")
