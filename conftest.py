@@ -37,7 +37,7 @@ LONGEST = (
 
 IN_MEMORY, ROOM = Path("/dev/shm"), 8 * 1024**3
 """Temporary files are in memory if there is room: they are many and small, and a file system on a disk takes a tenth of
-the time of all tests. All tests together leave half a gigabyte."""
+the time of all tests. They are removed at the end; to look at them, set TMPDIR."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,15 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
     os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "0")
     if not hasattr(config, "workerinput"):
-        if "TMPDIR" not in os.environ and _has_room(IN_MEMORY):
-            os.environ["TMPDIR"] = str(IN_MEMORY)
-            tempfile.tempdir = None  # it was read when something asked for it
+        if "TMPDIR" not in os.environ:
+            _write_to_memory(config)
         _start_broker(config)
     popen.install()
 
 
-def _has_room(folder: Path) -> bool:
-    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= ROOM
+def _write_to_memory(config: pytest.Config) -> None:
+    if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM:
+        folder = tempfile.mkdtemp(prefix="t-", dir=IN_MEMORY)  # a socket's name is short
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
 def _start_broker(config: pytest.Config) -> None:
