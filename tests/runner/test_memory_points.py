@@ -46,7 +46,7 @@ def test_where_older_versions_needed_more_the_estimate_is_too_low_by_a_fifth_at_
         (FITTED, "Mean error {mean:.1%}, worst {worst:.1%}."),
         (HELD_OUT_PEFT, "Mean error {mean:.1%}, worst {worst:.1%}."),
         (HELD_OUT_AXOLOTL, "Mean error of all nine {mean:.1%}."),
-        (HELD_OUT_FSDP, "Mean error {mean:.1%}, worst {worst:.1%}, most of them too low."),
+        (HELD_OUT_FSDP, "Mean error {mean:.1%}, worst {worst:.1%}; most of the estimates are too low."),
     ],
 )
 def test_the_document_has_every_row_and_the_errors(points: Sequence[Point], said: str) -> None:
