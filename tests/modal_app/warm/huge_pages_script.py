@@ -36,8 +36,8 @@ held = mmap.mmap(-1, 128 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 held.madvise(mmap.MADV_NOHUGEPAGE)  # whatever the system's setting is, it starts in small ones
 for page in range(0, len(held), 4096):
     held[page] = page // 4096 % 251
-held.madvise(mmap.MADV_HUGEPAGE)
 before, slow = huge_kib(), fork_s()
+held.madvise(mmap.MADV_HUGEPAGE)  # from now on, the kernel may do so by itself, too
 pieces = sum(1 for _ in huge_pages.collapse())
 after, fast = huge_kib(), fork_s()
 same = all(held[page] == page // 4096 % 251 for page in range(0, len(held), 4096))
