@@ -94,7 +94,7 @@ def _to_call(
         key, last = last_claim(copy.get, name)
         if f"cancelled/{name}" in copy or name not in jobs:
             continue
-        if _has_stopped(copy, name, store) and _is_ours(claims, name, last, me):
+        if _has_stopped(copy, name, store) and may_start(claims, name, key, last, me):
             following[key] = jobs[name]
     return following
 
@@ -160,14 +160,16 @@ def _ended_at_rung(claims: Mapping[str, Any], name: str) -> bool:
     return last_claim(claims.get, name)[1] in (None, ended["by"])
 
 
-def _is_ours(claims: modal.Dict, name: str, last: str | None, me: str) -> bool:
+def may_start(claims: modal.Dict, name: str, claim: str, last: str | None, me: str) -> bool:
     """Whether this call starts the job: each call that starts one costs a GPU for a moment. If the call that has the
-    entry has died, another call may start it."""
+    entry has died before it started the job, another call may start it. `claim`: the key of the claim of the started
+    call."""
     key = f"start/{last or ''}/{name}"
     if put_if_absent(claims, key, {"by": me}):
         return True
     by = claims.get(key, {"by": me})["by"]
-    return by == me or not is_live(by)
+    # A call that has ended has claimed what it started, maybe since the claims were copied.
+    return by == me or (not is_live(by) and claim not in claims)
 
 
 def _name(run: str) -> str:

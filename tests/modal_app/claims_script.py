@@ -23,6 +23,7 @@ from modal_app.cloud.claims import (
     start_waiting_jobs,
 )  # fmt: skip
 from modal_app.cloud.job import Job
+from modal_app.cloud.searches import may_start
 
 FIRST, SECOND = "fc-" + "a" * 22, "fc-" + "b" * 22
 
@@ -78,6 +79,16 @@ def claim_of_a_waiting_call() -> None:
     modal.FunctionCall.from_id(first).cancel()
     print(is_at_work(app.claims.get, RUN.name, first))
     print(claim(app.claims, RUN, "fc-second"), claim(app.claims, RUN, first))
+
+
+def start_after_a_starter_that_has_ended() -> None:
+    claims = modal.Dict.from_name("claims", create_if_missing=True)
+    claims.put(RUN.name, {"call": FIRST, "sweep": "s"})
+    claim_of_next, last = last_claim(claims.get, RUN.name)
+    starter, other = "fc-" + "c" * 22, "fc-" + "d" * 22  # Modal knows neither, so neither is live
+    print(*(may_start(claims, RUN.name, claim_of_next, last, me) for me in (starter, starter, other)))
+    claims.put(claim_of_next, {"call": SECOND, "sweep": "s"})
+    print(may_start(claims, RUN.name, claim_of_next, last, other))
 
 
 def choose_twice() -> None:
@@ -166,7 +177,7 @@ CASES: Mapping[str, Callable[[], None]] = {
     for one in (
         ask_of_an_unknown_call, come_back, claim_of_a_waiting_call, follow_an_ended_job, start_what_waits,
         continue_and_start_what_waits, start_after_a_failure, start_what_is_refused_in_part, start_twice,
-        hand_on, call_five, choose_twice,
+        hand_on, call_five, choose_twice, start_after_a_starter_that_has_ended,
     )
 }  # fmt: skip
 

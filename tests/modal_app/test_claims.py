@@ -64,6 +64,12 @@ def test_a_call_that_was_followed_and_comes_back_leaves_the_job_alone_even_if_it
         assert answer(server, "come_back") == "True True"
 
 
+def test_a_call_that_has_ended_is_no_reason_to_start_again_what_it_has_started(answer: Answer) -> None:
+    """Otherwise, a call that has copied the claims before would rent a GPU for a moment."""
+    with ModalServer() as server:
+        assert answer(server, "start_after_a_starter_that_has_ended").split() == ["True", "True", "True", "False"]
+
+
 @pytest.fixture
 def idle() -> Iterator[ModalServer]:
     """A server whose calls wait for a container that never starts."""
