@@ -176,7 +176,7 @@ class Faults:
         return Hit(kind, now, now + seconds, detail=f"{seconds:.1f} s")
 
     def _calm(self) -> bool:
-        """Whether there is no outage, and no preempted container that still has to commit."""
+        """Whether Modal is available, and every preempted container has committed."""
         live = {task.id for task in self.server.tasks("train") if not task.ended_at}
         return self._end is None and not self._preempted & live
 
