@@ -89,10 +89,12 @@ class Verdicts:
 
 
 def _files_of(config: Mapping[str, Any]) -> list[str]:
-    """The hashes of the files that the answer depends on: of DeepSpeed, and of chat templates."""
-    listed = config.get("datasets")
-    holders = [config, *(one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, Mapping))]
+    """The hashes of the files that the answer depends on: of DeepSpeed, of chat templates, and the config.json of a
+    model, which says what its processor is."""
+    lists = [one for one in map(config.get, ("datasets", "test_datasets")) if isinstance(one, list)]
+    holders = [config, *(one for listed in lists for one in listed if isinstance(one, Mapping))]
     values = [config.get("deepspeed"), *(one.get("chat_template_jinja") for one in holders)]
+    values += [f"{config.get('base_model')}/config.json"] if config.get("processor_type") else []
     paths = [os.path.expanduser(one) for one in values if isinstance(one, str)]
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if os.path.isfile(path)]
 

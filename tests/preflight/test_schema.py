@@ -63,9 +63,22 @@ def test_an_answer_is_remembered_for_the_same_config_gpu_and_lock_only(tmp_path:
     assert ask(one, lock="newer") == 1
 
 
-def test_a_changed_deepspeed_file_is_checked_again(tmp_path: Path) -> None:
-    file = tmp_path / "zero.json"
-    one = experiment({"seed": 1, "deepspeed": str(file)}, gpu=Gpu("h100", 1))
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"deepspeed": "{file}"},
+        {"chat_template_jinja": "{file}"},
+        {"datasets": [{"path": "a.jsonl", "chat_template_jinja": "{file}"}]},
+        {"test_datasets": [{"path": "a.jsonl", "chat_template_jinja": "{file}"}]},
+        {"base_model": "{folder}", "processor_type": "AutoProcessor"},
+    ],
+)
+def test_a_config_is_checked_again_when_a_file_has_changed_that_the_answer_depends_on(
+    tmp_path: Path, named: Mapping[str, Any]
+) -> None:
+    file = tmp_path / "config.json"
+    text = json.dumps({"seed": 1, **named}).replace("{file}", str(file)).replace("{folder}", str(tmp_path))
+    one = experiment(json.loads(text), gpu=Gpu("h100", 1))
     judge, verdicts = Judge(), Verdicts(None, "lock")
     for content in ("{}", "{}", '{"zero_optimization": {"stage": 3}}'):
         file.write_text(content)
