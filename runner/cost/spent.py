@@ -96,11 +96,8 @@ def planned_rates(store: Store, table: PriceTable, today: datetime.date) -> Rate
     last = parsed_as(paths[-1], stored, Rates.from_json) if stored else None
     if last is None or today - datetime.date.fromisoformat(last.date) > datetime.timedelta(days=STALE_DAYS):
         return rates
-    modals = {
-        item: rate
-        for item, rate in last.rates.items()
-        if rate.origin is Origin.MODAL and rates.rates[item].origin is Origin.TABLE
-    }
+    given = {item for item, rate in rates.rates.items() if rate.origin is Origin.GIVEN}
+    modals = {item: rate for item, rate in last.rates.items() if rate.origin is Origin.MODAL and item not in given}
     return replace(rates, rates={**rates.rates, **modals}, date=last.date if modals else rates.date)
 
 

@@ -348,9 +348,10 @@ def replace_gpu(one: Run) -> Run:
 def test_a_plan_takes_the_rates_that_modal_said_last_unless_they_are_old_or_others_are_given(store: Store) -> None:
     path = store.sweeps / "before" / SUBMISSION
     path.parent.mkdir(parents=True)
-    said = rates_from(TABLE, {"gpu_hour_cost_h100": 7.2}, TODAY)
+    said = rates_from(TABLE, {"gpu_hour_cost_h100": 7.2, "gpu_hour_cost_b200": 10.8}, TODAY)
     path.write_text(json.dumps({"rates": said.as_json()}))
     assert planned_rates(store, TABLE, TODAY).of("h100") == 0.002
     assert planned_rates(store, TABLE, TODAY).of("l4") == 0.0002
+    assert planned_rates(store, TABLE, TODAY).of("b200") == 0.003, "the table need not have each card"
     assert planned_rates(store, TABLE, TODAY + datetime.timedelta(days=91)).of("h100") == 0.001
     assert planned_rates(store, replace(TABLE, given=("gpu.h100",)), TODAY).of("h100") == 0.001
