@@ -70,7 +70,7 @@ class Notifier:
     settle: Callable[[], Sequence[str]] = lambda: ()
     """Looks after what others send, at the end, and returns why something was not sent."""
     _before: Mapping[StepId, int] = field(default_factory=dict)
-    """The newest attempt of each step when the launch began."""
+    """The newest attempt of each step that had ended when the launch began."""
     _claimed: set[tuple[str, str]] = field(default_factory=set)
     """Sender and notice."""
     _unsent: dict[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Notifier:
 
     def begin(self) -> None:
         """Begin with what an earlier launch could not send."""
-        self._before = {step: state.attempt for step, state in self._states()}
+        self._before = {step: state.attempt - (state.phase is Phase.RUNNING) for step, state in self._states()}
         threading.Thread(target=self._work, daemon=True).start()
         sent, claimed = _sent(self._ledger), _claimed(self._ledger)
         for (sender, id), notice in claimed.items():

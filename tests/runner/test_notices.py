@@ -23,6 +23,7 @@ from runner.request import Action, Request
 from runner.store.ledger import Event, Ledger
 from runner.types import ExecutorChoice, Plan
 from tests.runner.builders import finish, finish_run, open_sweep, run
+from tests.runner.executors.fakes import Rival
 from tests.webhook_server import Webhook, serve_webhook
 
 NAME = "MY_NOTIFY_URL"
@@ -71,6 +72,18 @@ def test_a_failure_and_the_end_are_sent_once_with_ids_that_a_second_launch_has_t
     finish(store, StepKind.TRAIN, plan.runs[1].run.key, OutcomeStatus.FAILED)
     again.finish(compare_sweep(store, plan.sweep))
     assert webhook.events() == ["run failed", "sweep done"] * 2, "it was tried again"
+
+
+def test_a_run_that_is_at_work_when_a_launch_begins_and_then_fails_is_sent(store: Store, webhook: Webhook) -> None:
+    """Its launcher was killed."""
+    (one,) = runs = [run({"learning_rate": 1e-3})]
+    plan = open_sweep(store, runs)
+    left = Rival(store, StepKind.TRAIN, one.key)
+    begun = notifier(plan, store)
+    left.end(OutcomeStatus.FAILED)
+    begun.look()
+    webhook.wait_for(lambda: bool(webhook.bodies))
+    assert webhook.bodies[0]["id"] == f"{plan.sweep}/failed/train/{one.key}/1"
 
 
 def test_what_a_webhook_does_not_take_is_said_and_sent_by_the_next_launch(
