@@ -23,7 +23,8 @@ from runner.types import ExecutorChoice, Plan, PlannedRun
 def check_budget_options(choice: ExecutorChoice, request: Request) -> None:
     """Raises SweepError for an invalid budget, and for one of an executor that spends nothing."""
     for name, value in (("budget", request.budget), ("confirm_above", request.confirm_above)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 < value < math.inf):
             raise SweepError(f"{name}={value}: expected US dollars, more than 0, or null.")
     if request.budget is not None and choice.type != "modal":
         raise SweepError(

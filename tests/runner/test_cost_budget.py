@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -98,6 +99,7 @@ def test_an_unknown_cost_is_not_refused_and_what_preparing_alone_may_take_is() -
         ({"budget": 40}, "local", "executor=local rents nothing"),
         ({"budget": -1}, "modal", "more than 0"),
         ({"budget": True}, "modal", "US dollars"),
+        ({"budget": math.inf}, "modal", "budget=inf: expected US dollars"),
         ({"confirm_above": "much"}, "modal", "confirm_above=much"),
     ],
 )
