@@ -3,6 +3,7 @@ curves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,8 @@ class Pair:
     config: Mapping[str, tuple[Any, Any]]
     """The values that differ, by dotted name; null where a run has no such key."""
     difference: float | None
-    """The second's final value minus the first's; null unless both have one, for the same eval fingerprint. If one has
-    stopped at a rung: the same at the last rung that both have reached."""
+    """The second's final value minus the first's; null unless both have a finite one, for the same eval fingerprint. If
+    one has stopped at a rung: the same at the last rung that both have reached."""
     comparable: bool
     """Whether both are judged by the same held-out rows."""
     curves: tuple[Mapping[int, float | None], Mapping[int, float | None]]
@@ -56,7 +57,7 @@ def pair_of(facts: Sequence[RunFacts], metric: Metric) -> Pair:
     first, second = (rows[found.store, found.key] for found in facts)
     comparable = first.eval_fingerprint is not None and first.eval_fingerprint == second.eval_fingerprint
     rung, losses = _values(first, second, metric)
-    difference = losses[1] - losses[0] if comparable and losses else None
+    difference = losses[1] - losses[0] if comparable and losses and all(map(math.isfinite, losses)) else None
     where, missing = where_won(first, second, metric)
     return Pair(
         metric=metric.name,
@@ -120,7 +121,9 @@ def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
     if pair.difference is None and RunStatus.AT_RUNG in (first.status, second.status):
         return ["One of the runs has stopped at a rung, and there is no rung at which both have a loss to compare."]
     if pair.difference is None:
-        return [f"No difference in {heading_of(metric)} yet: one of the runs has no value."]
+        is_nan = first.final is not None and second.final is not None
+        why = ": one of the runs ended with a NaN" if is_nan else " yet: one of the runs has no value"
+        return [f"No difference in {heading_of(metric)}{why}."]
     where = f" at rung {pair.rung}" if pair.rung else ""
     if pair.difference == 0:
         return [

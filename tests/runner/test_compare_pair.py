@@ -59,6 +59,15 @@ def test_where_more_is_better_the_larger_value_is(finished: Store) -> None:
     assert f"{OTHER.key} is worse by 0.5000" in shown(made)
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_run_that_ends_with_a_nan_is_neither_better_nor_worse(store: Store, *, maximize: bool) -> None:
+    finish_run(store, ONE, {0: 4.0, 10: 2.0})
+    finish_run(store, OTHER, {0: 4.0, 10: math.nan})
+    made = pair(store, ONE, OTHER, metric=Metric(maximize=maximize))
+    assert made.difference is None
+    assert "No difference in eval loss: one of the runs ended with a NaN.\n" in shown(made)
+
+
 def test_no_difference_is_shown_across_held_out_rows(store: Store) -> None:
     finish_run(store, ONE, {9: 2.0}, eval_fingerprint="a")
     finish_run(store, OTHER, {9: 1.0}, eval_fingerprint="b")
