@@ -95,7 +95,7 @@ def comparison(
         for one, cost in zip(complete, costs, strict=True)
     )
     single = sweeps[0] if len(sweeps) == len(selections) == 1 else None
-    searches = tuple(found for one in complete if (found := _halved(one, rows)))
+    searches = tuple(found for one in complete if (found := _halved(one, rows, metric)))
     replaced = replaced_note(row.receipt for row in rows if row.receipt)
     unfinished = [note for one in complete if (note := _not_over(one, rows))]
     return Comparison(
@@ -111,7 +111,7 @@ def comparison(
         notes=(
             *unfinished,
             *([replaced] if replaced else []),
-            *halved_notes(rows, searches),
+            *halved_notes(rows, searches, metric),
             *healed_notes(rows),
             *notes,
         ),
@@ -136,14 +136,14 @@ def comparison_without_store(
         sweeps=tuple(ComparedSweep(sweep, None, None) for sweep in sweeps),
         over=tuple(over),
         groups=tuple(groups),
-        notes=(*halved_notes(rows, ()), *notes),
+        notes=(*halved_notes(rows, (), metric), *notes),
     )
 
 
-def _halved(selection: SweepSelection, rows: Sequence[Row]) -> HalvedSearch | None:
+def _halved(selection: SweepSelection, rows: Sequence[Row], metric: Metric) -> HalvedSearch | None:
     """The newest search of a sweep that stops runs at rungs; None without one, or if not all of its runs are rows."""
     found = searches_of(selection.store, selection.sweep)
-    return halved(found[0], rows) if found and {*found[0].members} <= {row.key for row in rows} else None
+    return halved(found[0], rows, metric) if found and {*found[0].members} <= {row.key for row in rows} else None
 
 
 def _not_over(selection: SweepSelection, rows: Sequence[Row]) -> str:

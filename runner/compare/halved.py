@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from modal_app.halving.choose import audited_of
 from modal_app.halving.snapshot import Why
-from runner.compare.ranking import Row
+from runner.compare.ranking import EVAL_LOSS, Metric, Row
+from runner.compare.rung_reasons import was_resumed
 from runner.console.durations import about
 from runner.console.numbers import loss
 from runner.cost.spent import money
@@ -77,14 +78,16 @@ class HalvedSearch:
     dollars_saved: float | None
     """The dollars that these steps would have cost; null if nothing was rented, or there is no price."""
     audit: Audit | None
-    """Null without audit."""
+    """Null without audit, and where runs are compared by another metric than the eval loss."""
     resumed: ResumedRuns | None = None
-    """Null if no such run has finished."""
+    """Null if no such run has finished, and where runs are compared by another metric than the eval loss."""
 
 
-def halved(search: Search, rows: Sequence[Row]) -> HalvedSearch:
-    """`rows`: of the sweep."""
-    own = [row for row in rows if row.key in set(search.members)]
+def halved(search: Search, rows: Sequence[Row], metric: Metric = EVAL_LOSS) -> HalvedSearch:
+    """`rows`: of the sweep, by this metric."""
+    has_losses = metric == EVAL_LOSS
+    members = set(search.members)
+    own = [row for row in rows if row.key in members]
     stopped = [row for row in own if row.status is RunStatus.AT_RUNG]
     lengths = [row.max_steps for row in own if row.max_steps]
     seconds = [_seconds_saved(row) for row in stopped]
@@ -101,12 +104,12 @@ def halved(search: Search, rows: Sequence[Row]) -> HalvedSearch:
         steps_saved=sum(map(_steps_saved, stopped)),
         seconds_saved=_sum(seconds),
         dollars_saved=_sum(dollars),
-        audit=_audit(own, audited_of(search.members)) if search.audit else None,
-        resumed=_resumed(own),
+        audit=_audit(own, search) if search.audit and has_losses else None,
+        resumed=_resumed(own, search) if has_losses else None,
     )
 
 
-def halved_notes(rows: Sequence[Row], found: Sequence[HalvedSearch]) -> list[str]:
+def halved_notes(rows: Sequence[Row], found: Sequence[HalvedSearch], metric: Metric) -> list[str]:
     """How to read a table of which some runs have stopped."""
     stopped = [row for row in rows if row.status is RunStatus.AT_RUNG]
     notes = [_stopped_note(len(stopped), len(rows))] if stopped else []
@@ -117,7 +120,7 @@ def halved_notes(rows: Sequence[Row], found: Sequence[HalvedSearch]) -> list[str
             "rung, so they look better than they are."
         )
     for one in found:
-        notes += [text for text in (saved_text(one), missed_text(one)) if text]
+        notes += [text for text in (saved_text(one), missed_text(one) if metric == EVAL_LOSS else "") if text]
     return notes
 
 
@@ -181,36 +184,36 @@ def _stopped_note(number: int, of: int) -> str:
     )
 
 
-def _audit(rows: Sequence[Row], audited: Collection[str]) -> Audit:
+def _audit(rows: Sequence[Row], search: Search) -> Audit:
     """Runs that would have stopped but for the audit, against all others."""
+    audited = audited_of(search.members)
     chosen = [row for row in rows if row.key in audited]
     waiting = sum(row.status in NOT_ENDED for row in chosen)
-    alone, winner = _finished(rows, Why.AUDIT), _winner(rows)
+    alone, winner = _finished(row for row in rows if search.is_for_audit(row.key, row.rungs)), _winner(rows, search)
     if not alone:
         return Audit(len(chosen), waiting, 0, None, None, winner, None)
     key, best = min(alone.items(), key=lambda one: one[1])
     return Audit(len(chosen), waiting, len(alone), key, best, winner, _regret(winner, best))
 
 
-def _resumed(rows: Sequence[Row]) -> ResumedRuns | None:
-    resumed_runs = _finished(rows, Why.ASKED)
+def _resumed(rows: Sequence[Row], search: Search) -> ResumedRuns | None:
+    resumed_runs = _finished(filter(was_resumed, rows))
     if not resumed_runs:
         return None
     key, best = min(resumed_runs.items(), key=lambda one: one[1])
-    return ResumedRuns(len(resumed_runs), key, best, _regret(_winner(rows), best))
+    return ResumedRuns(len(resumed_runs), key, best, _regret(_winner(rows, search), best))
 
 
-def _finished(rows: Sequence[Row], why: Why | None = None) -> dict[str, float]:
-    """The final losses of those that have finished, by key. `why`: only those that went on from a rung for this."""
+def _finished(rows: Iterable[Row]) -> dict[str, float]:
+    """The final losses of those that have finished, by key."""
     ended = [row for row in rows if row.status is RunStatus.SUCCEEDED and _is_a_loss(row.final)]
-    kept = [row for row in ended if why is None or any(one.why is why for one in row.rungs)]
-    return {row.key: row.final for row in kept if row.final is not None}
+    return {row.key: row.final for row in ended if row.final is not None}
 
 
-def _winner(rows: Sequence[Row]) -> float | None:
+def _winner(rows: Sequence[Row], search: Search) -> float | None:
     """The lowest final loss of the runs that the search has finished by its own choice."""
-    others = _finished(rows).keys() - _finished(rows, Why.AUDIT).keys() - _finished(rows, Why.ASKED).keys()
-    return min((_finished(rows)[key] for key in others), default=None)
+    own = [row for row in rows if not (was_resumed(row) or search.is_for_audit(row.key, row.rungs))]
+    return min(_finished(own).values(), default=None)
 
 
 def _regret(winner: float | None, best: float) -> float | None:

@@ -37,3 +37,10 @@ def reason_at(row: Row, reached: RungReached) -> str:
     # A sweep without rungs trains such a run to its end, and the search has no entry about that.
     goes_on = reached.was_stopped and (row.status is RunStatus.SUCCEEDED or reached is not row.rungs[-1])
     return f"{place}, {REASONS[Why.ASKED]}" if goes_on else place
+
+
+def was_resumed(row: Row) -> bool:
+    """Whether it has finished although its search had stopped it."""
+    return row.status is RunStatus.SUCCEEDED and any(
+        one.why is Why.ASKED or (one.was_stopped and one.why is None) for one in row.rungs
+    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modal_app.halving.snapshot import Why
 from modal_app.store.layout import Store
 from runner.compare.halved import halved, missed_text, saved_text
 from runner.compare.ranking import Row
-from runner.compare.rung_reasons import reason_at
+from runner.compare.rung_reasons import reason_at, was_resumed
 from runner.html_report.curves import rounded
 from runner.store.run_state import RunStatus, status_text
-from runner.store.searches import searches_of
+from runner.store.searches import Search, searches_of
 
 FINISHED, PROMOTED, RESUMED, AUDITED = "finished", "promoted", "resumed", "audit"
 GOING_ON, OTHER = "not over", "failed"
@@ -23,26 +22,27 @@ def search_values(store: Store, sweep: str, rows: Sequence[Row]) -> dict[str, An
     """None for a sweep without rungs."""
     if not (found := searches_of(store, sweep)):
         return None
-    search, members = halved(found[0], rows), set(found[0].members)
+    newest, search = found[0], halved(found[0], rows)
+    members = set(newest.members)
     own = [row for row in rows if row.key in members]
     return {
         "rungs": _rungs(own),
         "rule": f"Of the runs that reach a rung, the best 1 in {search.eta} continues. ",
         "sentences": [text for text in (saved_text(search), missed_text(search)) if text],
-        "outcomes": {row.key: outcome(row) for row in own},
+        "outcomes": {row.key: outcome(row, newest) for row in own},
     }
 
 
-def outcome(row: Row) -> str:
+def outcome(row: Row, search: Search) -> str:
     """How a run has come through the rungs of its search."""
     match row.status:
         case RunStatus.AT_RUNG:
             return status_text(row.status, None, row.rung or 0)
         case RunStatus.RUNNING | RunStatus.PENDING | RunStatus.STOPPED:
             return GOING_ON
-        case RunStatus.SUCCEEDED if any(one.why is Why.AUDIT for one in row.rungs):
+        case RunStatus.SUCCEEDED if search.is_for_audit(row.key, row.rungs):
             return AUDITED
-        case RunStatus.SUCCEEDED if any(one.was_stopped and one.why in (None, Why.ASKED) for one in row.rungs):
+        case RunStatus.SUCCEEDED if was_resumed(row):
             return RESUMED
         case RunStatus.SUCCEEDED if any(one.promoted for one in row.rungs):
             return PROMOTED

@@ -9,9 +9,10 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import TERMS, FileEntries
 from modal_app.halving.snapshot import Reading, Snapshot, Why
 from modal_app.store.layout import Store
@@ -63,6 +64,13 @@ class Search:
     """Run keys."""
     reached: Mapping[str, tuple[RungReached, ...]]
     """Of each run that has come to a rung, in the order of the rungs."""
+    snapshot: Snapshot = field(repr=False, compare=False)
+
+    def is_for_audit(self, run: str, reached: Sequence[RungReached]) -> bool:
+        """Whether a run would have stopped at one of these rungs, but for the audit. One that came there early went on
+        for the audit, and may be among the best now: without the audit, it would have been promoted."""
+        rungs = (one.rung for one in reached if one.why is Why.AUDIT)
+        return any(who_goes_on(self.snapshot, rung).get(run, Why.AUDIT) is Why.AUDIT for rung in rungs)
 
 
 def searches_of(store: Store, sweep: str) -> list[Search]:
@@ -132,6 +140,7 @@ def _search(name: str, snapshot: Snapshot) -> Search:
         audit=terms.audit,
         members=tuple(terms.rates),
         reached={run: tuple(ones) for run, ones in reached.items()},
+        snapshot=snapshot,
     )
 
 

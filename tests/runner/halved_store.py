@@ -66,6 +66,23 @@ def halved_sweep(store: Store, gpu: Gpu | None = None, *, audited: float = 1.1) 
     return HalvedSweep(planned, winner, stopped, promoted, last, diverged)
 
 
+def best_run_first(store: Store) -> tuple[str, Run]:
+    """A search of six runs with one rung. The best one comes there before all others, when it goes on for the audit
+    alone. Returns the sweep, and this run."""
+    best, others = next(_rates(audited=True, gpu=None)), [*itertools.islice(_rates(audited=False, gpu=None), 5)]
+    planned = open_sweep(store, [best, *others], "early")
+    finish(store, StepKind.PREPROCESS, best.data_key, manifest={"eval_fingerprint": "rows", "rows": 7})
+    entries = entries_of(store, planned.sweep)
+    rates = {one.key: float(one.experiment.axolotl["learning_rate"]) for one in (best, *others)}
+    entries.put(TERMS, Terms(rates, FRACTIONS[:1], ETA, margin=False, keep_rate=False).to_json())
+    for number, one in enumerate((best, *others)):
+        _train_to(store, entries, one, 1, 1.0 + number / 10)
+    assert set(look(entries)) == {others[0].key}, "the second of six"
+    for one, final in ((best, 0.5), (others[0], 0.6)):
+        _finish(store, one, final)
+    return planned.sweep, best
+
+
 def entries_of(store: Store, sweep: str) -> FileEntries:
     return FileEntries(entries_folder(store, f"{sweep}/{OWN}"))
 

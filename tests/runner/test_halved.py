@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from modal_app.halving.entries import go_of, loss_of
-from modal_app.halving.snapshot import Reading, Why
+from modal_app.halving.snapshot import Reading, Snapshot, Terms, Why
 from modal_app.process.tracking import TrackingRecord
 from modal_app.store.claim import claim
 from modal_app.store.layout import Store
@@ -28,6 +28,7 @@ from runner.compare.source import facts_of_sweep
 from runner.compare.table import rungs_of as rungs_at
 from runner.errors import SweepError
 from runner.follow_up.subjects import subjects
+from runner.html_report.search import FINISHED, outcome
 from runner.show.following import headway_of_sweep, lines_of
 from runner.show.rung_words import rung_words
 from runner.show.screen import Size, screen
@@ -36,7 +37,7 @@ from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached, Search, reached_by_run, searches_of
 from runner.wandb.local_runs import local_run
 from tests.runner.builders import begin_attempt, finish_run, open_sweep, run
-from tests.runner.halved_store import HalvedSweep, entries_of, halved_sweep
+from tests.runner.halved_store import HalvedSweep, best_run_first, entries_of, halved_sweep
 from tests.runner.judged_store import draw_losses, write_losses
 
 
@@ -77,7 +78,8 @@ def test_what_a_run_has_reached_is_read_back(found: StoredSweep) -> None:
 
 def test_of_several_searches_only_what_was_reached_at_the_steps_of_the_newest_is_shown() -> None:
     def search(**reached: tuple[RungReached, ...]) -> Search:
-        return Search("sweep/own", (0.2, 0.6), 3, True, tuple(reached), reached)
+        snapshot = Snapshot(Terms({}, (0.2, 0.6), 3))
+        return Search("sweep/own", (0.2, 0.6), 3, True, tuple(reached), reached, snapshot)
 
     newest = search(a=(RungReached(1, 8, 1.0, 1, 2, Why.BEFORE), RungReached(2, 12, 0.9, 1, 1)))
     audited = RungReached(2, 8, 1.0, 3, 3, Why.AUDIT)
@@ -201,6 +203,28 @@ def test_an_audited_run_that_ends_better_than_all_others_is_a_regret(tmp_path: P
     assert saved_text(found).startswith("Stopping at rungs has saved 47 % of the 360 steps of all 6 runs")
 
 
+def test_by_another_metric_nothing_is_said_of_what_stopping_has_missed(
+    found: StoredSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = compared(found, capsys, "--metric", "loss", "--maximize")
+    assert [(one["stopped"], one["audit"], one["resumed"]) for one in read["searches"]] == [(4, None, None)]
+    notes = " ".join(read["notes"])
+    assert "Stopping at rungs has saved 47 %" in notes
+    assert "missed" not in notes
+
+
+def test_a_run_that_is_now_among_the_best_did_not_need_the_audit(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep, best = best_run_first(store)
+    rows = compare_sweep(store, sweep)
+    (search,) = searches_of(store, sweep)
+    assert (rows[0].key, rows[0].rungs[0].place, rows[0].rungs[0].why) == (best.key, 1, Why.AUDIT)
+    audit = halved(search, rows).audit
+    assert audit is not None
+    assert (audit.chosen, audit.runs, audit.winner, audit.regret) == (1, 0, 0.5, None)
+    assert outcome(rows[0], search) == FINISHED
+
+
 def test_what_stopping_saves_is_not_said_before_all_runs_have_ended(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep = halved_sweep(store)
@@ -250,6 +274,18 @@ def test_a_resumed_run_shows_what_stopping_has_missed(tmp_path: Path) -> None:
     known = "A run that had stopped was resumed, and ended at 0.5500, 0.0500 better than the best run that the search"
     assert known in missed_text(found)
     assert "unknown" not in missed_text(replace(found, audit=None))
+
+
+def test_a_stopped_run_that_a_sweep_without_rungs_has_finished_counts_as_resumed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep = halved_sweep(store)
+    finish_run(store, sweep.stopped, {60: 0.5})
+    found = halved(searches_of(store, sweep.id)[0], compare_sweep(store, sweep.id))
+    assert found.audit is not None
+    assert found.audit.winner == 0.6, "what the search itself has finished"
+    assert found.resumed is not None
+    assert found.resumed.best_run == sweep.stopped.key
+    assert found.resumed.regret == pytest.approx(0.1)
 
 
 def test_without_a_finished_audit_run_it_is_unknown_what_stopping_has_missed() -> None:
