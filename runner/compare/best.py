@@ -131,7 +131,7 @@ def best_line(row: Row, verdicts: Sequence[Verdict] = ()) -> str:
     """The winner; if several seeds of its setting have finished, the setting with its mean and spread. It is called the
     best only as long as no verdict says that others may be as good."""
     run = f"{row.key}  {label(row.params)}".rstrip()
-    best = all(len(one.best_group) == 1 and row.key in one.best_group[0].runs for one in verdicts)
+    best = all(one.is_decided_for(row.key) for one in verdicts)
     if (seeds := row.over_seeds) is None:
         what = "Cheapest of the best" if not row.is_best else "Best" if best else "Lowest eval loss"
         return f"{what}: {run}"

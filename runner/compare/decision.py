@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
-from runner.compare.row_losses import judgeable, unjudged_notes, why_without_rows
+from runner.compare.row_losses import judgeable, unjudged_notes, without_rows
 from runner.compare.verdict_types import Verdict
-from runner.compare.verdict_words import not_judged, without_rows
+from runner.compare.verdict_words import not_judged
 from runner.errors import SweepError
 from runner.store.run_state import RunStatus
 
@@ -41,8 +41,8 @@ def undecided(run: Row, rows: Sequence[Row], verdict: Verdict | None, metric: Me
         return verdict.sentences[0]
     if run.key not in verdict.best_group[0].runs:
         return " ".join(verdict.sentences[:2])
-    lacking = [why_without_rows(row) for row in rows if row.key in verdict.without_rows]
-    return without_rows(lacking, run.sweeps) or not_judged(len(verdict.left_out))
+    lacking = [row for row in rows if row.key in verdict.without_rows]
+    return without_rows(lacking) or not_judged(len(verdict.left_out))
 
 
 def _is_alone(best: Row, rows: Sequence[Row]) -> bool:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from modal_app.store.layout import Store
-from modal_app.store.read_json import read_json
-from modal_app.store.step import StepKind
 from runner.compare.ranking import OBJECTIVE, Metric, Row
-from runner.compare.row_losses import judgeable
+from runner.compare.row_losses import config_of, judgeable
 
 NOTE = (
     "Some of these runs evaluate packed rows, others do not (sample_packing, eval_sample_packing). The eval loss "
@@ -28,5 +24,5 @@ def packed_notes(rows: Sequence[Row], metric: Metric) -> list[str]:
 
 def _evaluates_packed_rows(row: Row) -> bool:
     """As Axolotl does: an evaluation is packed as the training is, unless eval_sample_packing says no."""
-    config = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
+    config = config_of(row)
     return bool(config.get("sample_packing")) and config.get("eval_sample_packing") is not False

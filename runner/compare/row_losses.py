@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
@@ -12,11 +13,12 @@ from modal_app.store.state import read_outcome
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.verdict_types import Verdict
-from runner.compare.verdict_words import without_rows
 
 if TYPE_CHECKING:
     from modal_app.held_out.row_losses import RowLosses
 
+MOST_NAMED = 3
+"""With more sweeps than this, they are only counted."""
 UNLIKE = "the held-out rows are of a single document, or runs have losses of other rows than the rest."
 
 
@@ -41,20 +43,39 @@ def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Met
         for fingerprint, ones in found.items()
         if fingerprint not in judged and len({row.setting for row in ones}) > 1
         for row in ones
-        if why_without_rows(row) or _has_a_loss_by_token(row)
+        if _why_without_rows(row) or _has_a_loss_by_token(row)
     ]
     if not unjudged:
         return []
-    without = [row for row in unjudged if not _has_losses(row)]
-    sweeps = list(dict.fromkeys(sweep for row in without for sweep in row.sweeps))
-    return [
-        f"It is unknown which differences are chance: {without_rows(map(why_without_rows, without), sweeps) or UNLIKE}"
-    ]
+    missing = without_rows([row for row in unjudged if not _has_losses(row)])
+    return [f"It is unknown which differences are chance: {missing or UNLIKE}"]
 
 
-def why_without_rows(row: Row) -> str:
+def without_rows(rows: Sequence[Row]) -> str:
+    """Why these runs have no per-row losses, or what adds them; empty if there are none."""
+    found = []
+    for reason, number in Counter(map(_why_without_rows, rows)).items():
+        runs = f"{number} run{' has' if number == 1 else 's have'} no per-row losses"
+        found.append(f"{runs} ({reason})." if reason else f"{runs}: {_what_adds_them(rows)}.")
+    return " ".join(found)
+
+
+def _what_adds_them(rows: Sequence[Row]) -> str:
+    sweeps = dict.fromkeys(row.sweeps[0] for row in rows if row.sweeps and not _why_without_rows(row))
+    if len(sweeps) > MOST_NAMED:
+        return f"`axosweep eval SWEEP` adds them, once for each of their {len(sweeps)} sweeps"
+    return f"{' and '.join(f'`axosweep eval {one}`' for one in sweeps)} add{'s' if len(sweeps) == 1 else ''} them"
+
+
+def _why_without_rows(row: Row) -> str:
     """Why the run has left no per-row losses, as its training has found out; empty if it does not say."""
     return str(row.record.get("no_row_losses") or "")
+
+
+def config_of(row: Row) -> Mapping[str, Any]:
+    """The composed Axolotl config of a run of a store."""
+    found: dict[str, Any] = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity)
+    return found.get("axolotl") or {}
 
 
 def judgeable(rows: Sequence[Row]) -> list[Row]:
@@ -92,8 +113,7 @@ def _has_losses(row: Row) -> bool:
 
 def _has_a_loss_by_token(row: Row) -> bool:
     """A preference loss or a reward is one number for a pair of answers."""
-    config = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity).get("axolotl", {})
-    return not any(config.get(name) for name in ("rl", "reward_model", "process_reward_model"))
+    return not any(config_of(row).get(name) for name in ("rl", "reward_model", "process_reward_model"))
 
 
 def _measured_later(store: Store, run: str) -> list[Path]:

@@ -72,6 +72,10 @@ class Verdict:
         how much they matter."""
         return self.seed_sd is None and not self.seeds_are_shared
 
+    def is_decided_for(self, run: str) -> bool:
+        """Whether the setting of this run is shown to be better than all others."""
+        return not self.may_be_seeds and len(self.best_group) == 1 and run in self.best_group[0].runs
+
     @property
     def worse(self) -> tuple[JudgedSetting, ...]:
         """Those that are shown to be worse than another."""

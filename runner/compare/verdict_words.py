@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.compare.params import label
@@ -29,8 +28,8 @@ class Background:
     seeds_here: float | None
     """The spread of the few seeds that there are, enough or not."""
     seeds_elsewhere: SeedsElsewhere | None
-    why_without_rows: Sequence[str]
-    """Of each run that has no per-row losses; empty if training says none."""
+    without_rows: str
+    """A sentence about the runs that have no per-row losses; empty if there are none."""
 
 
 def sentences(verdict: Verdict, background: Background) -> list[str]:
@@ -43,7 +42,7 @@ def sentences(verdict: Verdict, background: Background) -> list[str]:
         _seeds(verdict, background),
         _documents(verdict),
         _evaluated_later(verdict, background.evaluated_later),
-        without_rows(background.why_without_rows, background.sweeps),
+        background.without_rows,
         not_judged(len(verdict.left_out)),
     ]
     return [one for one in parts if one]
@@ -86,15 +85,6 @@ def price_of(verdict: Verdict) -> str:
         even, paid = money(one.dollars), money(one.dollars if one.paid_dollars is None else one.paid_dollars)
         return f"{even} a run" + (f" with an even share of the containers' starts; paid {paid}" if even != paid else "")
     return "" if one.train_seconds is None else f"{one.train_seconds:.3g} s of training a run"
-
-
-def without_rows(reasons: Iterable[str], sweeps: Sequence[str]) -> str:
-    """Empty if there are none. `reasons`: why each of these runs has no per-row losses; empty if training says none."""
-    found = []
-    for reason, number in Counter(reasons).items():
-        runs = f"{number} run{' has' if number == 1 else 's have'} no per-row losses"
-        found.append(f"{runs} ({reason})." if reason else f"{runs}: `axosweep eval {' '.join(sweeps[:1])}` adds them.")
-    return " ".join(found)
 
 
 def _way_to_settle(verdict: Verdict, sweeps: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from modal_app.held_out.row_losses import RowLosses
 from runner.compare.even_dollars import even_dollars
 from runner.compare.ranking import Row
-from runner.compare.row_losses import has_losses_of_training, judgeable, losses_of, why_without_rows
+from runner.compare.row_losses import config_of, has_losses_of_training, judgeable, losses_of, without_rows
 from runner.compare.seeds_elsewhere import seeds_elsewhere
 from runner.compare.settings import pooled_sd, without_seeds
 from runner.compare.verdict_types import JudgedSetting, Verdict
@@ -80,7 +80,7 @@ def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: SettingL
         ranked_first=next(one for row in rows if (one := verdict.setting_of(row.key))),
         seeds_here=_seeds_here(of),
         seeds_elsewhere=None if against.seeds else seeds_elsewhere(rows),
-        why_without_rows=[why_without_rows(row) for row in rows if row.key not in losses],
+        without_rows=without_rows([row for row in rows if row.key not in losses]),
     )
     return replace(verdict, sentences=tuple(sentences(verdict, background)))
 
@@ -139,8 +139,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _seeds_are_shared(of: SettingLosses, rows: dict[str, Row]) -> bool:
-    """Whether all settings were trained with the same seeds."""
-    return len({frozenset(rows[key].params.get("seed") for key in runs) for runs in of.runs}) == 1
+    """Whether all settings were trained with the same seeds. Params lack the seeds if another one tells the same runs
+    apart."""
+    return len({frozenset(config_of(rows[key]).get("seed") for key in runs) for runs in of.runs}) == 1
 
 
 def _seeds_here(of: SettingLosses) -> float | None:

@@ -101,7 +101,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         | {
             "cost": cost and cost.bill.dollars,
             "samples": samples(sets, best["runs"]),
-            "is_shared": any(len(one.best_group) > 1 or not {*first} & {*one.best_group[0].runs} for one in verdicts),
+            "is_shared": not all(one.is_decided_for(first[0]) for one in verdicts),
         },
         "note": redact(plan.note),
         "metric": OBJECTIVE,

@@ -108,11 +108,38 @@ def test_a_verdict_on_settings_with_different_seeds_says_that_these_may_make_it(
     text = printed(store, capsys, "compare", one, three)
     assert f"On these runs, learning_rate=0.0001 has the lowest loss. {warning}" in text
     assert "is better" not in text
+    assert "\nLowest eval loss: " in text
     assert main(["best", "--decided", one, three, "--store", str(store.root)]) == 3
     assert warning in capsys.readouterr().err
     alike, _ = judged_sweep(store, {3e-4: 1.5, 4e-4: 1.6}, seeds=2, name="alike")
     assert warning not in printed(store, capsys, "compare", alike)
     assert warning not in printed(store, capsys, "compare", alike, three), "enough seeds are counted in"
+
+
+def test_different_seeds_are_seen_if_no_column_shows_them(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [run({"learning_rate": rate, "seed": seed}) for rate, seed in ((1e-4, 1), (2e-4, 2))]
+    for number, one in enumerate(runs):
+        finish_run(store, one, {9: 1.5 + number / 10})
+        write_losses(store, one, draw_losses(1.5 + number / 10, own=number + 1))
+    open_sweep(store, runs)
+    text = printed(store, capsys, "compare")
+    assert "On these runs, learning_rate=0.0001 has the lowest loss. The settings were trained with different" in text
+
+
+def test_what_adds_losses_by_row_is_said_of_the_sweeps_that_lack_them(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = {}
+    for name, rate in (("old", 5e-4), ("older", 6e-4)):
+        lacking[name], runs = judged_sweep(store, {rate: 1.7, rate / 100: 1.8}, name=name)
+        for one in runs:
+            store.folder(StepKind.TRAIN, one.key).losses.unlink()
+    new, _ = judged_sweep(store, CLEAR, name="new")
+    said = f"2 runs have no per-row losses: `axosweep eval {lacking['old']}` adds them."
+    assert said in printed(store, capsys, "compare", new, lacking["old"])
+    assert said in strict_json(printed(store, capsys, "best", "--json", new, lacking["old"]))["undecided"]
+    both = " and ".join(f"`axosweep eval {one}`" for one in lacking.values())
+    assert f"4 runs have no per-row losses: {both} add them." in printed(store, capsys, "compare", *lacking.values())
 
 
 def test_seeds_are_one_setting_and_their_noise_is_counted_in(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
