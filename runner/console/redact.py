@@ -14,8 +14,9 @@ _KNOWN_FORMS = re.compile(
 """The forms of the secrets of Hugging Face, Modal, W&B and others."""
 _NAMED = re.compile(
     r"(?i)((?:api_?key|secret|password|passwd|token|webhook_url|authorization)[\"']?\s*[=:]\s*(?:bearer\s+)?[\"']?)"
-    r"([^\s\"',}\]]{8,})"
+    r"([^\s\"',}\]<\[][^\s\"',}\]]{7,})"
 )
+"""Not a special token of a tokenizer: `pad_token: <|end_of_text|>`, `pad_token: [control_8]`."""
 _BEGUN = re.compile(
     r"(?i)(?:\b(?:hf_|a[ks]-|wandb_v|sk-)[\w-]*"
     r"|(?:api_?key|secret|password|passwd|token|webhook_url|authorization)[\"']?\s*[=:]\s*(?:bearer\s+)?[\"']?[^\s\"',}\]]*"
@@ -29,6 +30,8 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
     >>> redact("WANDB_API_KEY=0123456789abcdef max_steps=5", {})
     'WANDB_API_KEY=*** max_steps=5'
+    >>> redact("hub_token: 0123456789abcdef, pad_token: <|end_of_text|>", {})
+    'hub_token: ***, pad_token: <|end_of_text|>'
     """
     text = str(redacted(text, environment))
     text = _KNOWN_FORMS.sub(HIDDEN, text)

@@ -222,6 +222,13 @@ def test_without_an_evaluation_before_training_the_card_claims_no_gain(store: St
     assert values["seeds"] == []
 
 
+def test_the_config_of_the_best_run_has_its_special_tokens_and_no_secret(store: Store) -> None:
+    planned = finished(store, {(8, 1): 1.0, (16, 1): 1.2})
+    config = store.folder(StepKind.TRAIN, planned.runs[0].run.key).config
+    config.write_text(f"hub_token: {SECRET}\npad_token: <|end_of_text|>\n")
+    assert gather(store, planned.sweep)["reproduce"]["best"]["config"] == "hub_token: ***\npad_token: <|end_of_text|>\n"
+
+
 def test_the_card_has_two_answers_of_the_base_model_and_of_the_best_setting(store: Store) -> None:
     planned = finished(store, {(8, 1): 1.0, (8, 2): 1.1, (16, 1): 1.2, (16, 2): 1.3})
     best = gather(store, planned.sweep)["card"]["runs"]
