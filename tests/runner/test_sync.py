@@ -45,11 +45,13 @@ def tracked(store: Store, one: Run, id: str, group: str) -> None:
     store.folder(StepKind.TRAIN, one.key).tracking.write_text(json.dumps(kept))
 
 
-def sdk(store: Store, one: Run, id: str, group: str, *steps: int) -> None:
-    """What a trainer leaves that has logged offline to the end."""
+def sdk(store: Store, one: Run, id: str, group: str, *steps: int, server: WandbServer | None = None) -> None:
+    """What a trainer logs to the end: offline, or to a server."""
     folder = store.folder(StepKind.TRAIN, one.key).path
     environment = {**os.environ, "WANDB_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_SILENT": "true"}
-    init = {"project": "axosweep", "id": id, "name": "one", "group": group, "mode": "offline", "resume": "allow"}
+    environment |= server.environment() if server else {}
+    mode = "online" if server else "offline"
+    init = {"project": "axosweep", "id": id, "name": "one", "group": group, "mode": mode, "resume": "allow"}
     rows = [{"train/global_step": step, "eval/loss": 1 / (step + 1)} for step in steps]
     log_runs([LoggedRun(init, rows)], environment, folder)
 
@@ -84,21 +86,23 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
     empty.write_bytes(b":W&B\xe1\xbe\x00")  # killed before anything was flushed
     finish(store, StepKind.TRAIN, killed.key, OutcomeStatus.FAILED)
     tracked(store, cut, "cut", sweep)
-    finish_run(store, cut, {0: 1.0, 1: 0.5})
+    finish_run(store, cut, {0: 1.0, 1: 0.5, 2: 1 / 3})
     sdk(store, cut, "cut", sweep, 0, 1)
     cut_off(store, cut)
+    sdk(store, cut, "cut", sweep, 2, server=server)  # its second attempt was tracked online, to the end
 
     first = said(store, server, sweep)
     assert first[whole.key].startswith("1 offline part uploaded")
     assert first[killed.key].startswith("2 of 2 rows added from metrics.jsonl")
     assert first[never.key].startswith("was never tracked")
-    assert first[cut.key].startswith("1 offline part uploaded")
+    assert first[cut.key].startswith("1 offline part uploaded, its state and last losses corrected")
     there = server.runs()
     assert {name: (one.state, one.group) for name, one in there.items()} == {
         "whole": ("finished", sweep),
         "killed": ("failed", sweep),
-        "cut": ("failed", sweep),
+        "cut": ("finished", sweep),
     }
+    assert there["cut"].summary["eval/loss"] == 1 / 3, "the last part to be uploaded is not the run's last one"
     assert {(one.settings["sequence_len"], one.settings["lora_r"]) for one in there.values()} == {(128, 8)}
     assert there["whole"].settings["learning_rate"] == 1e-3
     assert there["killed"].values("eval/loss") == {0: 3.0}

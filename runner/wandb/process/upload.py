@@ -1,13 +1,15 @@
 """Brings W&B up to date with the runs of a store: uploads offline runs, then adds what W&B still lacks.
 
 The file of a killed run lacks what was not flushed, and an interrupted upload may have left out some rows.
-metrics.jsonl has all of them, so W&B's history is compared with it. A run that fails here is tried again by the next
-sync, since nothing marks it as done.
+metrics.jsonl has all of them, so W&B's history is compared with it. The part of an early attempt may be uploaded after
+a later attempt was tracked online; the state and the last losses in W&B would then be those of the early one. A run
+that fails here is tried again by the next sync, since nothing marks it as done.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import wandb.errors
 from wandb.apis.public.runs import RunNotFoundError
 
 from modal_app.store.read_json import read_json
-from runner.wandb.history import MOST_ROWS, STEP, missing, rows_of
+from runner.wandb.history import EVAL_LOSS, MOST_ROWS, STEP, TRAIN_LOSS, missing, rows_of
 from runner.wandb.messages import AmendRequest, LocalRun, UploadRequest, UploadResponse, UploadResult
 from runner.wandb.process import parts, sdk
 from runner.wandb.process.here import problem_here
@@ -71,17 +73,27 @@ def _result(api: Any, run: LocalRun, new: Sequence[Path]) -> UploadResult:
 
 def _complete(api: Any, local: LocalRun) -> list[str]:
     """Add what W&B lacks of a run; returns a description of it."""
-    rows = rows_of(Path(local.folder, "metrics.jsonl"))
+    rows, run = rows_of(Path(local.folder, "metrics.jsonl")), _run(api, local)
+    last = {name: value for row in rows for name, value in row.items()}
+    lacking: Sequence[Mapping[str, Any]] = ()
     if len(rows) > MOST_ROWS:
         done = [f"more than {MOST_ROWS} rows: not compared with metrics.jsonl"]
     else:
-        run = _run(api, local)
         lacking = missing(rows, [] if run is None else list(run.history(samples=MOST_ROWS, pandas=False)))
-        if lacking:
-            _log(local, rows, lacking, new=run is None)
         done = [f"{len(lacking)} of {len(rows)} rows added from metrics.jsonl"] if lacking else []
-    run = _run(api, local)
+    if lacking or (run is not None and local.finished and _ends_otherwise(run, last)):
+        _log(local, lacking, last, new=run is None)
+        run = _run(api, local)
+        done += [] if lacking else ["its state and last losses corrected"]
     return done + (_amend(run, local) if run is not None else [])
+
+
+def _ends_otherwise(run: Any, last: Mapping[str, Any]) -> bool:
+    """Whether W&B shows another end than that of a run that has finished with these values."""
+    losses = [(run.summary.get(name), last[name]) for name in (TRAIN_LOSS, EVAL_LOSS) if name in last]
+    return run.state != "finished" or not all(
+        isinstance(there, int | float) and math.isclose(there, here) for there, here in losses
+    )
 
 
 def _run(api: Any, local: LocalRun) -> Any:
@@ -95,10 +107,9 @@ def _run(api: Any, local: LocalRun) -> Any:
         raise
 
 
-def _log(
-    local: LocalRun, rows: Sequence[Mapping[str, Any]], lacking: Sequence[Mapping[str, Any]], *, new: bool
-) -> None:
-    """Continue or create the run, log the rows that it lacks, and set its summary to the last value of each metric.
+def _log(local: LocalRun, lacking: Sequence[Mapping[str, Any]], last: Mapping[str, Any], *, new: bool) -> None:
+    """Continue or create the run, log the rows that it lacks, and set its state, and its summary to the `last` value of
+    each metric.
 
     An existing run keeps its name and tags, since a user may have changed them in W&B.
     """
@@ -113,8 +124,7 @@ def _log(
     run.define_metric("*", step_metric=STEP, step_sync=True)
     for row in lacking:
         run.log(dict(row))
-    for row in rows:
-        run.summary.update(dict(row))
+    run.summary.update(dict(last))
     run.finish(exit_code=0 if local.finished else 1)
 
 
