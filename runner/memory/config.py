@@ -251,29 +251,25 @@ def batches_of(config: Config, longest_row: int | None) -> tuple[str, Batch, Bat
     length = integer(config, "sequence_len", 512)
     rows = integer(config, "micro_batch_size", 1)
     eval_rows = integer(config, "eval_batch_size", rows)
-    shorter = None if longest_row is None else min(length, math.ceil(longest_row / PAD_TO) * PAD_TO)
+    longest = math.inf if longest_row is None else math.ceil(longest_row / PAD_TO) * PAD_TO
     full = fills_rows(config)
-    training = Batch(rows, length if full or shorter is None else shorter)
+    training = Batch(rows, length if full else int(min(length, longest)))
     packed_eval = config.get("eval_sample_packing")
     full_eval = bool(config.get("pad_to_sequence_len")) or bool(
         config.get("sample_packing") if packed_eval is None else packed_eval
     )
     eval_length = integer(config, "eval_sequence_len", length)
-    evaluation = Batch(eval_rows, eval_length if full_eval or shorter is None else min(shorter, eval_length))
+    evaluation = Batch(eval_rows, eval_length if full_eval else int(min(eval_length, longest)))
     if full:
         basis = "sequence_len, packed" if config.get("sample_packing") else "sequence_len, padded"
     else:
-        basis = "sequence_len" if shorter is None else "the longest prepared row"
+        basis = "sequence_len" if longest_row is None else "the longest prepared row"
     tokens = f"{rows} x {training.length} tokens ({basis})"
-    return tokens, training, evaluation if _evaluates(config) else None
+    # Whatever its interval is, axosweep also evaluates the first and the last state.
+    holds_out = bool(config.get("val_set_size") or config.get("test_datasets"))
+    return tokens, training, evaluation if holds_out else None
 
 
 def fills_rows(config: Config) -> bool:
     """Whether every row that is trained on has sequence_len tokens."""
     return bool(config.get("sample_packing") or config.get("pad_to_sequence_len"))
-
-
-def _evaluates(config: Config) -> bool:
-    has_rows = bool(config.get("val_set_size")) or bool(config.get("test_datasets"))
-    triggers = config.get("eval_steps"), config.get("evals_per_epoch"), config.get("eval_strategy") not in (None, "no")
-    return has_rows and any(triggers)

@@ -42,7 +42,7 @@ NO_EFFECT = frozenset(
     """.split()
 )
 """Keys that a run's memory does not depend on, given its model, and whether it evaluates."""
-OF_EVALUATION = frozenset("val_set_size test_datasets eval_steps evals_per_epoch eval_strategy".split())
+OF_EVALUATION = frozenset(("val_set_size", "test_datasets"))
 """Those of NO_EFFECT that say whether a run evaluates."""
 OF_BATCHES = frozenset(
     "micro_batch_size gradient_accumulation_steps eval_batch_size sequence_len eval_sequence_len".split()

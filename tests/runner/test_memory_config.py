@@ -45,11 +45,18 @@ def test_evaluation_packs_as_training_does_unless_told_otherwise() -> None:
     assert read({**packed, "eval_sample_packing": False, "eval_batch_size": 2}, 700).stack.evaluation == Batch(2, 704)
 
 
-@pytest.mark.parametrize(
-    "without", [{"val_set_size": 0}, {"eval_steps": None}, {"eval_steps": None, "eval_strategy": "no"}]
-)
-def test_a_run_without_evaluation_has_none(without: dict[str, Any]) -> None:
-    assert read({**ROWS, **without}).stack.evaluation is None
+@pytest.mark.parametrize("without", [{}, {"eval_steps": None}, {"eval_steps": None, "eval_strategy": "no"}])
+def test_a_run_with_held_out_rows_evaluates_its_first_and_last_state_whatever_the_interval(
+    without: dict[str, Any],
+) -> None:
+    assert read({**ROWS, **without}).stack.evaluation == Batch(8, 4096)
+    assert read({**ROWS, **without, "val_set_size": 0}).stack.evaluation is None
+
+
+def test_rows_of_a_longer_test_set_count_in_full() -> None:
+    tests = {"sequence_len": 2048, "test_datasets": [{"path": "long.jsonl"}], "eval_sequence_len": 8192}
+    found = read(tests, longest_row=7000).stack
+    assert (found.training, found.evaluation) == (Batch(1, 2048), Batch(1, 7040))
 
 
 # Precision

@@ -75,7 +75,7 @@ def test_what_does_not_need_memory_may_differ_and_everything_else_may_not() -> N
     assert judged(config, same, gpu=A100).measured is not None
     for key, value in {"lora_r": 64, "optimizer": "adamw_8bit", "gradient_checkpointing": False, "count": 2,
                        "attn_implementation": "sdpa", "load_in_4bit": True, "lora_dropout": 0.0, "bf16": False,
-                       "gradient_accumulation_steps": 1, "evals_per_epoch": None, "a_new_key": 1}.items():  # fmt: skip
+                       "gradient_accumulation_steps": 1, "val_set_size": 0, "a_new_key": 1}.items():  # fmt: skip
         count = {"count": value} if key == "count" else {}
         differs = past({**config, **({} if count else {key: value})}, "a100_80gb", peak=gib(77), **count)
         assert judged(config, differs, gpu=A100).measured is None, key
