@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runner.config.gpus import GpuKind
 from runner.memory.optimizers import DEFAULT, optimizer_size
-from runner.memory.sharding import Config, Shards, integer, sharding_of
+from runner.memory.sharding import Config, Shards, fsdp_of, integer, sharding_of
 from runner.memory.stack import LINEAR, NF4_DOUBLE, NF4_SINGLE, Adapter, Batch, Loss, Offloading, Sharding, Stack
 from runner.memory.weights import ADAPTABLE
 from runner.types import ModelFacts
@@ -227,10 +227,7 @@ def attention_of(config: Config) -> str:
 
 
 def _checkpointing(config: Config) -> bool:
-    fsdp = config.get("fsdp_config")
-    return bool(config.get("gradient_checkpointing")) or (
-        isinstance(fsdp, Mapping) and bool(fsdp.get("activation_checkpointing"))
-    )
+    return bool(config.get("gradient_checkpointing") or fsdp_of(config).get("activation_checkpointing"))
 
 
 def _offloading(config: Config) -> Offloading:

@@ -36,20 +36,46 @@ class Shards:
 
 def with_files(config: Config) -> Config:
     """The config with its DeepSpeed settings in place of their file's path."""
-    named = config.get("deepspeed")
-    if not isinstance(named, str):
+    if not isinstance(config.get("deepspeed"), str):
         return config
-    try:
-        settings = json.loads(Path(named).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return config
-    return {**config, "deepspeed": settings}
+    settings = deepspeed_of(config)
+    return {**config, "deepspeed": settings} if settings else config
+
+
+def deepspeed_of(config: Config) -> Mapping[str, Any]:
+    """DeepSpeed's settings, inline or from their file; empty when there are none, or the file cannot be read."""
+    value = config.get("deepspeed")
+    if isinstance(value, str):
+        try:
+            value = json.loads(Path(value).expanduser().read_bytes())
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: ~someone who has no home, or JSON that is too deep
+            return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def zero_of(config: Config) -> Mapping[str, Any]:
+    """The settings of ZeRO; empty when there are none."""
+    zero = deepspeed_of(config).get("zero_optimization")
+    return zero if isinstance(zero, Mapping) else {}
+
+
+def fsdp_of(config: Config) -> Mapping[str, Any]:
+    """The settings of FSDP by their present names: earlier versions of Axolotl have the prefix fsdp_."""
+    settings = config.get("fsdp_config")
+    return (
+        {str(key).removeprefix("fsdp_"): one for key, one in settings.items()} if isinstance(settings, Mapping) else {}
+    )
+
+
+def offloads(node: Any) -> bool:
+    """Whether ZeRO's `offload_optimizer` or `offload_param` is on."""
+    return isinstance(node, Mapping) and node.get("device") not in (None, "none")
 
 
 def sharding_of(config: Config, count: int) -> Shards | str:
     """What `count` GPUs share, or the reason why that is unknown."""
     if config.get("deepspeed"):
-        found = _deepspeed(config["deepspeed"], count)
+        found = _deepspeed(config, count)
     elif config.get("fsdp_config"):
         found = _fsdp(config, count)
     else:
@@ -59,35 +85,38 @@ def sharding_of(config: Config, count: int) -> Shards | str:
     return found
 
 
-def _deepspeed(settings: Any, count: int) -> Shards | str:
-    if not isinstance(settings, Mapping):
-        return f"the file deepspeed={settings} could not be read"
-    zero = settings.get("zero_optimization") or {}
-    stages = {0: Sharding.NONE, 1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
-    kind = stages.get(zero.get("stage", 0))
+def _deepspeed(config: Config, count: int) -> Shards | str:
+    if not deepspeed_of(config):
+        return f"the file deepspeed={config['deepspeed']} could not be read"
+    zero = zero_of(config)
+    stages: dict[int | None, Sharding] = {0: Sharding.NONE, 1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
+    kind = stages.get(_size(zero.get("stage", 0)))
     if kind is None:
         return f"deepspeed.zero_optimization.stage={zero.get('stage')} is unknown"
     if kind is Sharding.NONE:
         return Shards()
-    bucket = zero.get("reduce_bucket_size", ZERO_BUCKET)
-    live = zero.get("stage3_max_live_parameters", ZERO_LIVE)
+    live = _size(zero.get("stage3_max_live_parameters", ZERO_LIVE))
     return Shards(
         kind=kind,
         shards=count,
-        offload_optimizer=_to_cpu(zero, "offload_optimizer"),
-        offload_weights=_to_cpu(zero, "offload_param"),
-        bucket=int(float(bucket)) if bucket != "auto" else None,  # transformers: hidden squared
+        offload_optimizer=offloads(zero.get("offload_optimizer")),
+        offload_weights=offloads(zero.get("offload_param")),
+        bucket=_size(zero.get("reduce_bucket_size", ZERO_BUCKET)),  # auto in transformers: hidden squared
         buckets=2 if zero.get("overlap_comm") and kind is not Sharding.ZERO3 else 1,
-        live=int(float(live)) if live != "auto" else ZERO_LIVE,
+        live=ZERO_LIVE if live is None else live,
     )
 
 
-def _to_cpu(zero: Mapping[str, Any], key: str) -> bool:
-    return (zero.get(key) or {}).get("device", "none") in ("cpu", "nvme")
+def _size(value: Any) -> int | None:
+    """A number in DeepSpeed's settings; None for `auto`, and for what DeepSpeed will refuse."""
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
-def _fsdp(config: Config, count: int) -> Shards | str:
-    fsdp = config["fsdp_config"]
+def _fsdp(config: Config, count: int) -> Shards:
+    fsdp = fsdp_of(config)
     shards = integer(config, "dp_shard_size", count // max(1, integer(config, "dp_replicate_size", 1)))
     offload = bool(fsdp.get("offload_params"))
     return Shards(

@@ -5,11 +5,10 @@ Axolotl's schema checks Axolotl's own illegal pairs. Each rule here names its so
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from runner.memory.sharding import deepspeed_of, offloads, zero_of
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.values import number
 
@@ -37,21 +36,10 @@ SAME_WHEN_OFFLOADED = ("adamw_torch", "adamw_torch_fused", "adagrad", "lion_32bi
 def pair_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     deepspeed = deepspeed_of(axolotl)
     yield from _with_fsdp(axolotl)
-    yield from _with_deepspeed(axolotl, deepspeed)
+    yield from _with_deepspeed(axolotl, deepspeed, zero_of(axolotl))
     yield from _contradictions(axolotl, deepspeed)
     yield from _transformers(axolotl)
     yield from _relora(axolotl)
-
-
-def deepspeed_of(axolotl: Mapping[str, Any]) -> Mapping[str, Any]:
-    """DeepSpeed's settings, inline or from their file; empty when there are none, or the file cannot be read."""
-    value = axolotl.get("deepspeed")
-    if isinstance(value, str) and Path(value).expanduser().is_file():
-        try:
-            value = json.loads(Path(value).expanduser().read_bytes())
-        except ValueError:
-            return {}
-    return value if isinstance(value, Mapping) else {}
 
 
 def _with_fsdp(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
@@ -81,15 +69,15 @@ def _with_fsdp(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning("lora_modules_to_save", axolotl["lora_modules_to_save"], "untested with FSDP", source=PEFT_FSDP)
 
 
-def _with_deepspeed(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Iterator[Finding]:
-    zero = deepspeed.get("zero_optimization")
-    zero = zero if isinstance(zero, Mapping) else {}
+def _with_deepspeed(
+    axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any], zero: Mapping[str, Any]
+) -> Iterator[Finding]:
     stage = number(zero.get("stage")) or 0
     quantized = axolotl.get("load_in_4bit") or axolotl.get("load_in_8bit")
     optimizer = axolotl.get("optimizer")
     if stage == 2 and quantized and axolotl.get("peft_use_dora"):
         yield warning("peft_use_dora", True, "DoRA on quantized weights has known issues with ZeRO-2", "", PEFT_DORA)
-    if _offloaded(zero.get("offload_optimizer")) and "optimizer" not in deepspeed:
+    if offloads(zero.get("offload_optimizer")) and "optimizer" not in deepspeed:
         replaced = isinstance(optimizer, str) and optimizer not in SAME_WHEN_OFFLOADED
         if replaced and deepspeed.get("zero_force_ds_cpu_optimizer", True):
             yield warning(
@@ -99,7 +87,7 @@ def _with_deepspeed(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) ->
                 "Set optimizer=adamw_torch, the same algorithm.",
                 ACCELERATE_OFFLOAD,
             )
-    if stage == 3 and axolotl.get("adapter") == "qlora" and _offloaded(zero.get("offload_param")):
+    if stage == 3 and axolotl.get("adapter") == "qlora" and offloads(zero.get("offload_param")):
         yield warning(
             "deepspeed",
             "(ZeRO-3 with offload)",
@@ -107,10 +95,6 @@ def _with_deepspeed(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) ->
             "Use deepspeed=zero3.",
             PEFT_DEEPSPEED,
         )
-
-
-def _offloaded(node: Any) -> bool:
-    return isinstance(node, Mapping) and node.get("device") not in (None, "none")
 
 
 def _contradictions(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Iterator[Finding]:

@@ -181,6 +181,25 @@ def test_sharding_is_read_from_deepspeed_and_fsdp() -> None:
     assert automatic.bucket == LLAMA_8B.hidden**2
 
 
+def test_fsdps_earlier_names_mean_the_same() -> None:
+    settings = {"offload_params": True, "reshard_after_forward": False, "cpu_ram_efficient_loading": True,
+                "activation_checkpointing": True}  # fmt: skip
+    named, prefixed = ({"fsdp_config": one} for one in (settings, {f"fsdp_{key}": settings[key] for key in settings}))
+    assert read(prefixed, count=2) == read(named, count=2)
+    assert read(prefixed, count=2).stack.offload_weights
+    assert read(prefixed, count=2).stack.checkpointing
+
+
+@pytest.mark.parametrize(
+    "zero",
+    [2, [], {"stage": [3]}, {"stage": "three"}, {"stage": 3, "offload_param": True},
+     {"stage": 3, "reduce_bucket_size": "many", "stage3_max_live_parameters": None}],
+)  # fmt: skip
+def test_settings_that_deepspeed_will_refuse_are_none_or_a_reason(zero: Any) -> None:
+    found = reading_of({"deepspeed": {"zero_optimization": zero}}, LLAMA_8B, GPUS["h100"], 4, None)
+    assert isinstance(found, Reading) or "stage=" in found
+
+
 # Sizes
 
 

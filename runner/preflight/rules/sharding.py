@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.config.gpus import GPUS
+from runner.memory.sharding import fsdp_of, offloads, zero_of
 from runner.preflight.findings import Finding, warning
-from runner.preflight.pairs import deepspeed_of
 from runner.preflight.rules.run_facts import RunFacts
 from runner.preflight.values import number
 
@@ -25,7 +25,7 @@ NF4 = 0.56
 
 def zero_on_one_card(run: RunFacts) -> Iterator[Finding]:
     """ZeRO shares a run's state between cards; on one card without offload it only adds its own copies and buffers."""
-    zero, gpu = _zero(run), run.experiment.gpu
+    zero, gpu = zero_of(run.axolotl), run.experiment.gpu
     stage = int(_stage(zero))
     if gpu.type != "cpu" and gpu.count == 1 and stage in SHARED and not _offloads(zero):
         yield warning(
@@ -40,10 +40,8 @@ def zero_on_one_card(run: RunFacts) -> Iterator[Finding]:
 
 def fsdp_on_one_card(run: RunFacts) -> Iterator[Finding]:
     """FSDP shares weights between cards; on one card without offload it only adds work."""
-    config = run.axolotl.get("fsdp_config")
-    if run.experiment.gpu.count != 1 or not isinstance(config, Mapping) or not config:
-        return
-    if not config.get("offload_params") and not config.get("fsdp_offload_params"):
+    config = fsdp_of(run.axolotl)
+    if run.experiment.gpu.count == 1 and config and not config.get("offload_params"):
         yield warning(
             "fsdp_config",
             "(set, without offload_params)",
@@ -59,7 +57,7 @@ def zero3_of_a_small_quantized_model(run: RunFacts) -> Iterator[Finding]:
     kind = GPUS.get(run.experiment.gpu.type)
     if run.axolotl.get("adapter") != "qlora" or run.experiment.gpu.count == 1 or kind is None or run.model is None:
         return
-    zero, size = _zero(run), run.model.parameters * NF4
+    zero, size = zero_of(run.axolotl), run.model.parameters * NF4
     if _stage(zero) == 3 and not _offloads(zero) and size < kind.usable_gib * 2**30 / 5:
         yield warning(
             "deepspeed",
@@ -71,18 +69,12 @@ def zero3_of_a_small_quantized_model(run: RunFacts) -> Iterator[Finding]:
         )
 
 
-def _zero(run: RunFacts) -> Mapping[str, Any]:
-    zero = deepspeed_of(run.axolotl).get("zero_optimization")
-    return zero if isinstance(zero, Mapping) else {}
-
-
 def _stage(zero: Mapping[str, Any]) -> float:
     return number(zero.get("stage")) or 0
 
 
 def _offloads(zero: Mapping[str, Any]) -> bool:
-    nodes = [zero.get("offload_param"), zero.get("offload_optimizer")]
-    return any(isinstance(node, Mapping) and node.get("device") not in (None, "none") for node in nodes)
+    return offloads(zero.get("offload_param")) or offloads(zero.get("offload_optimizer"))
 
 
 RULES = (zero_on_one_card, fsdp_on_one_card, zero3_of_a_small_quantized_model)
