@@ -25,7 +25,7 @@ from modal_app.cloud.meter import Meter, Reservation
 from modal_app.cloud.notices import Spending
 from modal_app.cloud.scratch import scratch_of
 from modal_app.cloud.searches import answering
-from modal_app.store import stop_notes
+from modal_app.store import checkpoints, stop_notes
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.read_json import read_json
@@ -53,7 +53,7 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
         print(f"The prepared dataset {step.key} is prepared again: {damage}.")
 
     def resumable() -> int:
-        return 0 if step.config.get("save_only_model") else drafts.newest_step(folder)
+        return drafts.newest_step(folder) if checkpoints.can_resume(step.config) else 0
 
     def run(attempt: Attempt, watch: Watch, copier: Copier) -> WorkerExit:
         answering_watch = replace(watch, answer=answering(claims, step, attempt))

@@ -110,6 +110,16 @@ def test_a_run_that_gets_nowhere_within_its_limit_fails(cloud: Callable[..., Clo
     assert "without getting further than at its start" in outcome.message
 
 
+def test_a_run_that_would_begin_again_in_each_call_fails_at_its_limit(cloud: Callable[..., Cloud]) -> None:
+    """It has checkpoints, but cannot go on from them: each call would be paid for nothing."""
+    here = cloud({"1": "idle@3"}, step=replace(STEP, config={"relora": True, "load_in_4bit": True}))
+    assert here.run(limit_s=4) == "failed"
+    outcome = outcome_of(here.attempts[-1])
+    assert outcome is not None
+    assert outcome.reason == "timeout"
+    assert len(here.server.function_calls()) == 1
+
+
 def test_a_worker_that_does_not_stop_in_time_is_killed_and_tried_again(cloud: Callable[..., Cloud]) -> None:
     here = cloud({"1": "deaf@5"}, step_s=0.5, save_steps=5)
     here.start(limit_s=9)
