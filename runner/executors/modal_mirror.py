@@ -145,7 +145,8 @@ class ModalMirror:
         """End the calls that work on these runs, with their containers, and keep waiting runs from starting.
 
         `sweep`: the sweep, when these are all of its runs. Its datasets and models are then ended, too, unless another
-        sweep works on them or waits for them. Returns the names of the ended jobs.
+        sweep works on them or waits for them. Returns the names of the ended jobs. If Modal refuses to end a call, that
+        is raised when all others have ended.
         """
         claims = self.claims
         mine = {step.name for step in steps if step.kind is not StepKind.PREPROCESS}
@@ -155,10 +156,9 @@ class ModalMirror:
         if sweep is not None:
             shared = {name for step in steps for name in (step.name, *step.fetches)} - mine
             calls |= {name: call for name in shared if (call := _only_for(entries, name, sweep, mine | shared))}
-        live = {name: call for name, call in calls.items() if is_live(call)}
-        for call in live.values():
-            modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
-        return set(live)
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            ended = {name: pool.submit(_end_call, call) for name, call in calls.items()}
+        return {name for name, one in ended.items() if one.result()}
 
     def _live(self, steps: Sequence[MirroredStep], submitted: Submitted) -> tuple[Entries, set[str]]:
         """The claims, and the jobs that a call works on or will work on.
@@ -248,6 +248,14 @@ def look_once(mirror: ModalMirror, steps: Sequence[MirroredStep], ledger: Ledger
         return False
     write_atomically(ledger.folder / SEEN, json.dumps({"at": time.time(), "over": over}))
     return over
+
+
+def _end_call(call: str) -> bool:
+    """Whether it was still live."""
+    live = is_live(call)
+    if live:
+        modal.FunctionCall.from_id(call).cancel(terminate_containers=True)
+    return live
 
 
 def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:

@@ -7,13 +7,15 @@ import io
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import modal
 import pytest
+from grpclib import Status
 
 from modal_app.cloud.meter import Meter, Reservation
 from modal_app.store.layout import Store
@@ -128,6 +130,19 @@ def test_a_connection_that_is_lost_while_a_sweep_is_followed_ends_nothing(place:
     assert not place.look()
     assert not place.look()
     assert place.shows(Phase.RUNNING)
+
+
+def test_a_cancel_that_modal_refuses_for_one_run_ends_the_others(place: Place) -> None:
+    """Otherwise, all GPUs that come after it go on."""
+    steps = [replace(STEP, key=key) for key in ("one", "two", "three")]
+    for step in steps:
+        place.claims.put(step.name, {"call": place.train.spawn("").object_id, "sweep": "sweep"})
+    place.server.fail("FunctionCallCancel", status=Status.RESOURCE_EXHAUSTED)
+    with pytest.raises(modal.exception.ResourceExhaustedError):
+        place.mirror.cancel(steps, "sweep")
+    states = Counter(call.status for call in place.server.function_calls())
+    assert states == {"terminated": 2, "pending": 1}
+    assert len(place.mirror.cancel(steps, "sweep")) == 1
 
 
 def test_the_next_look_comes_when_the_last_call_has_ended(place: Place) -> None:
