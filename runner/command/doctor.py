@@ -25,6 +25,7 @@ from runner.console.parser import VerbParser
 from runner.console.print_json import print_json
 from runner.environment import trainer_environment
 from runner.errors import ExitCode, SweepError
+from runner.executors.cards import usable_cards
 from runner.keys import hub_commits
 from runner.store.stores import open_store
 from runner.wandb import account
@@ -176,12 +177,9 @@ def _compiler() -> Check:
 
 
 def _gpus() -> Check:
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=NETWORK_S)
-    except (OSError, subprocess.SubprocessError):
-        return Check("GPUs here", Mark.NOTE, "none", "executor=local trains on the CPU; executor=modal rents GPUs.")
-    cards = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
-    return Check("GPUs here", Mark.OK if cards else Mark.NOTE, str(len(cards)) if cards else "none")
+    if cards := usable_cards(NETWORK_S):
+        return Check("GPUs here", Mark.OK, str(len(cards)))
+    return Check("GPUs here", Mark.NOTE, "none", "executor=local trains on the CPU; executor=modal rents GPUs.")
 
 
 def _hub(wait_s: float) -> list[Check]:

@@ -23,6 +23,7 @@ from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.estimate.disk import PrintedDisk, disk_of
 from runner.estimate.types import THIS_MACHINE, Pool
+from runner.executors.cards import usable_cards
 from runner.executors.local import LocalExecutor
 from runner.executors.mixed_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator
 from runner.executors.modal_gpus import Containers, containers_of, placements, placements_after
@@ -155,7 +156,7 @@ def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
         return {key: Pool(name, most, name in reused) for key, (name, most) in placed.items()}
     processes = max((planned.step.processes for planned in plan.pending), default=1)
     on_cpu = all(planned.step.device is Device.CPU for planned in plan.pending)
-    room = max((os.cpu_count() or 1) // processes, 1) if on_cpu else None
+    room = max((os.cpu_count() or 1) // processes, 1) if on_cpu else len(usable_cards()) // processes
     most = min((one for one in (room, choice.parallel) if one), default=None)
     return {planned.run.key: Pool(THIS_MACHINE, most) for planned in plan.pending}
 

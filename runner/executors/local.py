@@ -9,16 +9,16 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from modal_app.process import threads
 from modal_app.store import stop_notes
 from modal_app.store.layout import Attempt, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, StepState, is_done, observe
-from modal_app.store.step import EXIT_HELD, Device, FailureReason, OutcomeStatus, Step, StepKind
+from modal_app.store.step import EXIT_HELD, FailureReason, OutcomeStatus, Step, StepKind
 from runner.console import terminal
 from runner.console.interrupts import further_requests
+from runner.executors.cards import cards_in_use, on_cards
 from runner.executors.halving import LocalSearch
 from runner.executors.slots import Slots
 from runner.executors.stop_times import stop_message
@@ -45,7 +45,7 @@ class _RunningStep:
     """The rung of its search where it has ended; 0 if it has not."""
     promoted: int = 0
     """The rung that it goes on from."""
-    cards: tuple[int, ...] = ()
+    cards: tuple[str, ...] = ()
 
 
 Watch = Callable[[], None]
@@ -61,6 +61,9 @@ class LocalExecutor:
     _jobs: dict[StepId, _RunningStep] = field(default_factory=dict)
     _search: LocalSearch | None = None
     _stopping: bool = False
+    _in_use: set[str] | None = None
+    """The cards that any launch uses, as of the present look; None until they are needed."""
+    _has_said_waiting: bool = False
 
     def execute(self, plan: Plan, watch: Watch) -> None:
         """Run everything that is not done; returns when every step has ended.
@@ -89,6 +92,7 @@ class LocalExecutor:
         at every poll would occupy a core that could train.
         """
         self._promote()
+        self._in_use = None
         busy = [job for job in self._jobs.values() if job.submitted and not job.ended]
         for job in sorted(self._jobs.values(), key=lambda job: not job.promoted):
             if job.submitted or job.ended or not self._is_due(job, busy):
@@ -104,7 +108,7 @@ class LocalExecutor:
                 self._finish(job, state)  # it has stopped since it was followed
             elif self._blocked(job):
                 self._finish_blocked(job)
-            else:
+            elif self._has_cards(job.step):
                 self._submit(job)
                 busy.append(job)
 
@@ -142,13 +146,9 @@ class LocalExecutor:
         job.submitted, job.followed = True, False
         job.attempts_before = self._attempts(job.step)
         step = job.step
-        if self.slots.device is Device.CUDA and step.kind is not StepKind.PREPROCESS:
-            job.cards = tuple(sorted(self._free_cards())[: step.processes])
-            visible = ",".join(map(str, job.cards))
-            # Of this machine's cores, each card has its part: runs on the other cards need theirs.
-            shared = threads.for_ranks(Device.CUDA, self.slots.total, threads.usable_cores())
-            environment = {**threads.unless_set(shared), **step.environment, "CUDA_VISIBLE_DEVICES": visible}
-            step = replace(step, environment=environment)
+        if self.slots.cards and (cost := self._cost(step)):
+            job.cards = tuple(self._free_cards()[:cost])
+            step = on_cards(step, job.cards, self.slots.total)
         self.ledger.append(Record(Event.SUBMITTED, step.kind, step.key))
         self.workers.start(step)
 
@@ -313,14 +313,25 @@ class LocalExecutor:
         return not busy or taken + self._cost(job.step) <= self.slots.total
 
     def _cost(self, step: Step) -> int:
-        on_cards = self.slots.device is Device.CUDA
         if step.kind is StepKind.PREPROCESS:
-            return 0 if on_cards else 1
+            return 0 if self.slots.cards else 1
         return step.processes
 
-    def _free_cards(self) -> set[int]:
-        taken = {card for job in self._jobs.values() for card in job.cards}
-        return set(range(self.slots.total)) - taken
+    def _has_cards(self, step: Step) -> bool:
+        """Whether enough cards are free, where this launch leaves enough of them: the workers of a launcher that was
+        killed may still use some."""
+        if not self.slots.cards or self._cost(step) <= len(self._free_cards()):
+            return True
+        if not self._has_said_waiting:
+            self._has_said_waiting = True
+            terminal.message("Waiting for GPUs that runs of other launches use.")
+        return False
+
+    def _free_cards(self) -> list[str]:
+        if self._in_use is None:
+            self._in_use = cards_in_use(self.store)
+        taken = self._in_use | {card for job in self._jobs.values() for card in job.cards}
+        return [card for card in self.slots.cards if card not in taken]
 
     def _observe(self, job: _RunningStep) -> StepState:
         return observe(self.store, job.step.kind, job.step.key)

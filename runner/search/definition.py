@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 
 from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
-from modal_app.store.step import Device
 from runner.composing.searched import SearchInput
 from runner.errors import SweepError
 from runner.executors.choose import pools_of
-from runner.executors.slots import machine_slots
 from runner.launch.plan import sweep_id
 from runner.launch.types import Launch
 from runner.request import Request, SearchMethod
@@ -97,8 +95,4 @@ def _at_a_time(launch: Launch) -> int | None:
     """How many of the search's runs are run at a time; None without a limit."""
     begun = replace(launch.plan, runs=tuple(replace(one, done=False) for one in launch.plan.runs))
     most = [pool.most for pool in pools_of(launch.executor, begun).values() if pool.most is not None]
-    step = launch.plan.runs[0].step
-    if launch.on_this_machine and step.device is Device.CUDA:
-        with contextlib.suppress(SweepError):  # too few cards: the launch says so
-            most.append(machine_slots(step.device, step.processes, None).total // step.processes)
     return min(most, default=None)

@@ -10,7 +10,7 @@ import pytest
 from modal_app.cloud.job import Job
 from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
-from modal_app.store.step import Device, OutcomeStatus, Step, StepKind
+from modal_app.store.step import OutcomeStatus, Step, StepKind
 from runner.config.stages import stages_of
 from runner.environment.trainer_environment import identity
 from runner.errors import SweepError
@@ -43,7 +43,7 @@ def planned(store: Store, *runs: Run) -> Plan:
 def execute(made: Plan, workers: FakeWorkers) -> Ledger:
     ledger = Ledger(workers.store, made.sweep)
     ledger.open(made, "axosweep -m")
-    LocalExecutor(workers.store, workers, Slots(Device.CPU, 4), ledger).execute(made, lambda: None)
+    LocalExecutor(workers.store, workers, Slots(4), ledger).execute(made, lambda: None)
     return ledger
 
 

@@ -15,7 +15,7 @@ from modal_app.halving.halve import ask
 from modal_app.halving.snapshot import Reading, Snapshot, Why
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
-from modal_app.store.step import Device, Outcome, OutcomeStatus, StepKind, write_atomically
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor
 from runner.executors.slots import Slots
@@ -80,7 +80,7 @@ def execute(made: Plan, workers: HalvedWorkers) -> list[Record]:
     ledger = Ledger(workers.store, made.sweep)
     ledger.open(made, "axosweep -m")
     put_terms(made, workers.store)
-    LocalExecutor(workers.store, workers, Slots(Device.CPU, 2), ledger).execute(made, lambda: None)
+    LocalExecutor(workers.store, workers, Slots(2), ledger).execute(made, lambda: None)
     return ledger.records()
 
 

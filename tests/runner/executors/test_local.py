@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,7 +18,11 @@ from tests.runner.builders import finish, plan, run
 from tests.runner.counting_store import CountingStore
 from tests.runner.executors.fakes import FakeWorkers, Rival
 
-TWO_CORES = Slots(Device.CPU, 2)
+TWO_CORES = Slots(2)
+
+
+def gpus(number: int) -> Slots:
+    return Slots(number, cards=tuple(map(str, range(number))))
 
 
 def runs_of(count: int, ranks: int = 1, gpu: str = "cpu") -> list[Run]:
@@ -81,7 +86,7 @@ def after(calls: int, what: Callable[[], object]) -> Watch:
 def test_each_dataset_is_prepared_once_and_before_the_runs_that_read_it(store: Store) -> None:
     runs = [*runs_of(3), run({"sequence_len": 512})]
     workers = FakeWorkers(store)
-    records = execute(plan(runs, store), workers, Slots(Device.CPU, 8))
+    records = execute(plan(runs, store), workers, Slots(8))
     order = names(workers.started)
     assert sorted(order) == sorted({one.data_key for one in runs} | {one.key for one in runs})
     assert all(order.index(one.data_key) < order.index(one.key) for one in runs)
@@ -113,7 +118,7 @@ def test_a_dataset_that_only_finished_runs_read_is_not_prepared_again(store: Sto
 def test_a_run_is_not_looked_at_while_there_is_no_room_for_it(store: Store) -> None:
     first, *others = runs_of(12)
     counting = CountingStore(store.root)
-    execute(plan([first, *others], store), FakeWorkers(counting), Slots(Device.CPU, 1))
+    execute(plan([first, *others], store), FakeWorkers(counting), Slots(1))
     assert {counting.asked[one.key] for one in others} == {counting.asked[first.key]}
 
 
@@ -257,7 +262,7 @@ def test_a_run_of_more_ranks_than_cores_is_run_alone(store: Store) -> None:
 
 def test_parallel_1_runs_one_step_at_a_time(store: Store) -> None:
     workers = FakeWorkers(store)
-    execute(plan(runs_of(4), store), workers, Slots(Device.CPU, 8, parallel=1))
+    execute(plan(runs_of(4), store), workers, Slots(8, parallel=1))
     assert {len(together) for together in workers.together if together} == {1}
 
 
@@ -269,7 +274,7 @@ def test_a_rank_on_a_card_has_the_cores_of_its_card(store: Store, monkeypatch: p
     monkeypatch.setenv("MKL_NUM_THREADS", "3")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     workers = FakeWorkers(store)
-    execute(plan(runs_of(2, 2, "h100"), store), workers, Slots(Device.CUDA, 2 * usable_cores()))
+    execute(plan(runs_of(2, 2, "h100"), store), workers, gpus(2 * usable_cores()))
     training = [step for step in workers.started if step.kind is StepKind.TRAIN]
     assert {step.environment["OMP_NUM_THREADS"] for step in training} == {"1"}, "of half a core each, not of them all"
     assert {step.environment["MKL_NUM_THREADS"] for step in training} == {"3"}
@@ -278,7 +283,7 @@ def test_a_rank_on_a_card_has_the_cores_of_its_card(store: Store, monkeypatch: p
 def test_gpus_are_partitioned(store: Store) -> None:
     workers = FakeWorkers(store)
     runs = [*runs_of(2, 2, "h100"), *runs_of(4, 1, "h100"), *runs_of(2, 4, "h100")]
-    execute(plan(runs, store), workers, Slots(Device.CUDA, 4))
+    execute(plan(runs, store), workers, gpus(4))
     training = [step for step in workers.started if step.kind is StepKind.TRAIN]
     assert [len(cards(step)) for step in training] == [step.processes for step in training]
     for together in workers.together:
@@ -292,7 +297,7 @@ def test_preprocessing_is_given_no_gpu_and_takes_none_from_a_run(store: Store) -
     workers = FakeWorkers(store)
     runs = [run({"sequence_len": length}, gpu=Gpu("h100", 1)) for length in (1, 2)]
     finish(store, StepKind.PREPROCESS, runs[0].data_key)
-    execute(plan(runs, store), workers, Slots(Device.CUDA, 1))
+    execute(plan(runs, store), workers, gpus(1))
     preprocess = next(step for step in workers.started if step.kind is StepKind.PREPROCESS)
     assert "CUDA_VISIBLE_DEVICES" not in preprocess.environment
     assert {step.kind for step in workers.together[0]} == {StepKind.PREPROCESS, StepKind.TRAIN}
@@ -309,8 +314,26 @@ def test_the_gpus_of_a_run_that_another_launcher_took_are_free_again(store: Stor
 
     workers = FakeWorkers(store, before_claim=before_claim)
     watch = after(20, lambda: rivals[0].end(OutcomeStatus.SUCCEEDED))
-    execute(plan([taken, other], store), workers, Slots(Device.CUDA, 2), watch)
+    execute(plan([taken, other], store), workers, gpus(2), watch)
     assert [cards(step) for step in workers.started] == [["0", "1"], ["0", "1"]]
+
+
+@pytest.mark.parametrize("follows", [True, False])
+@pytest.mark.parametrize(("ranks", "given"), [(1, ["1"]), (2, ["0", "1"])])
+def test_a_card_that_a_run_of_another_launcher_uses_is_given_to_no_run(
+    store: Store, rival: Begin, follows: bool, ranks: int, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a launcher that was killed, or one of another sweep. A run that needs this card waits for it."""
+    theirs, (ours,) = run({"seed": 7}, gpu=Gpu("h100", 1)), runs_of(1, ranks, "h100")
+    finish(store, StepKind.PREPROCESS, theirs.data_key)
+    finish(store, StepKind.PREPROCESS, ours.data_key)
+    held = rival(StepKind.TRAIN, theirs.key)
+    (attempt,) = store.folder(StepKind.TRAIN, theirs.key).attempts()
+    attempt.step.write_text(json.dumps({"environment": {"CUDA_VISIBLE_DEVICES": "0"}}))
+    workers, planned = FakeWorkers(store), plan([theirs, ours] if follows else [ours], store)
+    execute(planned, workers, gpus(2), watch=after(20, lambda: held.end(OutcomeStatus.SUCCEEDED)))
+    assert [cards(step) for step in workers.started] == [given]
+    assert ("Waiting for GPUs that runs of other launches use." in capsys.readouterr().err) is (ranks == 2)
 
 
 def interrupt() -> None:

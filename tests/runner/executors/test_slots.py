@@ -1,0 +1,59 @@
+"""What of this machine a launch may use: cores and cards that its own process may use, and no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from modal_app.store.step import Device
+from runner.errors import SweepError
+from runner.executors.slots import machine_slots
+
+
+@pytest.fixture
+def four_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An nvidia-smi that lists four cards, one of them in parts."""
+    program = tmp_path / "nvidia-smi"
+    cards = [f"GPU {number}: NVIDIA A100-SXM4-40GB (UUID: GPU-{number})" for number in range(4)]
+    program.write_text(
+        "\n".join(["#!/bin/sh", "cat <<'END'", *cards, "  MIG 3g.20gb Device 0: (UUID: MIG-1)", "END\n"])
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+@pytest.mark.usefixtures("four_cards")
+@pytest.mark.parametrize(
+    ("visible", "cards"),
+    [
+        (None, ("0", "1", "2", "3")),
+        ("2,3", ("2", "3")),
+        ("3, 1", ("3", "1")),
+        ("GPU-2,MIG-1", ("GPU-2", "MIG-1")),
+        ("1,-1,2", ("1",)),  # as CUDA reads it: nothing after one that does not exist
+    ],
+)
+def test_runs_get_the_cards_that_the_user_has_left_visible(
+    visible: str | None, cards: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = machine_slots(Device.CUDA, 1, None)
+    assert (found.total, found.cards) == (len(cards), cards)
+
+
+@pytest.mark.usefixtures("four_cards")
+def test_too_few_visible_cards_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SweepError, match="but the machine has 0 that CUDA_VISIBLE_DEVICES= names"):
+        machine_slots(Device.CUDA, 1, None)
+
+
+def test_an_nvidia_smi_that_cannot_be_run_means_no_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nvidia-smi").write_text("not a program")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SweepError, match="but the machine has 0"):
+        machine_slots(Device.CUDA, 1, None)
