@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from modal_app.cloud.settings import Deployment
 from modal_app.process.attention import kernel_of
+from modal_app.process.threads import usable_cores
 from modal_app.store.hub import hub_items
 from modal_app.store.layout import Store
 from modal_app.store.step import Device, Step
@@ -156,7 +156,7 @@ def pools_of(choice: ExecutorChoice, plan: Plan) -> dict[str, Pool]:
         return {key: Pool(name, most, name in reused) for key, (name, most) in placed.items()}
     processes = max((planned.step.processes for planned in plan.pending), default=1)
     on_cpu = all(planned.step.device is Device.CPU for planned in plan.pending)
-    room = max((os.cpu_count() or 1) // processes, 1) if on_cpu else len(usable_cards()) // processes
+    room = max(usable_cores() // processes, 1) if on_cpu else len(usable_cards()) // processes
     most = min((one for one in (room, choice.parallel) if one), default=None)
     return {planned.run.key: Pool(THIS_MACHINE, most) for planned in plan.pending}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from modal_app.process.threads import usable_cores
 from modal_app.store.step import Device
 from runner.errors import SweepError
 from runner.executors.cards import VISIBLE, usable_cards
@@ -29,7 +30,7 @@ def machine_slots(device: Device, processes: int, parallel: int | None) -> Slots
     Raises SweepError when it has too few GPUs.
     """
     if device is Device.CPU:
-        return Slots(os.cpu_count() or 1, parallel)
+        return Slots(usable_cores(), parallel)
     cards = usable_cards()
     if missing := _too_few(len(cards), processes):
         raise SweepError(missing)

@@ -57,3 +57,13 @@ def test_an_nvidia_smi_that_cannot_be_run_means_no_cards(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SweepError, match="but the machine has 0"):
         machine_slots(Device.CUDA, 1, None)
+
+
+def test_as_many_runs_as_cores_that_this_process_may_use() -> None:
+    """Those of a batch job, of a container, or of taskset."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert machine_slots(Device.CPU, 1, None).total == 1
+    finally:
+        os.sched_setaffinity(0, before)
