@@ -6,6 +6,7 @@ that a killed run does not look like one that ran out of memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -44,4 +45,5 @@ def running(folder: StepFolder) -> Attempt | None:
 def _note(attempt: Attempt, what: str, by: str) -> None:
     known = read_json(attempt.stop, lenient=True)
     if what not in known:
-        write_atomically(attempt.stop, json.dumps(known | {what: by, what.replace("_by", "_at"): time.time()}))
+        with contextlib.suppress(OSError):  # on a full disk, too, a worker must stop
+            write_atomically(attempt.stop, json.dumps(known | {what: by, what.replace("_by", "_at"): time.time()}))

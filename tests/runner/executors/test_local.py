@@ -356,6 +356,21 @@ def test_ctrl_c_asks_workers_to_stop_and_records_that_they_did(store: Store) -> 
     assert runs[2].key not in records
 
 
+def test_ctrl_c_stops_a_worker_also_if_that_cannot_be_noted(store: Store) -> None:
+    """A full disk, which is a reason to stop."""
+    (one,) = runs_of(1)
+    finish(store, StepKind.PREPROCESS, one.data_key)
+    workers = FakeWorkers(store, endless=frozenset({one.key}))
+
+    def interrupt_on_full_disk() -> None:
+        store.folder(StepKind.TRAIN, one.key).attempt(1).stop.mkdir()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan([one], store), workers, watch=after(4, interrupt_on_full_disk))
+    assert workers.signals == [(one.key, signal.SIGTERM)]
+
+
 def test_a_worker_that_is_still_saving_is_waited_for(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     (one,) = runs_of(1)
     finish(store, StepKind.PREPROCESS, one.data_key)
