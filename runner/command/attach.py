@@ -18,7 +18,7 @@ from runner.store.finding import sweep_in
 from runner.store.ledger import sweep_ids
 from runner.store.run_state import RunStatus
 from runner.store.search_note import InterruptedSearch, interrupted_search
-from runner.store.stores import store_of
+from runner.store.stores import open_store, store_of
 from runner.wandb.verdict import add_verdict_of_tracked
 
 
@@ -48,7 +48,7 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     from runner.executors import modal_notices, modal_verbs
 
     mirror = store_of("modal", store_folder)
-    local = store_of("local", store_folder)
+    local = open_store(store_folder)
     if sweep_name is not None and not sweep_ids(mirror) and sweep_name in sweep_ids(local):
         raise SweepError(
             f"{sweep_name} runs on this machine, so there is nothing on Modal to follow. axosweep status "

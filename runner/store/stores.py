@@ -56,9 +56,19 @@ def while_it_exists(store: Store) -> Iterator[None]:
 
 
 def store_of(executor: str, requested: str | None) -> Store:
-    """The store of an executor's runs. For Modal, it is a mirror of the Volumes, in a folder of the local store."""
+    """The store of an executor's runs. For Modal, it is a mirror of the Volumes, in a folder of the local store.
+
+    Raises SweepError for a local store that would be taken for a mirror.
+    """
     local = open_store(requested)
-    return local if executor == "local" else Store(local.root / executor)
+    if executor != "local":
+        return Store(local.root / executor)
+    if local.root.name in MIRRORS:
+        raise SweepError(
+            f"Runs of this machine cannot be stored in {local.root}: a folder of this name is the mirror of runs on "
+            "Modal. Name another: store=DIR."
+        )
+    return local
 
 
 def stores(requested: str | None) -> list[Store]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import SweepError
-from runner.store.stores import open_store
+from runner.store.stores import open_store, store_of
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,14 @@ def test_a_file_is_not_a_store(tmp_path: Path, below: str) -> None:
     (tmp_path / "rows.jsonl").touch()
     with pytest.raises(SweepError, match=r"rows\.jsonl is not a folder"):
         open_store(str(tmp_path / "rows.jsonl" / below))
+
+
+@pytest.mark.parametrize("name", ["modal", "out/modal"])
+def test_a_folder_with_the_name_of_a_mirror_gets_no_runs_of_this_machine(name: str, tmp_path: Path) -> None:
+    """They would be taken for runs on Modal."""
+    with pytest.raises(SweepError, match=r"modal: .* the mirror .* store=DIR"):
+        store_of("local", str(tmp_path / name))
+    assert store_of("modal", str(tmp_path / name)).root == tmp_path / name / "modal"
 
 
 def test_a_store_in_the_home_folder_is_found_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
