@@ -80,7 +80,7 @@ def folder() -> Path:
     """
     if chosen := os.environ.get("AXOSWEEP_TRAINER"):
         path = Path(chosen).expanduser().absolute()
-        return path.parent.parent if path.name.startswith("python") else path
+        return path.parent.parent if path.parent.name == "bin" and path.name.startswith("python") else path
     if root := checkout_root():
         return root / ".axosweep" / "trainer"
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

@@ -47,6 +47,13 @@ def test_the_environment_may_be_named_by_its_python(environment: Path, monkeypat
     assert trainer_environment.folder() == environment
 
 
+def test_an_environment_whose_own_name_begins_with_python_is_that_folder(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AXOSWEEP_TRAINER", str(environment / "python-3.12-axolotl"))
+    assert trainer_environment.folder() == environment / "python-3.12-axolotl"
+
+
 def test_an_environment_that_is_up_to_date_is_not_built_again(environment: Path) -> None:
     stamp = environment / trainer_environment.STAMP
     stamp.write_text(trainer_environment.lock_hash())
