@@ -20,6 +20,8 @@ from runner.errors import ExitCode, SweepError, did_you_mean
 
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a place that cannot be written to."""
+NO_HOME = "Could not determine home directory."
+"""What pathlib says of a path that it cannot expand."""
 GC_THRESHOLD = 50_000
 """New objects after which Python looks for garbage. Imports and composing create many objects that stay, and almost no
 garbage. Python's own threshold, 2,000, makes the start of a command 5% longer."""
@@ -46,6 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe (| head)
         return 0
+    except RuntimeError as error:
+        if str(error) != NO_HOME:
+            raise
+        terminal.message(
+            "axosweep: A path begins with ~NAME, but this machine has no user of that name. Look at the paths of this "
+            "command, and at variables such as AXOSWEEP_STORE."
+        )
+        return ExitCode.MISTAKE
     except OSError as error:
         if full := _full_disk(error):
             terminal.message(f"axosweep: {full}")
