@@ -31,9 +31,7 @@ def write_configs(plan: Plan, folder: str) -> list[Path]:
     texts: dict[Path, str] = {}
     for name, text in _files(plan, root):
         texts.setdefault(root / name, text)  # runs of one dataset share the file that prepares it
-    different = [
-        str(path) for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text
-    ]
+    different = [str(path) for path, text in texts.items() if path.exists() and not _has(path, text)]
     if different:
         raise SweepError(f"{', '.join(different)}: exists with different content. Name another folder, or remove it.")
     try:
@@ -43,6 +41,10 @@ def write_configs(plan: Plan, folder: str) -> list[Path]:
     except OSError as error:
         raise SweepError(f"{root} cannot be written: {error.strerror}.") from error
     return list(texts)
+
+
+def _has(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode("utf-8", "surrogateescape")
 
 
 def _files(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:

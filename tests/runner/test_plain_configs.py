@@ -104,15 +104,20 @@ def test_a_file_is_tracked_as_its_run_would_be(
     assert keys.items() <= _config(path).items()
 
 
-def test_what_is_there_is_not_overwritten(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [b"mine", b"\xff\xfe of another program", None])
+def test_what_is_there_is_not_overwritten(store: Store, tmp_path: Path, other: bytes | None) -> None:
     runs = [run({"learning_rate": rate}) for rate in (1e-3, 2e-3)]
     written = write_configs(plan(runs, store), str(tmp_path))
     assert write_configs(plan(runs, store), str(tmp_path)) == written, "the same again is no loss"
-    written[1].write_text("mine")
+    if other is None:
+        written[1].unlink()
+        written[1].mkdir()
+    else:
+        written[1].write_bytes(other)
     written[0].unlink()
     with pytest.raises(SweepError, match=f"{written[1].name}: exists with different content"):
         write_configs(plan(runs, store), str(tmp_path))
-    assert written[1].read_text() == "mine"
+    assert written[1].is_dir() if other is None else written[1].read_bytes() == other
     assert not written[0].exists(), "nothing is written when not all can be"
 
 
