@@ -148,9 +148,11 @@ def tail(log: str) -> str:
     if not log or not path.is_file():
         return ""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        file.seek(start := max(0, path.stat().st_size - TAIL_BYTES))
         text = file.read().decode(errors="replace")
-    lines = [line.rpartition("\r")[2] for line in _plain(text).splitlines()]
+    if start:
+        text = text.partition("\n")[2] or text  # its first line may begin within a secret
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in _plain(text).removesuffix("\n").split("\n")]
     return redact("\n".join(lines[-TAIL_LINES:]))
 
 

@@ -114,7 +114,7 @@ def _noise(ones: Sequence[Setting], metric: str) -> str:
     if sd is None:
         return "Each setting was run once, so the size of chance differences is unknown." if len(ones) > 1 else ""
     varied = f"Runs that differ only in their seed vary by {loss(sd)} (standard deviation of {metric})."
-    if len(ones) == 1:
+    if len(ones) == 1 or not sd:
         return varied
     lead = (ones[1].mean or 0.0) - (ones[0].mean or 0.0)
     error = sd * math.sqrt(1 / ones[0].n + 1 / ones[1].n)

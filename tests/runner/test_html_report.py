@@ -200,6 +200,15 @@ def test_a_lucky_seed_does_not_win_over_a_setting_with_the_better_mean(store: St
     assert "can explain the lead" in " ".join(values["answer"])
 
 
+@pytest.mark.parametrize("second", [2.0, 2.5])
+def test_seeds_that_all_reach_the_same_loss_leave_a_report(store: Store, second: float) -> None:
+    runs = [run({"learning_rate": rate, "seed": seed}) for rate in (1, 2) for seed in (1, 2)]
+    for one, final in zip(runs, (2.0, 2.0, second, second), strict=True):
+        finish_run(store, one, {0: 3.0, 9: final})
+    answer = " ".join(gather(store, open_sweep(store, runs).sweep)["answer"])
+    assert answer.endswith("Runs that differ only in their seed vary by 0.0000 (standard deviation of eval_loss).")
+
+
 def test_a_setting_of_which_one_seed_diverged_does_not_win(store: Store) -> None:
     planned = finished(store, {(8, 1): 1.0, (8, 2): math.nan, (16, 1): 1.2, (16, 2): 1.3})
     assert gather(store, planned.sweep)["card"]["params"] == [["lora_r", "16"]]

@@ -15,6 +15,7 @@ from runner.console.numbers import loss
 from runner.console.redact import redact
 from runner.html_report.curves import moments, paid_until, points_each, rounded, series, thinned
 from runner.html_report.effects import bins_of, effect, interaction, pareto, rank_share, spearman
+from runner.html_report.gather import TAIL_BYTES, tail
 from runner.html_report.words import question_in, sweep_file_of
 
 
@@ -130,6 +131,15 @@ def test_a_secret_in_a_log_or_a_command_is_not_shown(text: str) -> None:
     for secret in ("a" * 34, "0" * 40, "x" * 20, "k" * 20, "p" * 12, "secret-of-mine"):
         assert secret not in shown
     assert "***" in shown
+
+
+def test_the_end_of_a_log_begins_with_a_complete_line(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    secret = f"hf_{'q' * TAIL_BYTES}"
+    log.write_text(f"start\n{secret}\nthe end\n", encoding="utf-8")
+    assert tail(str(log)) == "the end", "a secret without its beginning is not known as one"
+    log.write_text("\r".join(f"{done} %" for done in range(9 * TAIL_BYTES)), encoding="utf-8")
+    assert tail(str(log)) == f"{9 * TAIL_BYTES - 1} %"
 
 
 def test_commits_keys_and_numbers_of_tokens_are_not_secrets() -> None:
