@@ -90,6 +90,8 @@ def main(words: Sequence[str]) -> int:
     verdicts = verdicts_of(rows, metric)
     if args.sort:
         rows = in_order(rows, args.sort, reverse=args.reverse)
+    elif args.reverse:
+        rows = in_order(rows, "final", reverse=not metric.maximize)  # the worst first
     groups, notes = _grouped(args.over, facts, rows, metric)
     notes += [*found.notes, *packed_notes(rows, metric), *unjudged_notes(rows, verdicts, metric)]
     if found.stored:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from modal_app.halving.snapshot import Why
 from runner.compare.ranking import Row
+from runner.compare.source import RunFacts
 from runner.console.numbers import ordinal
 from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached
@@ -32,11 +33,17 @@ def why_of(row: Row) -> str:
 def reason_at(row: Row, reached: RungReached) -> str:
     """`4th of 9` for one that stopped there, `1st of 9, among the best` for one that went on."""
     place = "diverged" if reached.loss is None else f"{ordinal(reached.place)} of {reached.of}"
+    reason = reason_of(row, reached)
+    return f"{place}, {reason}" if reason else place
+
+
+def reason_of(run: Row | RunFacts, reached: RungReached) -> str:
+    """Why a run went on from a rung; empty if it did not."""
     if reached.why is not None:
-        return f"{place}, {REASONS.get(reached.why, reached.why)}"
+        return REASONS.get(reached.why, str(reached.why))
     # A sweep without rungs trains such a run to its end, and the search has no entry about that.
-    goes_on = reached.was_stopped and (row.status is RunStatus.SUCCEEDED or reached is not row.rungs[-1])
-    return f"{place}, {REASONS[Why.ASKED]}" if goes_on else place
+    goes_on = reached.was_stopped and (run.status is RunStatus.SUCCEEDED or reached is not run.rungs[-1])
+    return REASONS[Why.ASKED] if goes_on else ""
 
 
 def was_resumed(row: Row) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.compare.ranking import Row, by_held_out
+from runner.compare.rung_reasons import reason_of
 from runner.compare.source import RunFacts
 from runner.errors import SweepError, did_you_mean
 from runner.store.run_state import status_text
@@ -24,7 +25,7 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _CONDITION = re.compile(r"^(?P<key>[^=<>!]+)(?P<sign>!=|<=|>=|=|<|>)(?P<value>.*)$")
 
-OF_A_RUN = ("key", "status", "reason", "gpu", "attempts", "eval_fingerprint", "data_key", "sweep")
+OF_A_RUN = ("key", "status", "reason", "why", "gpu", "attempts", "eval_fingerprint", "data_key", "sweep")
 """What --where takes besides config keys and the overrides of a run."""
 BEGINNINGS = frozenset({"key", "eval_fingerprint", "data_key", "sweep"})
 """Long names: the beginning of their value is enough."""
@@ -102,11 +103,15 @@ def _overrides(facts: RunFacts) -> dict[str, str]:
 
 
 def _values(facts: RunFacts, key: str) -> list[Any]:
-    """All values of a key: a run may be in several sweeps, and tables show a failure with its class."""
+    """All values of a key: a run may be in several sweeps, and tables show a failure with its class, and other words
+    for why a run went on from a rung than `--json`."""
     if key == "sweep":
         return list(facts.sweeps)
     if key == "status":
         return list(dict.fromkeys([facts.status, status_text(facts.status, facts.reason, facts.rung)]))
+    if key == "why":
+        ways = [way for last in facts.rungs[-1:] for way in (last.why, reason_of(facts, last)) if way]
+        return list(dict.fromkeys(ways)) or [None]
     if key in OF_A_RUN:
         return [getattr(facts, key)]
     found = [facts.config[key]] if key in facts.config else []
@@ -121,14 +126,16 @@ def _meets(facts: RunFacts, condition: Condition) -> bool:
 
 
 def _holds(value: Any, condition: Condition) -> bool:
+    text = _text(value)
+    if condition.key in BEGINNINGS and condition.value:  # a key may look like a number: 145922764412
+        return condition.sign == "=" and text.startswith(condition.value)
     one, other = _number(value), _number(condition.value)
     if one is not None and other is not None:
         return OPERATORS[condition.sign](one, other)
     if condition.sign != "=":
         return False
-    text = _text(value)
-    if condition.key in BEGINNINGS and condition.value:
-        return text.startswith(condition.value)
+    if value is None:
+        return condition.value in ("null", "none")
     return text == condition.value or text.endswith(f"/{condition.value}")  # the last parts of a path are enough
 
 
@@ -143,7 +150,8 @@ def _number(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    """As it is written in an override."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _values_text(facts: Sequence[RunFacts], key: str) -> str:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from runner.compare.source import RunFacts, facts_of_sweep
 from runner.errors import SweepError
 from tests.runner.builders import finish, finish_run, log_losses, open_sweep, run
 
-CONFIG: dict[str, Any] = {"bf16": True, "datasets": [{"path": "/rows/a.jsonl"}]}
+CONFIG: dict[str, Any] = {"bf16": True, "adapter": None, "datasets": [{"path": "/rows/a.jsonl"}]}
 RUNS = [
     run({**CONFIG, "lora_r": rank, "learning_rate": rate}, overrides=[f"lora=r{rank}", f"learning_rate={rate}"])
     for rank in (8, 16)
@@ -49,10 +50,20 @@ def left(facts: list[RunFacts], *words: str) -> list[int]:
         (["bf16=true", "gpu.type=cpu", "datasets.0.path=a.jsonl"], [0, 1, 2, 3]),
         ([f"key={RUNS[1].key[:6]}"], [1]),
         (["sweep=sweep-"], [0, 1, 2, 3]),
+        (["adapter=null"], [0, 1, 2, 3]),
+        (["reason!=null"], [3]),
+        (["why=null"], [0, 1, 2, 3]),
     ],
 )
 def test_conditions_choose_runs(facts: list[RunFacts], words: list[str], runs: list[int]) -> None:
     assert left(facts, *words) == runs
+
+
+def test_a_key_that_looks_like_a_number_is_found_by_its_beginning(facts: list[RunFacts]) -> None:
+    keys = ["145922764412", "1459e2764412", "14e922764412"]
+    numbers = [replace(one, key=key) for one, key in zip(facts, keys, strict=False)]
+    assert [one.key for one in select(numbers, conditions(["key=1459"]))] == keys[:2]
+    assert [one.key for one in select(numbers, conditions(["key!=14592"]))] == keys[1:]
 
 
 def test_a_key_that_no_run_has_is_refused_with_what_was_probably_meant(facts: list[RunFacts]) -> None:

@@ -47,6 +47,11 @@ def test_several_sweeps_are_one_table_and_a_run_of_two_appears_once(
     assert [one["is_best"] for one in read["runs"]] == [True, False, False]
 
 
+def test_reverse_alone_puts_the_worst_run_first(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keys(rows(swept, capsys, "--all", "--reverse")) == [ONE.key, TWO.key, THREE.key]
+    assert keys(rows(swept, capsys, "--all", "--reverse", "--maximize")) == [THREE.key, TWO.key, ONE.key]
+
+
 def test_all_is_every_sweep(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(keys(rows(swept, capsys, "--all"))) == {ONE.key, TWO.key, THREE.key}
     assert "--all means every sweep: leave out first." in refused(swept, capsys, "--all", "first")

@@ -203,6 +203,16 @@ def test_an_audited_run_that_ends_better_than_all_others_is_a_regret(tmp_path: P
     assert saved_text(found).startswith("Stopping at rungs has saved 47 % of the 360 steps of all 6 runs")
 
 
+@pytest.mark.parametrize("word", ["why=audit", "why=among the best", "why=top", "why=null"])
+def test_runs_are_chosen_by_why_they_went_on_from_their_last_rung(
+    found: StoredSweep, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    _, sweep = found
+    went_on = {"why=audit": {sweep.audited.key}, "why=null": {row.key for row in rows_of(found).values() if row.rung}}
+    keys = {one["key"] for one in compared(found, capsys, "--where", word)["runs"]}
+    assert keys == went_on.get(word, {sweep.winner.key})
+
+
 def test_by_another_metric_nothing_is_said_of_what_stopping_has_missed(
     found: StoredSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:

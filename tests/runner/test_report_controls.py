@@ -383,6 +383,11 @@ def test_a_search_with_rungs_is_drawn_with_its_cuts_and_outcomes(browser: Browse
     assert row[cells(browser)[0].index("eval_loss")] == "", "it has no final loss"
     assert row[cells(browser)[0].index("why")] == "3rd of 6"
     assert "the losses of 5 runs at rung 1 (step 12)" in browser.run("return byId('effect-note').textContent")
+    for word, key in (("why=audit", sweep.audited.key), ('"why=among the best"', sweep.winner.key)):
+        choose(browser, "find", word)
+        assert browser.run(KEYS) == [key]
+    choose(browser, "find", "why=null")
+    assert len(browser.run(KEYS)) == 4, "those that stopped"
     choose(browser, "curve-x", "seconds")
     assert not any(one["id"] == "rungs" for one in option(browser, "curve-chart", "series"))
 

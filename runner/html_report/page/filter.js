@@ -36,6 +36,7 @@ function fieldsOf(report) {
   const fields = new Map(runColumns(report).map((column) => [column.name, (run) => [column.read(run)]]));
   fields.set("status", (run) => [run.status, statusText(run), `${run.status} (${run.reason})`]);
   fields.set("reason", (run) => [run.reason]);
+  fields.set("why", (run) => [run.rungs.at(-1)?.why.split(", ")[1]]); // after its place
   for (const name of report.params) fields.set(name, (run) => [run.params[name]]);
   return fields;
 }
@@ -50,11 +51,11 @@ function unknownField(name, fields) {
 
 function meets(run, { read, name, sign, value }) {
   const holds = (one, operator) => {
+    const [text, wanted] = [String(isEmpty(one) ? null : one).toLowerCase(), value.toLowerCase()];
+    if (BEGINNINGS.has(name)) return operator === "=" && text.startsWith(wanted); // it may look like a number
     const [a, b] = [asNumber(one), asNumber(value)];
     if (a !== null && b !== null) return { "=": a === b, "<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b }[operator];
-    if (operator !== "=" || isEmpty(one)) return false;
-    const [text, wanted] = [String(one).toLowerCase(), value.toLowerCase()];
-    return text === wanted || text.endsWith(`/${wanted}`) || (BEGINNINGS.has(name) && text.startsWith(wanted));
+    return operator === "=" && (text === wanted || text.endsWith(`/${wanted}`));
   };
   return sign === "!=" ? !read(run).some((one) => holds(one, "=")) : read(run).some((one) => holds(one, sign));
 }
