@@ -201,7 +201,7 @@ def _table_line(row: Row, rows: Sequence[Row]) -> str:
 
 def _write(config: Mapping[str, Any], row: Row, metric: Metric, where: str) -> Path:
     path = Path(where).expanduser().absolute()
-    about = f"# Run {row.key}: {' '.join(label(row.params).splitlines())}; {metric.name} {row.final}\n"
+    about = f"# Run {row.key}: {label(row.params)}; {metric.name} {row.final}\n"
     text = about + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100)
     try:
         if path.exists() and path.read_text(encoding="utf-8") != text:

@@ -111,12 +111,23 @@ def label(params: Mapping[str, Any]) -> str:
 
 
 def show_value(value: Any) -> str:
-    """A parameter's value in a table or a label: numbers short, paths by their last two parts."""
+    """A parameter's value in a table or a label: numbers short, paths by their last two parts, texts in one line."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, str) and value.startswith("/"):
-        return "/".join(value.split("/")[-2:])
-    return "" if value is None else str(value)
+        return "/".join(_one_line(value).split("/")[-2:])
+    return _one_line(value)
+
+
+def show_values(values: Sequence[Any]) -> tuple[str, ...]:
+    """The same of several runs, and complete where two different values would look the same."""
+    short, exact = tuple(map(show_value, values)), tuple(map(_one_line, values))
+    return short if len(set(short)) == len(set(exact)) else exact
+
+
+def _one_line(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else " ".join(text.split())
 
 
 def same_partition(one: Sequence[str], other: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from rich.text import Text
 from modal_app.store.step import FailureReason
 from runner.compare.groups import Group
 from runner.compare.measured import TASKS, is_of_a_task
-from runner.compare.params import show_value
+from runner.compare.params import show_values
 from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.rung_reasons import why_of
 from runner.compare.stars import groups_judged, groups_starred, starred
@@ -71,7 +71,7 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
         # runner.compare.params orders them by importance, so the last is dropped first.
         Column(
             name,
-            tuple(show_value(row.params.get(name)) for row in rows),
+            show_values([row.params.get(name) for row in rows]),
             drop=3 + index if index > 2 else 0,
             shrinks=True,
         )
@@ -154,7 +154,7 @@ def group_columns(groups: Sequence[Group], metric: Metric, verdicts: Sequence[Ve
     judged = groups_judged(groups, verdicts)
     return [
         Column("", tuple("*" if star else "" for star in groups_starred(groups, verdicts)), left=True),
-        *(Column(name, tuple(show_value(one.params.get(name)) for one in groups), shrinks=True) for name in names),
+        *(Column(name, show_values([one.params.get(name) for one in groups]), shrinks=True) for name in names),
         Column(f"mean {heading_of(metric)}", tuple(loss(one.mean) for one in groups)),
         *(verdict_columns(judged) if any(judged) else ()),
         Column("sd", tuple(loss(one.sd) for one in groups)),

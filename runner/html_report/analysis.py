@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.compare.even_dollars import even_dollars
-from runner.compare.params import show_value
+from runner.compare.params import show_value, show_values
 from runner.compare.ranking import Row
 from runner.html_report.curves import rounded
 from runner.html_report.effects import effect, interaction, pareto, strength
@@ -55,7 +55,7 @@ def _effects(measured: _ComparableRuns, *, several: bool) -> dict[str, Any]:
     rows = measured.rows
     points = [(row.params, value) for row, value in zip(rows, measured.losses, strict=True)]
     names = list(rows[0].params) if rows else []
-    varied = [name for name in names if len({show_value(row.params.get(name)) for row in rows}) > 1]
+    varied = [name for name in names if len(set(show_values([row.params.get(name) for row in rows]))) > 1]
     effects = sorted((effect(name, points, show_value) for name in varied), key=strength, reverse=True)
     return {
         "measured": [row.key for row in rows],

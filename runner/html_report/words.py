@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from runner.compare.params import show_value
+from runner.compare.params import show_values
 from runner.compare.ranking import Row
 from runner.compare.settings import SEEDS, pooled_sd
 from runner.console.numbers import loss
@@ -24,7 +24,7 @@ def question(rows: Sequence[Row], own: str | None, metric: str) -> str:
     names = [name for name in (rows[0].params if rows else {}) if name not in SEEDS]
     if not names:
         return f"What {metric} does this configuration reach?"
-    counted = [f"{name} ({len({show_value(row.params.get(name)) for row in rows})} values)" for name in names]
+    counted = [f"{name} ({len(set(show_values([row.params.get(name) for row in rows])))} values)" for name in names]
     return f"Which {_listed(counted)} gives the lowest {metric}?"
 
 

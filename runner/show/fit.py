@@ -7,15 +7,13 @@ from typing import Any
 
 from rich.cells import cell_len, chop_cells
 
-from runner.compare.params import show_value
+from runner.compare.params import show_values
 from runner.console.harmless import harmless
 
 
 def texts_of(values: Sequence[Any], encoding: str = "utf-8") -> tuple[str, ...]:
-    """Values as `compare` shows them, and longer where two different ones would look the same. One line each."""
-    short = tuple(one_line(show_value(value), encoding) for value in values)
-    exact = tuple("" if value is None else one_line(str(value), encoding) for value in values)
-    return short if len(set(short)) == len(set(exact)) else exact
+    """Values as `compare` shows them. One line each."""
+    return tuple(one_line(text, encoding) for text in show_values(values))
 
 
 def one_line(text: str, encoding: str = "utf-8") -> str:

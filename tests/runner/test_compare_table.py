@@ -55,6 +55,20 @@ def test_a_terminals_width_is_respected_and_the_less_informative_columns_go_firs
     assert printed.startswith("Columns that do not fit: first, seconds, best, steps, parameter_5")
 
 
+def test_a_value_of_several_lines_is_one_line_of_a_table(store: Store) -> None:
+    rows = swept(store, [run({"chat_template_jinja": f"{{% for one in messages %}}\n  {end}\n"}) for end in "ab"])
+    assert {row.params["chat_template_jinja"][-2:] for row in rows} == {"a\n", "b\n"}
+    assert "  {% for one in messages %} a  " in on_a_terminal(store, rows, 200)
+    assert len(markdown(columns_of(rows, LOSS)).splitlines()) == 2 + len(rows)
+
+
+def test_paths_with_the_same_end_are_told_apart(store: Store) -> None:
+    rows = swept(store, [run({"base_model": f"/work/{name}/out/model"}) for name in ("first", "second")])
+    text = on_a_terminal(store, rows, 200)
+    assert "  /work/first/out/model  " in text
+    assert "  /work/second/out/model  " in text
+
+
 def test_wide_values_are_shortened_and_neither_the_mark_nor_the_status_nor_a_number_is(store: Store) -> None:
     models = [f"a-publisher-with-a-long-name/a-model-of-{'very-' * 9}many-parameters-{size}B" for size in (1, 8)]
     rows = swept(store, [run({"base_model": model, "dataset": model * 2, "lora_r": 8}) for model in models])
