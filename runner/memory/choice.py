@@ -148,7 +148,7 @@ def _nothing_fits(
     nearest = min(estimates, key=lambda one: one.parts.total / one.usable if one.parts else 0)
     ways = ways_out(CurrentSettings(config, facts, nearest.gpu, nearest.count))
     out = f" It would fit with: {' or '.join(ways.lines)}." if ways.lines else ""
-    if not out and not_estimated(facts):
+    if not out and nearest.of_weights_alone:
         out = ways_to_try(config, facts, list(dict.fromkeys(one.gpu for one in estimates)), rates)
     return (
         f"gpu=auto: no card has enough memory. The one that comes closest, {where(nearest)}: {in_words(nearest)}.{out}"

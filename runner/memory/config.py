@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runner.config.gpus import GpuKind
 from runner.memory.optimizers import DEFAULT, optimizer_size
-from runner.memory.sharding import Config, Shards, fsdp_of, integer, sharding_of
+from runner.memory.sharding import Config, Shards, fsdp_of, integer, offloads_weights, sharding_of
 from runner.memory.stack import LINEAR, NF4_DOUBLE, NF4_SINGLE, Adapter, Batch, Loss, Offloading, Sharding, Stack
 from runner.memory.weights import ADAPTABLE
 from runner.types import ModelFacts
@@ -29,6 +29,11 @@ NOT_MODELLED = (
     "overrides_of_model_config max_memory gpu_memory_limit device_map batch_size auto_find_batch_size"
 ).split()
 """Keys whose effect on memory is not estimated, since no published figures were found."""
+LOADED_OTHERWISE = (
+    "fp8 gptq layer_offloading max_memory gpu_memory_limit device_map model_quantization_config qat quantization "
+    "overrides_of_model_config use_onebitllms"
+).split()
+"""Those with which a card may have less than all weights, or in fewer bits than load_in_4bit and load_in_8bit say."""
 
 PAD_TO = 64
 """Axolotl pads a batch's rows to a multiple of this."""
@@ -104,6 +109,12 @@ def _unknown(config: Config) -> str:
     if config.get("processor_type") or config.get("image_size"):
         return "training on images is not estimated"
     return ""
+
+
+def loads_all_weights(config: Config) -> bool:
+    """Whether each card loads all weights, or its part of those that cards share: the least that a run needs."""
+    split = any(integer(config, key, 1) > 1 for key in _CHANGES_MEMORY)
+    return not split and not offloads_weights(config) and not any(config.get(key) for key in LOADED_OTHERWISE)
 
 
 def _notes(config: Config, optimizer_known: bool) -> Iterator[str]:

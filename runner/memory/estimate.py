@@ -13,8 +13,9 @@ from typing import Any
 
 from runner.config.gpus import GpuKind
 from runner.memory.activations import Activations, evaluation_activations, training_activations
-from runner.memory.config import Reading, reading_of
+from runner.memory.config import Reading, loads_all_weights, reading_of
 from runner.memory.gathered import GatheredBytes, gathered
+from runner.memory.sharding import sharers_of_weights
 from runner.memory.stack import Stack
 from runner.memory.weights import GIB, ResidentWeights, resident
 from runner.types import ModelFacts
@@ -142,11 +143,10 @@ def estimate(
     """
     if facts is None:
         return Estimate(Verdict.UNKNOWN, gpu, count, reason="the shape of this base_model is unknown")
-    if kind := not_estimated(facts):
-        return _floor(config, facts, gpu, count, f"the memory of {kind} is not estimated")
-    reading = reading_of(config, facts, gpu, count, longest_row)
+    kind = not_estimated(facts)
+    reading = f"the memory of {kind} is not estimated" if kind else reading_of(config, facts, gpu, count, longest_row)
     if isinstance(reading, str):
-        return Estimate(Verdict.UNKNOWN, gpu, count, reason=reading)
+        return _floor(config, facts, gpu, count, reading)
     return _judged(reading, facts, gpu, count)
 
 
@@ -182,10 +182,9 @@ def not_estimated(facts: ModelFacts) -> str:
 
 def _floor(config: Mapping[str, Any], facts: ModelFacts, gpu: GpuKind, count: int, reason: str) -> Estimate:
     """An unknown estimate, unless the weights alone do not fit."""
-    shared = count if config.get("deepspeed") or config.get("fsdp_config") else 1
-    weights = int(loaded_weights(config, facts) / shared)
-    parts = Parts(weights, 0, 0, 0, 0, 0, 0, 0)
-    if weights > gpu.usable_gib * GIB and not _offloads(config):
+    weights = int(loaded_weights(config, facts) / sharers_of_weights(config, count))
+    if weights > gpu.usable_gib * GIB and loads_all_weights(config):
+        parts = Parts(weights, 0, 0, 0, 0, 0, 0, 0)
         return Estimate(Verdict.WONT_FIT, gpu, count, parts, "loading", notes=(f"the weights alone; {reason}",))
     return Estimate(Verdict.UNKNOWN, gpu, count, reason=reason)
 
@@ -199,10 +198,6 @@ def loaded_weights(config: Mapping[str, Any], facts: ModelFacts) -> float:
     experts = 0 if quantized else facts.layers * (facts.experts or 0) * 3 * facts.hidden * facts.ffn
     experts = min(experts, facts.parameters)
     return 2 * experts + each * (facts.parameters - experts)
-
-
-def _offloads(config: Mapping[str, Any]) -> bool:
-    return "offload" in str(config.get("deepspeed")) or "offload" in str(config.get("fsdp_config"))
 
 
 # The moment that needs the most

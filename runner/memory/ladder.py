@@ -121,15 +121,11 @@ def ways_to_load(current: CurrentSettings) -> tuple[str, ...]:
     """
     four_bit: Config = {"adapter": "qlora", "load_in_4bit": True, "load_in_8bit": False}
     if current.facts.experts:
-        bits = [Change("lora=qlora_moe", {**four_bit, "quantize_moe_experts": True})]
+        bits = Change("lora=qlora_moe", {**four_bit, "quantize_moe_experts": True})
     else:
-        bits = [Change("lora=qlora", four_bit)]
-    cards = sorted((kind for kind in GPUS.values() if kind.name not in UNCONFIRMED), key=lambda kind: kind.usable_gib)
-    larger = [Change(f"gpu={kind.name}", gpu=kind.name) for kind in cards if kind.usable_gib > current.gpu.usable_gib]
-    counts = [count for count in (2, 4, 8) if current.count < count <= current.gpu.most]
-    more = [Change(f"gpu.count={count} deepspeed=zero3", {"deepspeed": ZERO3}, count=count) for count in counts]
-    rungs = (bits if current.config.get("adapter") else [], larger, more)
-    enough = ([one for one in rung if current.after([one]).verdict is not Verdict.WONT_FIT] for rung in rungs)
+        bits = Change("lora=qlora", four_bit)
+    rungs = ([bits] if current.config.get("adapter") else [], _larger_cards(current), _more_gpus(current))
+    enough = ([one for one in rung if one and current.after([one]).verdict is not Verdict.WONT_FIT] for rung in rungs)
     return tuple(found[0].words for found in enough if found)
 
 

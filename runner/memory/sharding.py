@@ -16,6 +16,7 @@ ZERO_BUCKET = 500_000_000
 """DeepSpeed's default reduce_bucket_size."""
 ZERO_LIVE = 1_000_000_000
 """DeepSpeed's default stage3_max_live_parameters."""
+SHARING_WEIGHTS = (Sharding.ZERO3, Sharding.FSDP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,29 @@ def offloads(node: Any) -> bool:
 
 def sharding_of(config: Config, count: int) -> Shards | str:
     """What `count` GPUs share, or the reason why that is unknown."""
-    if config.get("deepspeed"):
-        found = _deepspeed(config, count)
-    elif config.get("fsdp_config"):
-        found = _fsdp(config, count)
-    else:
-        return Shards()
-    if isinstance(found, Shards) and found.kind in (Sharding.ZERO3, Sharding.FSDP) and config.get("load_in_8bit"):
+    found = _shards(config, count)
+    if isinstance(found, Shards) and found.kind in SHARING_WEIGHTS and config.get("load_in_8bit"):
         return "bitsandbytes documents no sharding of 8-bit weights (load_in_8bit with ZeRO-3 or FSDP)"
     return found
+
+
+def sharers_of_weights(config: Config, count: int) -> int:
+    """How many of `count` GPUs have one copy of the weights between them."""
+    found = _shards(config, count)
+    if isinstance(found, str):
+        return count  # whatever it is, they share no more than that
+    return found.shards if found.kind in SHARING_WEIGHTS else 1
+
+
+def offloads_weights(config: Config) -> bool:
+    found = _shards(config, 1)
+    return isinstance(found, str) or found.offload_weights
+
+
+def _shards(config: Config, count: int) -> Shards | str:
+    if config.get("deepspeed"):
+        return _deepspeed(config, count)
+    return _fsdp(config, count) if config.get("fsdp_config") else Shards()
 
 
 def _deepspeed(config: Config, count: int) -> Shards | str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from runner.config.gpus import GpuKind
 from runner.memory.estimate import loaded_weights
+from runner.memory.ladder import ZERO3
+from runner.memory.sharding import sharers_of_weights
 from runner.memory.weights import GIB
 from runner.memory.words import gib
 from runner.types import ModelFacts
@@ -21,6 +23,7 @@ ROOM, ROOM_FULL = 2, 5
 """A proposed card has so many times the bytes of the weights: next to an adapter, and for a full fine-tune, which also
 has gradients (as many bytes) and two states of the optimizer."""
 SHARED_BY = (2, 4, 8)
+FSDP2: Config = {"reshard_after_forward": True}
 
 
 def cards_to_name(config: Config, facts: ModelFacts, cards: Iterable[Cards], rates: Mapping[str, float]) -> str:
@@ -46,9 +49,12 @@ def ways_to_try(config: Config, facts: ModelFacts, kinds: Iterable[GpuKind], rat
         lora = "lora=qlora_moe" if facts.experts else "lora=qlora"
         ways.append(_cheapest(four, facts, [(kind, 1) for kind in known], rates, lora))
     several = [(kind, count) for kind in known for count in SHARED_BY if count <= kind.most]
-    shared = bool(config.get("fsdp_config") or config.get("deepspeed"))
-    sharing: Config = config if shared else {**config, "fsdp_config": True}
-    ways.append(_cheapest(sharing, facts, several, rates, "" if shared else "fsdp=fsdp2"))
+    if sharers_of_weights(config, 2) > 1:
+        ways.append(_cheapest(config, facts, several, rates, ""))
+    elif config.get("deepspeed"):
+        ways.append(_cheapest({**config, "deepspeed": ZERO3}, facts, several, rates, "deepspeed=zero3"))
+    else:
+        ways.append(_cheapest({**config, "fsdp_config": FSDP2}, facts, several, rates, "fsdp=fsdp2"))
     found = " or ".join(way for way in ways if way)
     return f" Enough for its weights, and probably for the rest, which is not estimated: {found}." if found else ""
 
@@ -64,5 +70,7 @@ def _cheapest(config: Config, facts: ModelFacts, cards: Iterable[Cards], rates: 
 
 def _has_room(config: Config, weights: float, cards: Cards) -> bool:
     kind, count = cards
-    shared = count if config.get("deepspeed") or config.get("fsdp_config") else 1
-    return weights / shared * (ROOM if config.get("adapter") else ROOM_FULL) <= kind.usable_gib * GIB
+    return (
+        weights / sharers_of_weights(config, count) * (ROOM if config.get("adapter") else ROOM_FULL)
+        <= kind.usable_gib * GIB
+    )

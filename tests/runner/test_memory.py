@@ -250,6 +250,31 @@ def test_experts_and_images_are_unknown_unless_the_weights_alone_are_too_many(ki
     assert of({**LORA, **zero(3)}, large, count=8).verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("sharing", "held_by_two"),
+    [
+        (zero(1), False),
+        (zero(2), False),
+        (zero(3), True),
+        (FSDP, True),
+        ({"fsdp_config": {"offload_params": False}}, True),
+    ],
+)
+def test_weights_alone_count_in_full_unless_cards_share_or_offload_them(
+    sharing: dict[str, Any], held_by_two: bool
+) -> None:
+    experts = replace(LLAMA_70B, experts=8, active_experts=2)
+    assert of({**LORA, **sharing}, experts).verdict is Verdict.WONT_FIT
+    assert of({**LORA, **sharing}, experts, count=2).verdict is (Verdict.UNKNOWN if held_by_two else Verdict.WONT_FIT)
+    assert of({**LORA, "fsdp_config": {"offload_params": True}}, experts).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("less", [{"gptq": True}, {"tensor_parallel_size": 4}, {"layer_offloading": True}])
+def test_weights_that_may_be_fewer_on_a_card_are_no_reason_to_refuse(less: dict[str, Any]) -> None:
+    assert of({**LORA, "rl": "dpo"}, LLAMA_70B, count=4).verdict is Verdict.WONT_FIT
+    assert of({**LORA, "rl": "dpo", **less}, LLAMA_70B, count=4).verdict is Verdict.UNKNOWN
+
+
 def test_experts_stay_in_16_bit_unless_they_are_quantized_too() -> None:
     """47 billion weights, 45 of them in experts, as Mixtral 8x7B has them."""
     mixtral = replace(

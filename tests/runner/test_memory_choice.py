@@ -114,5 +114,14 @@ def test_where_not_even_the_weights_fit_four_bits_or_sharing_are_named() -> None
         choose({**FULL, **ONE}, experts, RATES)
 
 
+def test_cards_that_do_not_share_weights_are_not_named_as_if_they_did() -> None:
+    experts = replace(LLAMA_8B, parameters=110 * 10**9, experts=16)
+    zero2 = {"deepspeed": {"zero_optimization": {"stage": 2}}}
+    with pytest.raises(
+        SweepError, match=r"no card has enough memory.*weights alone.* or deepspeed=zero3 gpu=h200 gpu.c"
+    ):
+        choose({**LORA, **ONE, **zero2}, experts, RATES)
+
+
 def test_every_card_has_a_peak() -> None:
     assert set(PEAK_TFLOPS) == set(GPUS) == set(RATES)

@@ -38,7 +38,7 @@ def test_an_unsure_run_is_reported_and_allowed() -> None:
 def test_a_fit_and_what_is_unknown_hold_nothing_back() -> None:
     assert not list(memory_findings(run(LORA, LLAMA_8B, Gpu("h100", 1))))
     assert not list(memory_findings(run(LORA, None, Gpu("h100", 1))))
-    assert not list(memory_findings(run({**LORA, "rl": "dpo"}, LLAMA_70B, Gpu("l4", 1))))
+    assert not list(memory_findings(run({**LORA, "rl": "dpo"}, LLAMA_8B, Gpu("l4", 1))))
 
 
 def test_a_cpu_has_no_verdict() -> None:
@@ -110,5 +110,10 @@ def test_weights_that_are_too_many_are_refused_with_cards_that_have_room() -> No
     (found,) = memory_findings(run(LORA, experts, Gpu("a100_80gb", 1)))
     assert "(weights 131), the weights alone; the memory of a mixture of experts is not estimated." in found.text
     assert found.text.endswith("They would fit with `lora=qlora_moe` or `gpu=h200` or `gpu.count=2 deepspeed=zero3`.")
+    (found,) = memory_findings(run({**LORA, "rl": "dpo"}, LLAMA_70B, Gpu("l4", 1)))
+    assert "(weights 131), the weights alone; the effect of rl on memory is not estimated." in found.text
+    assert found.text.endswith("They would fit with `gpu=h200` or `gpu.count=8 deepspeed=zero3`.")
+    (found,) = memory_findings(run({**LORA, "fsdp_config": {"offload_params": False}}, experts, Gpu("a10", 2)))
+    assert found.text.endswith("They would fit with `lora=qlora_moe` or `gpu=a100_80gb gpu.count=2`.")
     (found,) = memory_findings(run({"bf16": True}, replace(experts, parameters=10**13), Gpu("b200", 8)))
     assert "They do not fit on any card, nor on 8 cards that share them." in found.text
