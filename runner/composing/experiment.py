@@ -27,6 +27,7 @@ from runner.config.vocabulary import BASE_OPTION, EXPERIMENT
 from runner.errors import SweepError, did_you_mean
 from runner.preflight.auto import with_gpu
 from runner.preflight.data import datasets_of, limit_findings, split_of
+from runner.preflight.findings import shown
 from runner.preflight.nodes import no_text_findings
 from runner.request import Action, Request, SearchChoice
 from runner.types import (
@@ -123,6 +124,13 @@ def _no_blank(key: str, value: Any) -> str | None:
     raise SweepError(f"{key}= is empty: a name is expected, or {key}=null. Is a shell variable not set?")
 
 
+def _truth(key: str, value: Any) -> bool:
+    """Raises SweepError for anything but true and false: Hydra reads `no` as text, which Python takes for true."""
+    if isinstance(value, bool):
+        return value
+    raise SweepError(f"{key}={shown(value)}: expected true or false.")
+
+
 def _model_facts(node: Mapping[str, Any], axolotl: Mapping[str, Any]) -> ModelFacts | None:
     """The facts in the chosen model file if it describes `base_model`, or otherwise in any file that does."""
     base_model = str(axolotl.get("base_model") or "")
@@ -191,11 +199,11 @@ def request_from(config: DictConfig, choices: Mapping[str, Any], keys: Iterable[
         action=action,
         name=_name(choices, keys) if (name := _no_blank("name", config.name)) is None else name,
         store=_no_blank("store", config.store),
-        json=bool(config.json),
-        force=bool(config.force),
+        json=_truth("json", config.json),
+        force=_truth("force", config.force),
         budget=config.budget,
         confirm_above=config.confirm_above,
-        confirmed=bool(config.confirmed),
+        confirmed=_truth("confirmed", config.confirmed),
         notify=_no_blank("notify", config.notify),
         search=search_of(config),
     )

@@ -38,6 +38,16 @@ def test_what_is_requested_for_the_command_is_not_part_of_a_run(ask: Callable[..
     assert (requested.request.store, requested.request.name) == ("there", "mine")
 
 
+@pytest.mark.parametrize("key", ["force", "confirmed", "json"])
+@pytest.mark.parametrize(("word", "shown"), [("no", "no"), ("off", "off"), ("0", "0"), ("null", "null"), ("''", "''")])
+def test_a_flag_is_true_or_false_and_no_other_word_means_yes(
+    ask: Callable[..., Any], key: str, word: str, shown: str
+) -> None:
+    with pytest.raises(SweepError, match=f"^{key}={shown}: expected true or false\\.$"):
+        ask(f"{key}={word}")
+    assert getattr(ask(f"{key}=false").request, key) is False
+
+
 @pytest.mark.parametrize(
     ("line", "name"),
     [
