@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner.config.overrides import canonical, written
-from runner.config.vocabulary import AXOLOTL, Vocabulary, load_yaml
+from runner.config.project import SWEEPS
+from runner.config.vocabulary import AXOLOTL, Vocabulary, load_yaml, package_of
 from runner.errors import SweepError
 
 HEADER = "# @package _global_"
@@ -25,7 +26,7 @@ def body_overrides(file: Path, vocabulary: Vocabulary) -> list[str]:
     file's axes or its defaults list.
     """
     text = file.read_text(encoding="utf-8")
-    if not text.lstrip().startswith(HEADER):
+    if package_of(Path(SWEEPS, file.name), text):
         raise SweepError(
             f"{file} does not begin with the line `{HEADER}`: without it, Hydra puts the keys where nothing reads them."
         )

@@ -26,6 +26,9 @@ MODEL_FACTS, DATASET_FACTS = "model", "sizes"
 Nodes = Mapping[str, "Nodes"]
 """Config keys as a tree; a leaf is empty."""
 
+_HEADER = re.compile(r"\s*#[ \t]*@package[ \t]+(\S+)[ \t\r]*$", re.M)
+"""Where a file's keys belong, as Hydra reads it: before it, there may be empty lines only."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
@@ -144,18 +147,35 @@ def _read(path: Path, file: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def package_of(path: Path, text: str) -> str:
-    """Where a config file's keys belong, by its first line; empty for the root. `path` is below its conf folder."""
-    first = text.partition("\n")[0]
-    if first.startswith("# @package "):
-        package = first.removeprefix("# @package ").strip()
-        return "" if package == "_global_" else package
-    return ".".join(path.parent.parts)
+    """Where a config file's keys belong, by its header; empty for the root. `path` is below its conf folder."""
+    header = _HEADER.match(text)
+    if header is None:
+        return ".".join(path.parent.parts)
+    return "" if header[1] == "_global_" else header[1]
+
+
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SAFE_LOADER):  # type: ignore[misc]
+    """Reads values as Hydra reads them: 2e-4 is a number, which is text in YAML 1.1, and a date is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:timestamp"]
+    for first, forms in _Loader.yaml_implicit_resolvers.items()
+}
 
 
 def load_yaml(text: str, file: Path) -> dict[str, Any]:
     """A YAML mapping; empty for anything else. Raises SweepError for what is not YAML."""
     try:
-        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SweepError(f"{file} is not valid YAML: {error}") from error
     return content if isinstance(content, dict) else {}

@@ -66,6 +66,14 @@ def test_the_command_line_wins_over_a_sweep_file(ask: Callable[..., Any]) -> Non
     assert ["learning_rate" in experiment.axolotl for experiment in unset.experiments] == [False, False]
 
 
+def test_a_sweep_file_and_the_command_line_mean_the_same_run(ask: Callable[..., Any], elsewhere: Path) -> None:
+    (elsewhere / "sweeps").mkdir()
+    (elsewhere / "sweeps" / "mine.yaml").write_text("# @package _global_\nlearning_rate: 2e-4\nweight_decay: 1e-2\n")
+    (of_file,) = ask("-m", "+sweeps=mine").experiments
+    (of_line,) = ask("learning_rate=2e-4", "weight_decay=1e-2").experiments
+    assert of_file.axolotl == of_line.axolotl
+
+
 def test_each_job_is_what_hydra_itself_composes(ask: Callable[..., Any]) -> None:
     requested = ask("-m", "lora=r8,none", "learning_rate=1e-3,5", "gpu=h100", "~weight_decay", "seed=7")
     register_resolvers()

@@ -20,6 +20,17 @@ def test_axolotl_keys_in_the_body_are_said_as_on_the_command_line(tmp_path: Path
     assert body(tmp_path, text) == ["++axolotl.max_steps=8", "++axolotl.lora_target_modules=[q_proj]"]
 
 
+def test_a_number_in_the_body_is_the_number_of_the_command_line(tmp_path: Path) -> None:
+    """YAML 1.1 reads 2e-4 as text, and text has another run key."""
+    text = (
+        "# @package _global_\nlearning_rate: 2e-4\nchat_template_kwargs: {at: 1.5E3, day: 2026-11-03, text: '2e-4'}\n"
+    )
+    assert body(tmp_path, text) == [
+        "++axolotl.learning_rate=0.0002",
+        "++axolotl.chat_template_kwargs={at:1500.0,day:'2026-11-03',text:'2e-4'}",
+    ]
+
+
 def test_nodes_and_what_is_hydras_are_left_to_hydra(tmp_path: Path) -> None:
     assert body(tmp_path, "# @package _global_\ndefaults: []\naxolotl: {max_steps: 8}\ngpu: {count: 2}\n") == []
 

@@ -8,10 +8,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigSource
+from omegaconf import OmegaConf
 
 from runner.config.project import Project
 from runner.config.shipped import shipped_root
-from runner.config.vocabulary import read_vocabulary
+from runner.config.vocabulary import load_yaml, package_of, read_vocabulary
 
 CONF = str(shipped_root() / "conf")
 
@@ -72,6 +74,31 @@ def test_a_sweep_file_of_axes_alone_is_distinguished_from_one_that_also_sets_val
     tmp_path: Path, text: str, pure: bool
 ) -> None:
     assert _sweep(tmp_path, text) == ({"mine"} if pure else set())
+
+
+VALUES = "2e-4 2E4 -1_0e+2 1.5e3 .5e-3 1e 1e-x 0x1f 1_000 1:30 2026-11-03 yes no null .inf -.inf 1.0 '2e-4' 1.e5 +3"
+
+
+def test_values_are_read_as_hydra_reads_them() -> None:
+    text = "".join(f"k{number}: {value}\n" for number, value in enumerate(VALUES.split()))
+    assert load_yaml(text, Path("mine.yaml")) == OmegaConf.to_container(OmegaConf.create(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# @package axolotl\na: 1\n",
+        "#@package axolotl\n",
+        "\n\n#  @package  axolotl  \r\na: 1\n",
+        "## @package _global_\n",
+        "# A recipe.\n# @package axolotl\n",
+        "a: 1\n# @package axolotl\n",
+        "",
+    ],
+)
+def test_where_a_files_keys_belong_is_read_as_hydra_reads_it(text: str) -> None:
+    package = ConfigSource._get_header_dict(text)["package"] or "lora"
+    assert package_of(Path("lora/mine.yaml"), text) == ("" if package == "_global_" else package)
 
 
 def test_a_sweep_file_that_is_not_yaml_stops_only_who_asks_for_it(tmp_path: Path) -> None:
