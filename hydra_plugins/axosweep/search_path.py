@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from runner.config.project import current_project
+from runner.config.project import SWEEPS_PROVIDER, current_project
 from runner.config.shipped import shipped_root
 
 
@@ -24,4 +24,4 @@ class AxosweepSearchPath(SearchPathPlugin):
         for folder in project.conf[:-1]:
             search_path.prepend("project", f"file://{folder}", SearchPathQuery(path=shipped))
         for home in project.homes:
-            search_path.append("axosweep", f"file://{home}")
+            search_path.append(SWEEPS_PROVIDER, f"file://{home}")

@@ -17,6 +17,7 @@ from typing import Any
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import DefaultsList
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
@@ -34,6 +35,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.config_parts import MergedParts, Part, ReadFile, pickled
+from runner.config.project import SWEEPS, SWEEPS_PROVIDER
 
 
 def apply_overrides(overrides: Sequence[Override], config: DictConfig) -> None:
@@ -204,11 +206,30 @@ def _is_of_hydra(default: ResultDefault) -> bool:
     return str(default.package).partition(".")[0] == "hydra"
 
 
+class SweepFiles(FileConfigSource):
+    """A folder that is on the search path for its folder sweeps/ alone: another one in it, such as `store` or `json`,
+    is no config group, and `store=DIR` chooses none of its files.
+    """
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path == SWEEPS and super().is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path.startswith(f"{SWEEPS}/") and super().is_config(config_path)
+
+    def available(self) -> bool:
+        return self.is_group(SWEEPS)
+
+
 class CachingRepository(ConfigRepository):
     """Caches across its copies: Hydra makes one for each job that it composes."""
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         super().initialize_sources(config_search_path)  # a config may change the search path
+        self.sources = [
+            SweepFiles(one.provider, one.full_path()) if one.provider == SWEEPS_PROVIDER else one
+            for one in self.sources
+        ]
         self._read: dict[str, ConfigResult | None] = {}
 
     def load_config(self, config_path: str) -> ConfigResult | None:

@@ -21,6 +21,8 @@ from runner.errors import SweepError
 
 CONF = "conf"
 SWEEPS = "sweeps"
+SWEEPS_PROVIDER = "axosweep"
+"""Hydra's name for the entries of the search path with a folder sweeps/."""
 ROOT_CONFIG = "config.yaml"
 OUR_SWEEPER = {"override hydra/sweeper": "axosweep"}
 """The entry of a defaults list that makes a root config one of axosweep's."""

@@ -71,6 +71,18 @@ def test_a_users_sweep_file_is_found_and_counts_before_a_shipped_one(ask: Callab
         assert requested.request.name == name
 
 
+def test_a_folder_next_to_the_sweep_files_is_no_config_group(ask: Callable[..., Any], here: Path) -> None:
+    """A user's own results or rows may be in a folder that is called like a key."""
+    _write(here, sweeps__first=SWEEP, store__x="{}\n", lora__mine="# @package axolotl\nlora_r: 1\n")
+    for name in ("json", "action", "from", "stages", "max_steps"):
+        (here / name).mkdir()
+    request = ask("-m", "+sweeps=first", "store=store", "--json", "action=plan", "stages=[preprocess]").request
+    assert (request.store, request.json, request.action) == ("store", True, "plan")
+    assert [one.axolotl["lora_r"] for one in ask("-m", "lora=glob([r16,mine])").experiments] == [16]
+    with pytest.raises(SweepError, match="there is no such lora"):
+        ask("lora=mine")
+
+
 def test_a_named_folder_comes_before_the_one_of_the_working_directory(ask: Callable[..., Any], here: Path) -> None:
     _write(here, conf__lora__r8="# @package axolotl\nlora_r: 1\n", conf__lora__own="# @package axolotl\nlora_r: 2\n")
     other = _write(here / "other", conf__lora__r8="# @package axolotl\nlora_r: 3\n", sweeps__theirs=SWEEP)
