@@ -19,7 +19,7 @@ from runner.api.arguments import MULTIRUN, Arguments, take_apart
 from runner.composing.axes import AxisRules
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
-from runner.composing.hydra_inside import is_about_a_plugin, multirun
+from runner.composing.hydra_inside import is_about_a_plugin, multirun, unreadable_file
 from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
 from runner.composing.searched import SearchInput
@@ -90,6 +90,10 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
         raise SweepError(explained(error, vocabulary)) from error
     except yaml.YAMLError as error:
         raise SweepError(f"A config file is not valid YAML: {error}") from error
+    except ValueError as error:
+        if (file := unreadable_file(error)) is None:
+            raise
+        raise SweepError(f"The config file {file} cannot be used: {str(error).rstrip('.')}.") from error
     except (RuntimeError, ImportError) as error:
         if not is_about_a_plugin(error):
             raise

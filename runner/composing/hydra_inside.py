@@ -73,6 +73,13 @@ def is_about_a_plugin(error: Exception) -> bool:
     return Plugins.__module__ in frames
 
 
+def unreadable_file(error: Exception) -> str | None:
+    """The config file that Hydra was reading when it raised an error that does not name it; None if it read none."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    reading = [frame for frame in frames if frame.f_code is ConfigRepository.load_config.__code__]
+    return f"{reading[-1].f_locals['config_path']}.yaml" if reading else None
+
+
 def values_of(override: Override) -> list[tuple[Any, str]]:
     """Each value of a swept override, plain and in Hydra's grammar. shuffle() shuffles them again at each call."""
     return [(Override._convert_value(one), Transformer.str(one)) for one in override.sweep_iterator()]

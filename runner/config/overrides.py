@@ -19,7 +19,7 @@ from runner.errors import SweepError, did_you_mean
 _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=\s]+)?(?:=(?P<value>.*))?", re.S)
 
 
-_NO_TEXT = re.compile(r"null|true|false|[+-]?\d+(\.\d*)?", re.I)
+_NO_TEXT = re.compile(r"null|true|false|[+-]?(inf|nan|(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d+)?)", re.I)
 """What Hydra's grammar does not read as text; a group's option has to be text."""
 
 

@@ -108,6 +108,27 @@ def test_a_broken_file_stops_only_who_asks_for_it(ask: Callable[..., Any], here:
         ask("model=broken")
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"# @package axolotl with my values\nlora_r: 3\n", "Too many components in '@package axolotl with my values'"),
+        (b"# @package\nlora_r: 3\n", "Expected header format: KEY VALUE, got '@package'"),
+        (b"# @package axolotl\nnote: \xe9t\xe9\n", "can't decode byte 0xe9"),
+        (b"# @package axolotl\ndefaults: r8\n", "defaults must be a list"),
+        (b"# @package _global_\ndefaults: [{override /alpha: 8}]\n", "Unsupported item value in defaults : int"),
+    ],
+)
+def test_a_file_that_hydra_cannot_use_is_named(ask: Callable[..., Any], here: Path, content: bytes, says: str) -> None:
+    (here / "conf" / "lora").mkdir(parents=True)
+    (here / "conf" / "lora" / "mine.yaml").write_bytes(content)
+    assert ask("lora=r8").experiments
+    for words in (["lora=mine"], ["-m", "lora=r8,mine"], ["--cfg", "job", "lora=mine"]):
+        with pytest.raises(SweepError) as refused:
+            ask(*words)
+        assert str(refused.value).startswith("The config file lora/mine.yaml cannot be used: ")
+        assert says in str(refused.value)
+
+
 def test_the_checkouts_own_conf_is_there_once(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
