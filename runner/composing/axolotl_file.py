@@ -124,7 +124,7 @@ def _split_secrets(node: Any, before: str) -> tuple[Any, list[str]]:
 def _without_empty_unknown_keys(base: Base) -> Base:
     """Many files have keys of earlier versions without a value, such as `debug:` and `gptq_groupsize:`."""
     unknown = [key for key, _ in unknown_paths(base.axolotl, axolotl_fields())]
-    empty = [key for key in unknown if _at(base.axolotl, key.split(".")) in EMPTY]
+    empty = [key for key in unknown if _is_empty(base.axolotl, key.split("."))]
     if not empty:
         return base
     note = f"{', '.join(empty)}: left out; Axolotl has no such key, and the file gives it no value."
@@ -134,10 +134,16 @@ def _without_empty_unknown_keys(base: Base) -> Base:
     return replace(base, axolotl=remaining, notes=(*base.notes, note))
 
 
-def _at(node: Any, path: Sequence[str]) -> Any:
+def _is_empty(node: Any, path: Sequence[str]) -> bool:
+    """Whether the key at the path has no value. False for a key that is no text or has a dot, which is refused."""
     for name in path:
-        node = node[int(name)] if isinstance(node, list) else node[name]
-    return node
+        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        elif isinstance(node, dict) and name in node:
+            node = node[name]
+        else:
+            return False
+    return node in EMPTY
 
 
 def _removed(node: Any, path: Sequence[str]) -> Any:

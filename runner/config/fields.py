@@ -173,7 +173,7 @@ def unknown_paths(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[tup
     A plugin's own keys count if the config names the plugin. If it names one whose keys are not listed, since
     Axolotl does not ship it, keys at the top are not checked.
     """
-    plugins = [str(plugin) for plugin in config.get("plugins") or ()]
+    plugins = plugins_of(config)
     top = dict(axolotl.top)
     for plugin in plugins:
         top.update(axolotl.plugins.get(plugin, {}))
@@ -185,6 +185,12 @@ def unknown_paths(config: Mapping[str, Any], axolotl: AxolotlFields) -> list[tup
         if (sentence := unknown_key(path, axolotl, top)) is not None:
             found.setdefault(sentence + _plugin_hint(path[0], top, axolotl), ".".join(path))
     return [(key, sentence) for sentence, key in found.items()]
+
+
+def plugins_of(config: Mapping[str, Any]) -> list[str]:
+    """The plugins that a config names; none if the value is not a list, which is a finding of its own."""
+    named = config.get("plugins")
+    return [str(plugin) for plugin in named] if isinstance(named, list | tuple) else []
 
 
 def _plugin_hint(name: str, top: Fields, axolotl: AxolotlFields) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from runner.config.fields import plugins_of
 from runner.config.gpus import GpuKind
 from runner.memory.optimizers import DEFAULT, optimizer_size
 from runner.memory.sharding import Config, Shards, fsdp_of, integer, offloads_weights, sharding_of
@@ -217,11 +218,8 @@ def _loss(config: Config, liger: bool) -> Loss:
 
 
 def _plugin(config: Config, module: str, name: str) -> bool:
-    listed = config.get("plugins") or ()
-    return any(
-        str(plugin) in (f"axolotl.integrations.{module}.{name}", f"axolotl.integrations.{module}.plugin.{name}")
-        for plugin in listed
-    )
+    names = (f"axolotl.integrations.{module}.{name}", f"axolotl.integrations.{module}.plugin.{name}")
+    return any(plugin in names for plugin in plugins_of(config))
 
 
 def _named_attention(config: Config) -> str | None:

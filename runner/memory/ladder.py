@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from modal_app.store.smaller_batch import smaller_batches
+from runner.config.fields import plugins_of
 from runner.config.gpus import GPUS, GpuKind
 from runner.memory.estimate import Estimate, Evidence, Verdict, estimate, verdict_of
 from runner.memory.measured import NOTHING_KNOWN, KnownMemory
@@ -177,9 +178,8 @@ def _batches(config: Config) -> Iterator[Change]:
 
 
 def _losses(config: Config) -> Iterator[Change]:
-    plugins = [str(plugin) for plugin in config.get("plugins") or ()]
     fused = ("liger_fused_linear_cross_entropy", "liger_cross_entropy", "chunked_cross_entropy", "cut_cross_entropy")
-    if any(config.get(key) for key in fused) or any("cut_cross_entropy" in plugin for plugin in plugins):
+    if any(config.get(key) for key in fused) or any("cut_cross_entropy" in plugin for plugin in plugins_of(config)):
         return
     yield Change("chunked_cross_entropy=true", {"chunked_cross_entropy": True})
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runner.config.fields import Field, Fields, axolotl_fields
+from runner.config.fields import Field, Fields, axolotl_fields, plugins_of
 from runner.errors import did_you_mean
 from runner.preflight.findings import Finding, error, shown
 from runner.preflight.ranges import BELOW, IN_DATASETS, RANGES, VAL_SET_SIZE, Range
@@ -28,7 +28,7 @@ _LONG = 12
 def value_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     """Types and ranges at every depth, and names that the schema does not check."""
     # A plugin may convert a value of another type, so then only the schema itself can check types.
-    wrong_types = [] if axolotl.get("plugins") else list(_types(axolotl, axolotl_fields().top, ""))
+    wrong_types = [] if plugins_of(axolotl) else list(_types(axolotl, axolotl_fields().top, ""))
     yield from wrong_types
     reported = {one.key for one in wrong_types}
     yield from (one for one in (*_ranges(axolotl), *_names(axolotl)) if one.key not in reported)

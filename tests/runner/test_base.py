@@ -219,6 +219,9 @@ def _take_over(file: str, way: str, ask: Callable[..., Any]) -> None:
         ("base_model: m\nchat_template_kwargs: {date: 2026-11-03}\n", "chat_template_kwargs.date is read as a date"),
         ("base_model: m\nadded_tokens_overrides: {yes: x}\n", "its name is read as a bool"),
         ("base_model: m\nweight_decay: .inf\n", "weight_decay is inf"),
+        ("base_model: m\nlora.r:\n", "Axolotl has no key lora.r."),
+        ("base_model: m\ndatasets: [{path: x}]\ndatasets.7.path: y\n", "Axolotl has no key datasets.7.path."),
+        ("base_model: m\n8: x\n", "Axolotl has no key 8."),
         ("base_model: m\nplugins: !!set {a, b}\n", "read as a set"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from modal_app.store.facts import DataManifest
 from runner.config.architectures import Architecture, architecture
+from runner.config.fields import plugins_of
 from runner.config.known_names import class_named
 from runner.cost.length import batch_of, data_ranks, length_of
 from runner.cost.types import Rows
@@ -156,7 +157,7 @@ class RunFacts:
 
 
 def has_foreign_plugin(axolotl: Mapping[str, Any]) -> bool:
-    return any(not str(plugin).startswith("axolotl.") for plugin in axolotl.get("plugins") or ())
+    return any(not plugin.startswith("axolotl.") for plugin in plugins_of(axolotl))
 
 
 def is_off(value: object) -> bool:
