@@ -30,7 +30,7 @@ from runner.compare.best import Best
 from runner.compare.comparison import Comparison
 from runner.compare.pair import Pair
 from runner.console.print_json import VERSION
-from runner.executors.serve_deployments import ServeDeployments
+from runner.executors.serve_deployments import EndedDeployments, ServeDeployments
 from runner.follow_up.show_answers import Answers
 from runner.follow_up.show_measures import Measures
 from runner.launch.printed_plan import PrintedPlan
@@ -55,7 +55,7 @@ PRINTED: Mapping[str, tuple[type[Any], ...]] = {
     "resume": (Comparison,),
     "infer": (Answers,),
     "attach": (Comparison,),
-    "serve": (ServedModels, ServeDeployments),
+    "serve": (ServedModels, ServeDeployments, EndedDeployments),
     "ls": (FilesOfRun,),
     "pull": (PulledFiles,),
     "rm": (RemovalResult,),

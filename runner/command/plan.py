@@ -52,6 +52,8 @@ def main(words: Sequence[str]) -> int:
 
     action = "overrides" if args.overrides else "plan"
     try:
+        if args.overrides and (others := [f"--{name}" for name in ("json", "diff", "write") if getattr(args, name)]):
+            raise SweepError(f"--overrides prints nothing else. Leave it out, or leave out {', '.join(others)}.")
         return application.run([*rest, f"action={action}", *(["json=true"] if args.json else [])], launch, page)
     except SweepError as error:
         if args.json and not isinstance(error, PlanRefused):  # it could not even be composed

@@ -12,9 +12,10 @@ from modal_app.serving.spec import MAX_BODY, TOKEN_VARIABLE
 from runner.config.gpus import gpu_kind, modal_gpu
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
+from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.executors.modal_submission import read_submission, submitted_as
-from runner.executors.serve_deployments import ServeDeployments
+from runner.executors.serve_deployments import EndedDeployments, ServeDeployments
 from runner.serve import here as serve_here
 from runner.serve.choice import ServeSelection, choose
 from runner.serve.vllm import gpu_of, vllm_of
@@ -114,8 +115,12 @@ def _serve_on_modal(chosen: ServeSelection, token: str, args: argparse.Namespace
 def _stop(args: argparse.Namespace) -> int:
     from runner.executors import modal_serve
 
-    for app in modal_serve.stop(args.runs[1:], args.runs_volume):
-        print(f"{app} has ended.")
+    ended = modal_serve.stop(args.runs[1:], args.runs_volume)
+    if args.json:
+        print_json(EndedDeployments(tuple(ended)))
+        return 0
+    for app in ended:
+        terminal.result(f"{app} has ended.")
     return 0
 
 

@@ -24,3 +24,11 @@ class ServeDeployments:
     """What `serve list --json` prints."""
 
     deployments: tuple[ServeDeployment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedDeployments:
+    """What `serve stop --json` prints."""
+
+    ended: tuple[str, ...]
+    """The names of their apps."""

@@ -166,10 +166,11 @@ def _check_schema_known(launch: Launch) -> None:
 
 
 def show_results(launch: Launch, rows: Sequence[Row]) -> None:
-    """The table of a sweep that is over, and its report."""
+    """The table of a sweep that is over, and its report. If only datasets were requested, its JSON has no runs."""
+    if rows or launch.request.json:
+        tables.show_rows(rows, launch.store, launch.plan.sweep, as_json=launch.request.json)
     if not rows:
         return
-    tables.show_rows(rows, launch.store, launch.plan.sweep, as_json=launch.request.json)
     console = terminal.messages() if launch.request.json else terminal.results()
     if left := left_line(launch.plan, launch.request, rows):
         terminal.say(console, left)

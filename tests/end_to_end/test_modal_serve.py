@@ -143,7 +143,8 @@ def test_a_token_is_drawn_and_shown_on_a_terminal_only_and_stored_at_modal(
     assert token not in again.stdout + again.stderr
     url = json.loads(again.stdout)["url"]
     assert "base" in get(f"{url}/models", token)
-    swept.run("serve", "stop")
+    (listed,) = swept.json("serve", "list")["deployments"]
+    assert swept.json("serve", "stop")["ended"] == [listed["app"]]
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,19 @@ def test_a_plan_has_each_point_that_is_left_out_and_why(capsys: pytest.CaptureFi
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    "flags", [("--json",), ("--write", "files"), ("--diff", "before"), ("--json", "--write=files")]
+)
+def test_overrides_are_printed_alone(flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--overrides", *flags, *GRID]) == 2
+    printed = capsys.readouterr()
+    assert "--overrides prints nothing else. Leave it out, or leave out --" in printed.err
+    if "--json" in flags:
+        assert "nothing else" in read_printed("plan", printed.out)["refused"]
+    else:
+        assert printed.out == ""
+
+
 def test_points_that_differ_in_everything_are_shown_with_each_axis(capsys: pytest.CaptureFixture[str]) -> None:
     axes = ("learning_rate=tag(log,interval(1e-5,1e-3))", "lora=r8,r16,r32,r64", "lora_dropout=interval(0,0.1)")
     assert cli.main(["plan", "-m", *axes, "search=random", "search.runs=4"]) == 0

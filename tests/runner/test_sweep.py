@@ -47,6 +47,14 @@ def test_a_launch_in_json_prints_nothing_else_on_standard_output(
 
 
 @pytest.mark.usefixtures("trainer")
+def test_a_launch_that_only_prepares_datasets_prints_json_too(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("stages=[preprocess]", "--json") == 1
+    printed = read_printed("launch", capsys.readouterr().out)
+    assert printed["sweep"].startswith("stages-")
+    assert printed["runs"] == []
+
+
+@pytest.mark.usefixtures("trainer")
 def test_a_removed_run_that_is_requested_again_no_longer_counts_as_removed(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
