@@ -8,6 +8,7 @@ import gc
 import importlib
 import itertools
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -93,7 +94,7 @@ def _dispatch(words: list[str]) -> int:
 
         print(help_page.text())
         return 0
-    if verb.isidentifier():
+    if re.fullmatch(r"[A-Za-z_][\w-]*", verb):
         verbs = [name for name in VERBS if not name.startswith("_")]
         meant = did_you_mean(verb, verbs)
         raise SweepError(f"There is no verb {verb}.{meant} The verbs are {', '.join(verbs)}; an override is KEY=VALUE.")

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.patches.apply import apply_launcher_patches
 from modal_app.store.notice import name_problem
-from runner.api.arguments import MULTIRUN, Arguments, take_apart
+from runner.api.arguments import MULTIRUN, RUN, Arguments, take_apart
 from runner.composing.axes import AxisRules
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
@@ -153,7 +153,7 @@ def _for_hydra(args: Arguments, vocabulary: Vocabulary) -> list[str]:
         return [*args.flags, *overrides]
     if not any(parts(override).key == "hydra/sweeper" for override in overrides):
         overrides.append("hydra.sweeper.single=true")
-    return [*(flag for flag in args.flags if flag not in ("-r", "--run")), "-m", *overrides]
+    return [*(flag for flag in args.flags if flag not in RUN), "-m", *overrides]
 
 
 def _refuse_address(override: str) -> None:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from runner.errors import SweepError, did_you_mean
 
 MULTIRUN = ("-m", "--multirun")
+RUN = ("-r", "--run")
+CFG = ("-c", "--cfg")
+HOW_TO_SHOW = ("-p", "--package", "--resolve")
 HELP = ("-h", "--help")
 SHOWN_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWN_CONFIG = ("job", "hydra", "all")
 
-SWITCHES = (*MULTIRUN, "-r", "--run", *HELP, "--version", "--resolve")
+SWITCHES = (*MULTIRUN, *RUN, *HELP, "--version", "--resolve")
 """All of Hydra's but --hydra-help, which lists every folder below the search path, even environments."""
 VALUED = {
     "-c": SHOWN_CONFIG, "--cfg": SHOWN_CONFIG,
@@ -54,7 +57,7 @@ class Arguments:
     def shows_only(self) -> bool:
         """Whether Hydra only prints something and nothing runs: --cfg and --info."""
         names = {flag.partition("=")[0] for flag in self.flags}
-        return bool(names & {"-c", "--cfg", *INFO})
+        return bool(names & {*CFG, *INFO})
 
     def split_off(self, *names: str) -> tuple[Arguments, str | None]:
         """The arguments without a flag that takes a value, and that value: the last one if the flag is given twice."""
@@ -95,9 +98,24 @@ def take_apart(arguments: Sequence[str]) -> Arguments:
             flags += [word, remaining.pop(0) if remaining and remaining[0] in SHOWN_INFO else "all"]
         elif equals and name in INFO:
             flags.append(word)
+        elif equals and name in (*SWITCHES, *FLAGS_OF_OURS):
+            raise SweepError(f"{word}: {name} takes no value. Write {name}, or leave it out.")
         else:
             raise SweepError(f"There is no flag {name} here.{_meant(name)} See axosweep --help.")
+    _check_together(flags)
     return Arguments(tuple(flags), tuple(overrides), texts, tuple(rules["--zip"]), tuple(rules["--exclude"]))
+
+
+def _check_together(flags: Sequence[str]) -> None:
+    """SweepError for flags that exclude each other, and for those that have no effect alone."""
+    names = {flag.partition("=")[0] for flag in flags}
+    shows_config = not names.isdisjoint(CFG)
+    if shows_config and not names.isdisjoint(INFO):
+        raise SweepError("--cfg and --info each print something else. Choose one of the two.")
+    if not names.isdisjoint(MULTIRUN) and not names.isdisjoint(RUN):
+        raise SweepError("-m asks for a sweep, and --run for one run. Choose one of the two.")
+    if not shows_config and (alone := sorted(names & {*HOW_TO_SHOW})):
+        raise SweepError(f"{alone[0]} says how --cfg prints the config. Add --cfg job, or leave it out.")
 
 
 def _rule(flag: str, text: str) -> str:

@@ -11,7 +11,7 @@ from modal_app.serving import peers
 from modal_app.serving.spec import MAX_BODY, TOKEN_VARIABLE
 from runner.config.gpus import gpu_kind, modal_gpu
 from runner.console import terminal
-from runner.console.parser import Names, VerbParser
+from runner.console.parser import Names, VerbParser, port_number
 from runner.console.print_json import print_json
 from runner.errors import SweepError
 from runner.executors.modal_submission import read_submission, submitted_as
@@ -42,7 +42,7 @@ def parser() -> VerbParser:
     verb.add("runs", nargs="*", metavar="RUN", names=names, help=which)
     verb.add_argument("--merged", action="store_true", help="serve the merged models of the runs")
     verb.add_argument("--token", help=f"the token that clients must send ({TOKEN_VARIABLE} is safer)")
-    verb.add_argument("--port", type=int, help="on this machine: a free port by default")
+    verb.add_argument("--port", type=port_number, help="on this machine: a free port by default")
     verb.add_argument("--host", help=f"on this machine: {serve_here.LOOPBACK} by default; any other needs a token")
     verb.add_argument(
         "--max-body",

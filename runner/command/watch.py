@@ -17,7 +17,7 @@ from typing import Any
 from modal_app.serving import peers
 from modal_app.store.layout import Store
 from runner.console import terminal
-from runner.console.parser import VerbParser
+from runner.console.parser import VerbParser, port_number
 from runner.errors import SweepError
 from runner.html_report.gather import gather
 from runner.html_report.page import html, write_report
@@ -39,7 +39,7 @@ LINGER_S = 1.0
 def parser() -> VerbParser:
     verb = VerbParser("watch", description="The report of a sweep in the browser, kept up to date while it runs.")
     verb.add_sweep()
-    verb.add("--port", type=int, default=0, help="the port at 127.0.0.1; a free one by default")
+    verb.add("--port", type=port_number, default=0, help="the port at 127.0.0.1; a free one by default")
     verb.add_store()
     return verb
 

@@ -13,6 +13,7 @@ from runner.errors import SweepError, did_you_mean
 STORE_HELP = "the folder with the results; AXOSWEEP_STORE or ./out by default"
 
 BLANK = "empty, but a name is expected. Is a shell variable not set?"
+HIGHEST_PORT = 65535
 
 
 class Names(StrEnum):
@@ -98,4 +99,11 @@ def count(text: str) -> int:
     """The type of a flag that takes a number of things."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1, is expected")
+    return int(text)
+
+
+def port_number(text: str) -> int:
+    """The type of a flag that takes a port of this machine."""
+    if not text.isdecimal() or int(text) > HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: expected 1 to {HIGHEST_PORT}, or 0 for any free port")
     return int(text)

@@ -90,8 +90,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    if not 0 <= port <= 65535:
-        raise SweepError(f"--port {port} is not a port: expected 1 to 65535, or 0 for any free port.")
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:

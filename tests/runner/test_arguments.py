@@ -42,7 +42,18 @@ def test_every_flag_is_hydras() -> None:
 
 @pytest.mark.parametrize(
     ("line", "way_out"),
-    [("--multirn", "--multirun"), ("--store x", "store=DIR"), ("--cfg jobb", "job, hydra"), ("-p", "value")],
+    [
+        ("--multirn", "--multirun"),
+        ("--store x", "store=DIR"),
+        ("--cfg jobb", "job, hydra"),
+        ("-p", "value"),
+        ("--yes=true", "--yes takes no value. Write --yes"),
+        ("-m=1 lora=r8", "-m takes no value"),
+        ("--cfg job --info", "Choose one of the two"),
+        ("-m --run lora=r8", "Choose one of the two"),
+        ("-p axolotl lora=r8", "Add --cfg job"),
+        ("--resolve lora=r8", "--resolve says how --cfg prints the config. Add --cfg job"),
+    ],
 )
 def test_a_wrong_flag_is_refused_with_the_way_out(line: str, way_out: str) -> None:
     with pytest.raises(SweepError, match=way_out):

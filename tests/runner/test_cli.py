@@ -92,10 +92,11 @@ def test_a_mistake_is_one_message_and_exit_code_2(axosweep: Run, swept: Store) -
     assert done.stderr.startswith(f"axosweep: There is no run or sweep rats in {swept.root}.")
 
 
-def test_a_misspelt_verb_is_refused_with_the_verbs(axosweep: Run, swept: Store) -> None:
-    done = axosweep(swept, "comapre")
+@pytest.mark.parametrize(("verb", "meant"), [("comapre", "compare"), ("wandb-veiw", "wandb-view")])
+def test_a_misspelt_verb_is_refused_with_the_verbs(axosweep: Run, swept: Store, verb: str, meant: str) -> None:
+    done = axosweep(swept, verb)
     assert done.returncode == 2
-    assert "Did you mean compare?" in done.stderr
+    assert f"There is no verb {verb}. Did you mean {meant}?" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ def test_every_verb_says_so(verb: str, capsys: pytest.CaptureFixture[str]) -> No
     assert "usage" not in said.err
 
 
+@pytest.mark.parametrize("verb", ["watch", "serve"])
+@pytest.mark.parametrize("port", ["65536", "-1", "8o80"])
+def test_a_port_is_one_that_exists(verb: str, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--port", port]) == 2
+    assert f"{verb}: --port: {port} is not a port: expected 1 to 65535, or 0" in capsys.readouterr().err
+
+
 def test_what_only_looks_like_a_flag_is_not_taken_for_one() -> None:
     parser = VerbParser("ask")
     parser.add_argument("run")
