@@ -19,7 +19,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 STAGES = {
-    "compose": ("runner.composing.hydra_sweep:read_space", "runner.composing.hydra_sweep:compose_jobs"),
+    "compose": ("runner.composing.hydra_sweep:space_of", "runner.composing.hydra_sweep:compose_jobs"),
     "preflight": ("runner.preflight.stage:Preflight.__post_init__", "runner.preflight.stage:Preflight.findings"),
     "import, schema": ("runner.preflight.stage:Preflight.ask",),
     "identify": ("runner.launch.sweep:identify",),

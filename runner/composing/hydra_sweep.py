@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -18,29 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.composing.axes import NO_RULES, AxisRules, Job, SearchSpace
 from runner.composing.base_option import with_bases
-from runner.composing.experiment import (
-    experiment_from,
-    experiment_of,
-    is_of_request,
-    request_from,
-    search_of,
-    unresolved,
-)
-from runner.composing.fast_compose import ComposedJob, Composer, compose_all
-from runner.composing.hydra_errors import COMPOSITION_ERRORS, explained, unread_key
-from runner.composing.hydra_inside import plain, show_to_resolvers
+from runner.composing.compose_jobs import compose_jobs, describes_run, in_users_words
+from runner.composing.experiment import experiment_from, request_from, search_of
+from runner.composing.fast_compose import Composer
+from runner.composing.hydra_inside import plain
 from runner.composing.points import DECIDED_BY_RESULTS, points_of, space_of
 from runner.composing.read_axes import canonical_axes, refuse_swept_request
 from runner.composing.search_node import check_axes, refuse_beside_others
 from runner.composing.searched import SearchInput
-from runner.config.overrides import base_spoken, canonical_all, parts, spoken
+from runner.config.overrides import base_spoken, canonical_all, parts
 from runner.config.project import SWEEPS, current_project
-from runner.config.sweep_file import body_keys, body_overrides
+from runner.config.sweep_file import body_overrides
 from runner.config.vocabulary import Vocabulary, read_vocabulary
 from runner.console import terminal
 from runner.errors import SweepError
-from runner.preflight import quick_findings
-from runner.preflight.findings import Severity
 from runner.request import Action, Request
 from runner.types import Experiment, RunResult
 
@@ -96,7 +86,7 @@ class Task:
         job = OmegaConf.to_container(hydra.overrides.task)
         assert isinstance(job, list)
         choices = hydra.runtime.choices
-        experiment = experiment_from(config, _in_users_words(job, read_vocabulary()), choices)
+        experiment = experiment_from(config, in_users_words(job, read_vocabulary()), choices)
         results = self.launch([experiment], request_from(config, choices, map(_key, job)))
         for result in results:
             if not result.succeeded:
@@ -155,7 +145,7 @@ def run_sweep(
         return _launched_by_another(config, points.jobs, context, task)
     experiments = compose_jobs(config, points.jobs, context.config_loader, vocabulary)
     assert isinstance(task, Task)
-    left_out = tuple(replace(one, overrides=_in_users_words(one.overrides, vocabulary)) for one in points.left_out)
+    left_out = tuple(replace(one, overrides=in_users_words(one.overrides, vocabulary)) for one in points.left_out)
     return task.launch([experiment for experiment, _ in experiments], replace(request, left_out=left_out))
 
 
@@ -215,78 +205,6 @@ def run_batch(
     return returns
 
 
-def compose_jobs(
-    config: DictConfig,
-    jobs: Sequence[Job],
-    loader: ConfigLoader,
-    vocabulary: Vocabulary,
-    first: int = 0,
-    *,
-    by_hydra: bool = False,
-    composer: Composer | None = None,
-) -> list[tuple[Experiment, ComposedJob]]:
-    """Each job composed once; `by_hydra`: by Hydra alone. Raises SweepError with the problems of all jobs together."""
-    composed: list[tuple[Experiment, ComposedJob]] = []
-    problems: dict[str, list[Job]] = {}
-    found = compose_all(config, jobs, loader, first, by_hydra=by_hydra, composer=composer)
-    show_to_resolvers(config.hydra, config)
-    for job, one in zip(jobs, found, strict=True):
-        try:
-            if isinstance(one, Exception):
-                raise one
-            composed.append((_experiment(one, job, vocabulary), one))
-        except COMPOSITION_ERRORS as error:
-            problems.setdefault(explained(error, vocabulary), []).append(job)
-    if problems:
-        for job, (experiment, _) in zip(_others(jobs, problems), composed, strict=True):
-            for finding in quick_findings(experiment):
-                if finding.severity is Severity.ERROR:
-                    problems.setdefault(finding.text, []).append(job)
-        raise SweepError(_problem_list(problems, len(jobs), vocabulary))
-    return composed
-
-
-def _experiment(composed: ComposedJob, job: Job, vocabulary: Vocabulary) -> Experiment:
-    if composed.sets is not None:  # this comes too late: Hydra 1.3 ignores it, 1.4 refuses it
-        raise SweepError(
-            f"A swept choice sets hydra.{composed.sets}, which is fixed before the sweep starts. "
-            "Set it in a sweep file or on the command line; set what a run needs with gpu=..."
-        )
-    _refuse_unread(composed, vocabulary)
-    if composed.unresolved is not None:
-        raise SweepError(unresolved(composed.unresolved))
-    return experiment_of(composed.node, _in_users_words(job, vocabulary), composed.choices)
-
-
-def _others(jobs: Sequence[Job], problems: Mapping[str, list[Job]]) -> list[Job]:
-    """The jobs that could be composed."""
-    failed = {id(job) for found in problems.values() for job in found}
-    return [job for job in jobs if id(job) not in failed]
-
-
-def _refuse_unread(composed: ComposedJob, vocabulary: Vocabulary) -> None:
-    """Refuse keys that nothing reads, most often of a config file whose first line does not say where they belong."""
-    unread = composed.node.keys() - vocabulary.read
-    name = composed.choices.get(SWEEPS)
-    if unread and isinstance(name, str):
-        unread -= body_keys(current_project().sweep_files()[name])
-    for key in unread:
-        raise SweepError(unread_key(key, vocabulary))
-
-
-def _problem_list(problems: dict[str, list[Job]], total: int, vocabulary: Vocabulary) -> str:
-    """Equal problems once, each with the jobs that have it."""
-    if total == 1:
-        return next(iter(problems))
-    failing = sum(len(jobs) for jobs in problems.values())
-    lines = [f"{failing} of {total} runs cannot start, so none was started."]
-    for problem, jobs in problems.items():
-        first = " ".join(_in_users_words(jobs[0], vocabulary))
-        where = "all of them" if len(jobs) == total else first if len(jobs) == 1 else f"{len(jobs)}, first {first}"
-        lines.append(f"- {problem}\n  ({where})")
-    return "\n".join(lines)
-
-
 def _launched_by_another(
     config: DictConfig, jobs: Sequence[Job], context: HydraContext, task: TaskFunction
 ) -> Sequence[Any]:
@@ -300,19 +218,7 @@ def _launched_by_another(
 def _print_overrides(jobs: Sequence[Job], vocabulary: Vocabulary) -> None:
     """One job a line, once, in the form that any Hydra sweeper takes."""
     for job in dict.fromkeys(jobs):
-        print(shlex.join(base_spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary)))
-
-
-def _in_users_words(job: Sequence[str], vocabulary: Vocabulary) -> tuple[str, ...]:
-    """A job's overrides in the user's words, without those that describe the whole command."""
-    return tuple(spoken(one, vocabulary) for one in job if _describes_run(one, vocabulary))
-
-
-def _describes_run(override: str, vocabulary: Vocabulary) -> bool:
-    parsed = parts(override)
-    if parsed.key == SWEEPS:
-        return parsed.value not in vocabulary.pure_sweeps
-    return not is_of_request(parsed.key)
+        print(shlex.join(base_spoken(one, vocabulary) for one in job if describes_run(one, vocabulary)))
 
 
 def _key(override: str) -> str:
