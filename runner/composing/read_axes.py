@@ -27,6 +27,7 @@ from runner.composing.axes import (
 from runner.composing.experiment import is_of_request
 from runner.composing.hydra_inside import unshuffled, values_of
 from runner.config.overrides import axis, base_spoken, canonical, parts, spoken
+from runner.config.project import SWEEPS
 from runner.config.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 from runner.errors import SweepError, did_you_mean
 
@@ -83,8 +84,15 @@ def read_space(
         _refuse_unsweepable(override, key)
         if key.partition(".")[0] == SEARCH:
             continue  # it chooses the points, and is no part of one
+        if any(other != key and _overlap(other, key) for other in found):
+            found.pop(key, None)  # so that it counts after the other, as in Hydra
         found[key] = _part(override, vocabulary, shuffled=shuffled)
     return SearchSpace(tuple(found.values()))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one key lies below the other: `datasets.0.path` below `datasets`."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def with_rules(space: SearchSpace, rules: AxisRules, vocabulary: Vocabulary) -> SearchSpace:
@@ -106,8 +114,8 @@ def with_file_rules(
     zips = [text for text in rules.zips if not _names(text.split(","), vocabulary) <= replaced - axes]
     found = with_rules(space, AxisRules(tuple(zips)), vocabulary)
     for text in rules.excludes:
-        names = _names([word.partition("=")[0] for word in _WORD.findall(text)], vocabulary)
-        exclude = _exclude(text, space, vocabulary, optional=bool(names & replaced))
+        named = _names([word.partition("=")[0] for word in _WORD.findall(text)], vocabulary)
+        exclude = _exclude(text, space, vocabulary, optional=bool(named & replaced))
         found = replace(found, excludes=(*found.excludes, exclude))
     return found
 
@@ -121,6 +129,8 @@ def _refuse_unsweepable(override: Override, key: str) -> None:
         return
     if is_of_request(key):
         raise SweepError(f"{override.input_line}: {key} applies to all runs of a command and cannot be swept.")
+    if key == SWEEPS:
+        raise SweepError(f"{override.input_line}: a command launches one sweep file. Launch them one after the other.")
     if override.is_hydra_override():
         raise SweepError(
             f"{override.input_line}: Hydra's own configuration cannot be swept. "

@@ -74,6 +74,30 @@ def test_a_sweep_file_and_the_command_line_mean_the_same_run(ask: Callable[..., 
     assert of_file.axolotl == of_line.axolotl
 
 
+def test_two_sweep_files_are_not_one_sweep(ask: Callable[..., Any], elsewhere: Path) -> None:
+    """Their bodies would not count."""
+    (elsewhere / "sweeps").mkdir()
+    for name in ("a", "b"):
+        (elsewhere / "sweeps" / f"{name}.yaml").write_text("# @package _global_\nmax_steps: 5\n")
+    with pytest.raises(SweepError, match="sweeps=a,b: a command launches one sweep file"):
+        ask("-m", "+sweeps=a,b")
+    assert ask("-m", "+sweeps=a").experiments[0].axolotl["max_steps"] == 5
+
+
+def test_a_key_that_lies_in_another_one_counts_in_the_order_of_the_overrides(
+    ask: Callable[..., Any], elsewhere: Path
+) -> None:
+    (elsewhere / "sweeps").mkdir()
+    (elsewhere / "sweeps" / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {datasets.0.path: [a.jsonl, b.jsonl], seed: [1]}}}\n"
+        "datasets: [{path: c.jsonl, type: alpaca}]\n"
+    )
+    paths = [one.axolotl["datasets"][0]["path"] for one in ask("-m", "+sweeps=mine").experiments]
+    assert paths == ["a.jsonl", "b.jsonl"]
+    for one in ask("-m", "+sweeps=mine", "datasets=[{path: d.jsonl, type: chat_template}]").experiments:
+        assert one.axolotl["datasets"] == [{"path": "d.jsonl", "type": "chat_template"}]
+
+
 def test_each_job_is_what_hydra_itself_composes(ask: Callable[..., Any]) -> None:
     requested = ask("-m", "lora=r8,none", "learning_rate=1e-3,5", "gpu=h100", "~weight_decay", "seed=7")
     register_resolvers()
