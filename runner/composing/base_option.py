@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from runner.composing.axolotl_file import Base, for_omegaconf, read_base
 from runner.config.overrides import parts
@@ -34,7 +35,7 @@ ON_A_CPU = (
 
 def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """Canonical overrides with each `base=FILE,...` and `from=RUN,...` as `experiment=OPTION,...`, its options known to
-    Hydra.
+    Hydra. They may be those of an earlier call, after further ones of a sweep file.
 
     A run in `from=` gives its config only if nothing else does. What is left out of a file, and what a run's config is
     taken from, is printed on standard error, once. Raises SweepError for a file or a run that cannot be a base, and for
@@ -42,7 +43,9 @@ def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """
     requested = [one for one in overrides if parts(one).key == BASE_OPTION]
     named = [one for one in overrides if parts(one).key == EXPERIMENT]
-    chosen = next((one for one in named if parts(one).value not in current_project().bases), None)
+    chosen = next((one for one in named if not _stands_for(one, BASE_OPTION, FROM)), None)
+    if named and all(_stands_for(one, FROM) for one in named):  # it has replaced the sweep file's
+        overrides = [one for one in overrides if parts(one).key != FROM]
     if requested and chosen is not None:
         raise SweepError(f"{requested[0]} and {chosen} both say what a run starts from. Choose one of the two.")
     if requested and not any(parts(one).key == "gpu" for one in overrides):
@@ -53,11 +56,20 @@ def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     return [_chosen(one, vocabulary, store) if one in requested else one for one in overrides]
 
 
+def _stands_for(override: str, *keys: str) -> bool:
+    """Whether all options of this experiment stand for what one of these keys has named."""
+    bases = current_project().bases
+    return all(one in bases and bases[one].key in keys for one in (parts(override).value or "").split(","))
+
+
 def _chosen(override: str, vocabulary: Vocabulary, store: str | None) -> str:
-    parsed = OverridesParser.create().parse_override(override)
-    swept = parsed.is_sweep_override()
-    values = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
     key = parts(override).key
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        swept = parsed.is_sweep_override()
+        values = list(parsed.sweep_string_iterator()) if swept else [parsed.get_value_element_as_str()]
+    except HydraException as error:  # glob() is for the options of groups, and an interval has no list of values
+        raise SweepError(f"{override}: write the values as a list, as in {key}=A,B.") from error
     options = [
         _run_option(value, vocabulary, store) if key == FROM else _file_option(_unquoted(value), vocabulary)
         for value in dict.fromkeys(values)

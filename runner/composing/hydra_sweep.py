@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,8 +28,8 @@ from runner.composing.search_node import check_axes, refuse_beside_others
 from runner.composing.searched import SearchInput
 from runner.config.overrides import base_spoken, canonical_all, parts
 from runner.config.project import SWEEPS, current_project
-from runner.config.sweep_file import body_overrides
-from runner.config.vocabulary import Vocabulary, read_vocabulary
+from runner.config.sweep_file import body_keys, body_overrides
+from runner.config.vocabulary import EXPERIMENT, FROM, Vocabulary, read_vocabulary
 from runner.console import terminal
 from runner.errors import SweepError
 from runner.request import Action, Request
@@ -110,12 +111,7 @@ def run_sweep(
 ) -> Sequence[Any]:
     """Our sweeper. `arguments`: the command line's overrides, which win over the sweep file's axes."""
     vocabulary = read_vocabulary()
-    params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
-    assert isinstance(params, dict)
-    overrides = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
-    if isinstance(name := config.hydra.runtime.choices.get(SWEEPS), str):
-        overrides = body_overrides(current_project().sweep_files()[name], vocabulary) + overrides
-    overrides = with_bases([*overrides, *canonical_all(arguments, vocabulary)], vocabulary)
+    overrides, choices = _overrides(config, arguments, vocabulary), config.hydra.runtime.choices
     vocabulary = replace(vocabulary, bases=current_project().bases)
     refuse_swept_request(overrides, context.config_loader)
     search = search_of(config)
@@ -124,15 +120,13 @@ def run_sweep(
     check_axes(search, space.axes, single=single)
     swept = [one.head.lstrip("+~") for one in space.axes]
     if search.method in DECIDED_BY_RESULTS:
-        return _searched(
-            config, space, context, task, vocabulary, request_from(config, config.hydra.runtime.choices, swept)
-        )
+        return _searched(config, space, context, task, vocabulary, request_from(config, choices, swept))
     points = points_of(space, search)
     if points.note:
         terminal.message(f"note: {points.note}")
     if single and len(points.jobs) > 1:
         raise SweepError(f"This asks for {len(points.jobs)} runs, swept over {', '.join(swept)}. A sweep needs -m.")
-    request = request_from(config, config.hydra.runtime.choices, swept or [_key(argument) for argument in arguments])
+    request = request_from(config, choices, swept or [_key(argument) for argument in arguments])
     if request.action is Action.OVERRIDES:
         _print_overrides(points.jobs, vocabulary)
         return []
@@ -147,6 +141,34 @@ def run_sweep(
     assert isinstance(task, Task)
     left_out = tuple(replace(one, overrides=in_users_words(one.overrides, vocabulary)) for one in points.left_out)
     return task.launch([experiment for experiment, _ in experiments], replace(request, left_out=left_out))
+
+
+def _overrides(config: DictConfig, arguments: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+    """All overrides of a sweep, canonical: those of its file, the body first, then those of the command line."""
+    params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
+    assert isinstance(params, dict)
+    axes = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
+    choices, words = config.hydra.runtime.choices, canonical_all(arguments, vocabulary)
+    if not isinstance(name := choices.get(SWEEPS), str):
+        return with_bases([*axes, *words], vocabulary)
+    file = current_project().sweep_files()[name]
+    overrides = with_bases([*body_overrides(file, vocabulary), *axes, *words], vocabulary)
+    _refuse_late_from(file, overrides, choices.get(EXPERIMENT))
+    return overrides
+
+
+def _refuse_late_from(file: Path, overrides: Sequence[str], chosen: str | None) -> None:
+    """Raises SweepError for `from: RUN` in the body of a sweep file, unless something else gives its runs their config:
+    Hydra reads the body when it is too late for RUN's. `chosen`: the experiment of the config.
+    """
+    options = [chosen, *(parts(one).value for one in overrides if _key(one) == EXPERIMENT)]
+    runs = [one for one, source in current_project().bases.items() if source.key == FROM]
+    if FROM in body_keys(file) and all(one is None or one in runs for one in options):
+        raise SweepError(
+            f"{file}: from: in the body gives the runs a checkpoint, but not the config of the run that has left it. "
+            "Write it under hydra.sweeper.params (`from: [RUN@STEP]`), or choose a config for the runs: "
+            "`- override /experiment: NAME` in the defaults list, or `base: FILE`."
+        )
 
 
 def _searched(

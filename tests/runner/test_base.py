@@ -247,6 +247,8 @@ def test_what_cannot_be_taken_over_is_refused_with_the_reason(
         ("~base", "the path of an Axolotl config"),
         ("base=5", "the path of an Axolotl config"),
         ("base=a.yml,b.yml", "which need -m"),
+        ("-m base=glob(*.yml)", "base=glob(*.yml): write the values as a list, as in base=A,B."),
+        ("-m from=interval(1,2)", "write the values as a list, as in from=A,B."),
     ],
 )
 def test_a_base_that_means_nothing_is_refused(ask: Callable[..., Any], here: Path, line: str, says: str) -> None:

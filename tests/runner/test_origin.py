@@ -75,6 +75,36 @@ def test_each_of_several_origins_gives_its_own_config(store: Store, asked: Calla
     ]
 
 
+def _sweep_file(text: str) -> None:
+    Path("sweeps").mkdir()
+    Path("sweeps/mine.yaml").write_text(f"# @package _global_\n{text}\n")
+
+
+def test_an_origin_on_the_command_line_replaces_those_of_a_sweep_file(
+    store: Store, asked: Callable[..., Sequence[Experiment]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    low, high, other = (source(store, 10, lora_r=rank) for rank in (8, 16, 32))
+    _sweep_file(f"hydra: {{sweeper: {{params: {{from: ['{low.key}@10', '{high.key}@10'], seed: [1]}}}}}}")
+    assert [one.axolotl["lora_r"] for one in asked("-m", "+sweeps=mine")] == [8, 16]
+    capsys.readouterr()
+    (one,) = asked("-m", "+sweeps=mine", f"from={other.key}@10")
+    assert (one.axolotl["lora_r"], one.from_text) == (32, f"{other.key}@10")
+    assert low.key not in capsys.readouterr().err
+
+
+def test_an_origin_in_the_body_of_a_sweep_file_needs_another_config(
+    store: Store, asked: Callable[..., Sequence[Experiment]]
+) -> None:
+    """Hydra reads the body when it is too late for the config of the run."""
+    origin = _recorded(store)
+    _sweep_file(f"from: '{origin.key}'\nseed: 3")
+    for words in ([], [f"from={origin.key}"]):
+        with pytest.raises(SweepError, match=r"mine\.yaml: from: in the body .* hydra\.sweeper\.params"):
+            asked("-m", "+sweeps=mine", *words)
+    (chosen,) = asked("-m", "+sweeps=mine", "experiment=llama3_8b_alpaca")
+    assert chosen.from_text == origin.key
+
+
 def test_a_base_next_to_it_says_what_to_start_from(
     store: Store, asked: Callable[..., Sequence[Experiment]], capsys: pytest.CaptureFixture[str]
 ) -> None:
