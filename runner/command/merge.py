@@ -75,22 +75,15 @@ def _show(subject: Subject, carried: FollowUpResult, *, as_json: bool) -> None:
     if as_json:
         print_json(_merged(subject, carried, str(folder.model), facts))
     elif carried.succeeded:
-        where = "on the runs Volume, " if is_mirror(subject.store) else ""
         alone = len(list(folder.path.parent.glob(f"*/{folder.done.name}"))) < 2
         part = "merged" if alone else f"merged-{folder.path.name}"
-        size = size_text(facts.get("bytes", 0))
-        lines = [
-            f"Merged: {subject.key}  {subject.name}",
-            f"{where}{folder.model} ({size})" if not where else f"{where}{_below(subject.store, folder.model)}",
-            f"Copy it to a folder: axosweep pull {subject.key} {part} DIR",
-        ]
-        for line in lines:
-            terminal.result(line)
+        terminal.result(f"Merged: {subject.key}  {subject.name}")
+        if is_mirror(subject.store):
+            terminal.result(f"on the runs Volume, {folder.model.relative_to(subject.store.root).as_posix()}")
+        else:
+            terminal.result(f"{folder.model} ({size_text(facts.get('bytes', 0))})")
+        terminal.result(f"Copy it to a folder: axosweep pull {subject.key} {part} DIR")
     show_failures([carried], subject.store)
-
-
-def _below(store: Store, path: Path) -> str:
-    return path.relative_to(store.root).as_posix()
 
 
 def _merged(subject: Subject, carried: FollowUpResult, model: str, facts: Mapping[str, Any]) -> MergedModel:

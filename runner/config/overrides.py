@@ -93,10 +93,10 @@ def canonical(override: str, vocabulary: Vocabulary) -> str:
         return _group(parsed, vocabulary)
     if parsed.package:
         raise SweepError(
-            f"{parsed.key!r} in {override!r} is not a config group.{_meant(parsed.key, vocabulary.groups)}"
+            f"{parsed.key!r} in {override!r} is not a config group.{did_you_mean(parsed.key, vocabulary.groups)}"
         )
     if head == AXOLOTL:
-        return _axolotl(parsed, rest) if not rest else _field(parsed, rest, vocabulary)
+        return _axolotl(parsed) if not rest else _field(parsed, rest, vocabulary)
     if head in vocabulary.nodes:
         return _node(parsed, vocabulary)
     if head in vocabulary.fields.everywhere:
@@ -164,7 +164,7 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     return f"{group}={option}: there is no such {group}.{way_out} There are: {', '.join(options)}."
 
 
-def _axolotl(parsed: Parts, rest: str) -> str:
+def _axolotl(parsed: Parts) -> str:
     if parsed.sign == "~":
         raise SweepError("~axolotl would remove the complete config of the run. Write ~KEY for one key.")
     if not parsed.value or not parsed.value.startswith("{"):
@@ -189,7 +189,7 @@ def _node(parsed: Parts, vocabulary: Vocabulary) -> str:
             if before and not nodes:
                 return str(parsed)  # below a value: Hydra knows whether it is a list
             elsewhere = ELSEWHERE_IN_NODES.get(parsed.key)
-            meant = f" Did you mean {elsewhere}?" if elsewhere else _meant(name, nodes)
+            meant = f" Did you mean {elsewhere}?" if elsewhere else did_you_mean(name, nodes)
             raise SweepError(f"{parsed}: {before} has no {name}.{meant} It has: {', '.join(nodes)}.")
         nodes = nodes[name]
     return str(parsed)
@@ -199,12 +199,8 @@ def _unknown(parsed: Parts, vocabulary: Vocabulary) -> SweepError:
     known = [*vocabulary.groups, *vocabulary.nodes, *vocabulary.fields.everywhere]
     known += [f"{node}.{name}" for node, names in vocabulary.nodes.items() for name in names]
     elsewhere = ELSEWHERE.get(parsed.key)
-    meant = f" Did you mean {elsewhere}?" if elsewhere else _meant(parsed.key, known)
+    meant = f" Did you mean {elsewhere}?" if elsewhere else did_you_mean(parsed.key, known)
     return SweepError(f"{str(parsed)!r}: {parsed.key!r} is not a config group, a config key or an Axolotl key.{meant}")
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    return did_you_mean(name, known)
 
 
 def spoken(override: str, vocabulary: Vocabulary) -> str:

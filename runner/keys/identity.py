@@ -27,8 +27,6 @@ ADDRESSES = frozenset(
         "use_wandb",
         "use_mlflow",
         "use_comet",
-    }
-    | {
         "use_trackio",
         "use_tensorboard",
         "hub_model_id",
