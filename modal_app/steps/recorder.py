@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed
 from transformers import TrainerCallback
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
 
 from modal_app.patches.apply import apply_training_patches
 from modal_app.process import stop
@@ -24,7 +26,7 @@ from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
 from modal_app.steps.pinned_inputs import check_inputs, check_mapped
 from modal_app.steps.row_rater import RowRater
-from modal_app.steps.rungs import RungStops
+from modal_app.steps.rungs import RungStops, stop_with_checkpoint
 from modal_app.store import checkpoints
 from modal_app.store.step import FailureReason, write_atomically
 
@@ -40,6 +42,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._began = 0.0
         self._resumed_from = 0
         self._evaluated_at = -1
+        self._limit: int | None = None
+        """How many checkpoints the config stores at most."""
         self._saves = 0
         self._stopped = self._diverged = self._ended = False
         self._metrics: Any = None
@@ -55,6 +59,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._began = time.monotonic()
         self._resumed_from = state.global_step
         self._find_best_checkpoint(args, state)
+        # The Trainer removes no checkpoint; `_complete_checkpoint` does.
+        self._limit, args.save_total_limit = args.save_total_limit or self._limit, None
         apply_training_patches(self._trainer, self._unlogged_at(state.global_step))
         if 0 < state.max_steps <= state.global_step:
             raise StepFailed(
@@ -81,7 +87,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if last and self._has_eval_rows():
             control.should_evaluate = True
         if not last and self._agree_to_stop(args):
-            self._stop(control)
+            self._stop(args, control)
         if not (last or self._stopped):
             self._rungs.after_step(args, state, control)
             self._stop_unanswered(args, control)
@@ -95,10 +101,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if state.best_model_checkpoint is None and is_own and best.is_dir():
             state.best_model_checkpoint = str(best)
 
-    def _stop(self, control: Any) -> None:
-        self._stopped = self._rank.to_be_continued = True
-        control.should_save = True
-        control.should_training_stop = True
+    def _stop(self, args: Any, control: Any) -> None:
+        self._stopped = True
+        stop_with_checkpoint(self._rank, args, control)
 
     def _stop_unanswered(self, args: Any, control: Any) -> None:
         """The process that has to answer may have got the request to stop, too. So the run asks again when it is
@@ -106,15 +111,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if self._rungs.unanswered:
             self._rungs.unanswered = False
             if self._agree_to_stop(args):
-                self._stop(control)
+                self._stop(args, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._evaluated_at == state.global_step:
             control.should_evaluate = False
         if not self._stopped:
             self._rungs.after_epoch(args, state, control)
-        elif not float(state.epoch).is_integer():
-            control.should_evaluate = False  # the epoch has been cut short
+        elif not float(state.epoch).is_integer():  # it has been cut short, and everything is saved
+            control.should_evaluate = control.should_save = False
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" in logs:
@@ -143,11 +148,28 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if args.world_size > 1:
             torch.distributed.barrier()  # every rank has written its part
         if state.is_world_process_zero:
-            checkpoint = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.global_step}"
-            checkpoints.mark_complete(checkpoint, unlogged)
+            self._complete_checkpoint(args, state, unlogged)
         self._rank.clock.book("save")
         self._saves += 1
         self._write_state(state)
+
+    def _complete_checkpoint(self, args: Any, state: Any, unlogged: Mapping[str, float]) -> None:
+        """Mark the newest checkpoint, and only then remove others. The Trainer would remove them before, so that a kill
+        in between could leave none, and by their time stamps, which a clock that is set back makes wrong."""
+        checkpoint = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.global_step}"
+        if missing := self._missing_in(checkpoint):
+            print(f"axosweep: no run can resume from {checkpoint.name}, since its {missing} was not saved", flush=True)
+        else:
+            checkpoints.mark_complete(checkpoint, unlogged)
+        rotate_checkpoints(args.output_dir, self._limit, state.best_model_checkpoint)
+
+    def _missing_in(self, checkpoint: Path) -> str:
+        """A file without which the Trainer does not resume, or begins with a new optimizer and schedule, without a
+        message. Axolotl only warns where it cannot save them under FSDP. DeepSpeed saves its own."""
+        needed = [TRAINER_STATE_NAME]
+        if not (self._trainer.args.save_only_model or self._trainer.is_deepspeed_enabled):
+            needed.append(SCHEDULER_NAME)  # saved after the optimizer's state
+        return next((name for name in needed if not (checkpoint / name).exists()), "")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._rank.clock.book("train")

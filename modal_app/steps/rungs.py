@@ -95,12 +95,8 @@ class RungStops:
             self._first = loss
 
     def _act(self, args: Any, control: Any) -> None:
-        if self.stop is None:
-            return
-        if args.save_strategy == SaveStrategy.BEST:  # the Trainer would not save what is not the best
-            args.save_strategy = SaveStrategy.STEPS
-        self._rank.to_be_continued = True
-        control.should_save = control.should_training_stop = True
+        if self.stop is not None:
+            stop_with_checkpoint(self._rank, args, control)
 
     def _steps(self, state: Any) -> tuple[int, ...]:
         rungs = self._rank.step.rungs
@@ -170,6 +166,14 @@ class RungStops:
 
     def _has_diverged(self, loss: float) -> bool:
         return self._first is not None and 0 < WORSE_BY * self._first < loss
+
+
+def stop_with_checkpoint(rank: Rank, args: Any, control: Any) -> None:
+    """End the training after this step, to be continued from the checkpoint that the Trainer saves now."""
+    if args.save_strategy == SaveStrategy.BEST:  # the Trainer would not save what is not the best
+        args.save_strategy = SaveStrategy.STEPS
+    rank.to_be_continued = True
+    control.should_save = control.should_training_stop = True
 
 
 def grouped(losses: RowLosses) -> tuple[tuple[int, ...], tuple[float, ...]]:

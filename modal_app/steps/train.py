@@ -130,7 +130,8 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
     state = _state(attempt)
     at = f"step {state.get('global_step', 0)} of {state.get('max_steps', '?')}"
     if state.get("stopped"):
-        raise Stopped(f"stopped at {at}; a checkpoint is saved")
+        saved = checkpoints.newest_step(folder.model) == state["global_step"]
+        raise Stopped(f"stopped at {at}; {'a checkpoint is saved' if saved else 'no run can resume from there'}")
     if at_rung := state.get("at_rung"):
         raise AtRung(at_rung)
     strange = _not_finite(folder.metrics, attempt.number)

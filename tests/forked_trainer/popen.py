@@ -29,6 +29,7 @@ PROGRAMS = (
     "tests/modal_app/optimizers_on_cpu_script.py", "tests/runner/memory_counter.py",
     "tests/runner/sharding_counter.py", "tests/modal_app/row_rater_script.py", "tests/modal_app/generation_cases.py",
     "tests/modal_app/axolotl_refusals_script.py", "tests/modal_app/random_states_script.py",
+    "tests/modal_app/recorder_script.py",
     "tests/modal_app/patches/library_script.py", "tests/modal_app/patches/fresh_schedule_script.py",
     "tests/modal_app/patches/other_version_script.py",
     "tests/end_to_end/vision_model_script.py",

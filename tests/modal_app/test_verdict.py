@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from modal_app.process.failures import StepFailed
+from modal_app.process.stop import Stopped
 from modal_app.steps import train
 from modal_app.store.layout import Attempt, StepFolder, Store
 from modal_app.store.step import Step, StepKind
+from tests.runner.checkpointed import checkpoint
 
 STEP = Step(StepKind.TRAIN, "run", {"adapter": "lora"}, "data")
 ENDED = {
@@ -55,4 +57,14 @@ def test_a_run_whose_clock_was_set_back_ten_minutes_while_it_trained_has_succeed
 def test_weights_that_an_earlier_attempt_has_left_are_not_a_success(prepared: tuple[StepFolder, Attempt]) -> None:
     folder, attempt = prepared
     with pytest.raises(StepFailed, match="left no weights"):
+        train.verdict(STEP, folder, attempt)
+
+
+def test_a_stop_says_that_a_checkpoint_is_saved_only_if_it_is(prepared: tuple[StepFolder, Attempt]) -> None:
+    folder, attempt = prepared
+    attempt.train_state.write_text(json.dumps({**ENDED, "global_step": 2, "stopped": True}))
+    with pytest.raises(Stopped, match="stopped at step 2 of 4; no run can resume from there"):
+        train.verdict(STEP, folder, attempt)
+    checkpoint(folder.model, 2)
+    with pytest.raises(Stopped, match="stopped at step 2 of 4; a checkpoint is saved"):
         train.verdict(STEP, folder, attempt)

@@ -1,0 +1,178 @@
+"""Trainings of one weight by transformers' own Trainer, with the recorder as its last callback.
+
+Prints what each leaves. Run with the trainer's Python and this checkout in PYTHONPATH: `python recorder_script.py
+FOLDER`. Each training is a fork, since a request to stop is a fact about a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from axolotl.core.trainers.mixins import CheckpointSaveMixin
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from modal_app.process.forked import leave
+from modal_app.process.rank import Rank
+from modal_app.steps.recorder import Recorder
+from modal_app.steps.row_rater import RowRater
+from modal_app.store import checkpoints
+from modal_app.store.layout import Store
+from modal_app.store.lines import read_lines
+from modal_app.store.step import Step, StepKind
+
+STEP = Step(StepKind.TRAIN, "run", {}, "data")
+ROWS = [{"labels": torch.zeros(1)}] * 20
+"""Ten steps, once through."""
+BEST: dict[str, Any] = {"load_best_model_at_end": True, "save_steps": 2}
+
+
+class Weight(torch.nn.Module):  # type: ignore[misc]
+    """Its learning rate is so high that the loss rises with each step: the first evaluation is the best."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, labels: Any) -> dict[str, Any]:
+        return {"loss": ((self.weight - labels) ** 2).mean()}
+
+
+class OptimizerNotSaved(Trainer):  # type: ignore[misc]
+    """As accelerate for some optimizers under FSDP."""
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        raise KeyError("exp_avg")
+
+
+class Sharded(CheckpointSaveMixin, OptimizerNotSaved):  # type: ignore[misc]
+    pass
+
+
+class At(TrainerCallback):  # type: ignore[misc]
+    """Does something at the end of a step, before the recorder sees it."""
+
+    def __init__(self, step: int, act: Callable[[Any], None]) -> None:
+        self._step, self._act = step, act
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self._step:
+            self._act(control)
+
+
+class Saved(TrainerCallback):  # type: ignore[misc]
+    """The complete checkpoints before the newest one is declared complete."""
+
+    def __init__(self) -> None:
+        self.found: list[list[int]] = []
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.found.append(complete(Path(args.output_dir)))
+
+
+def complete(model: Path) -> list[int]:
+    return [checkpoints.step_number(one) for one in checkpoints.all_checkpoints(model) if checkpoints.is_complete(one)]
+
+
+def trained(
+    root: Path, *callbacks: Any, step: Step = STEP, kind: Any = Trainer, attempt: int = 1, **arguments: Any
+) -> dict[str, Any]:
+    """What a training of at most ten steps leaves, from its newest usable checkpoint on."""
+    store = Store(root)
+    folder = store.folder(step.kind, step.key)
+    rank = Rank(step, folder, folder.attempt(attempt))
+    rank.attempt.path.mkdir(parents=True, exist_ok=True)
+    model = folder.model
+    defaults = {
+        "max_steps": 10, "per_device_train_batch_size": 2, "logging_steps": 1, "eval_strategy": "steps",
+        "eval_steps": 2, "save_strategy": "steps", "save_steps": 100, "learning_rate": 1.01,
+        "optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "metric_for_best_model": "loss",
+        "report_to": [], "use_cpu": True, "disable_tqdm": True,
+    }  # fmt: skip
+    settings = TrainingArguments(str(model), **{**defaults, **arguments})
+    trainer = kind(Weight(), settings, train_dataset=ROWS, eval_dataset=ROWS[:2], callbacks=list(callbacks))
+    rater = RowRater(trainer, rank, without="a weight has no rows")
+    for one in (rater, Recorder(trainer, rank, rater, eval_on_start=False)):
+        trainer.add_callback(one)
+    taken = checkpoints.set_aside_unusable(model)
+    trainer.train(resume_from_checkpoint=None if taken is None else str(taken))
+    state = json.loads(rank.attempt.train_state.read_text())
+    lines = read_lines(folder.metrics)
+    return {
+        **{name: state[name] for name in ("global_step", "stopped", "early_stopped", "saves", "at_rung")},
+        "taken": taken and checkpoints.step_number(taken),
+        "complete": complete(model),
+        "logged": [line["step"] for line in lines if "loss" in line],
+        "evaluated": [line["step"] for line in lines if "eval_loss" in line],
+    }
+
+
+def stop(_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stopped_where_nothing_is_best(root: Path) -> dict[str, Any]:
+    return trained(root, At(4, stop), save_strategy="best")
+
+
+def stopped_with_one_checkpoint_to_store(root: Path) -> dict[str, Any]:
+    return trained(root, At(5, stop), save_total_limit=1, **BEST)
+
+
+def stopped_in_an_epoch(root: Path) -> dict[str, Any]:
+    return trained(root, At(5, stop), save_strategy="epoch")
+
+
+def rotated(root: Path) -> dict[str, Any]:
+    saved = Saved()
+    limit: dict[str, Any] = {"save_steps": 2, "save_total_limit": 1, "metric_for_best_model": None}
+    return trained(root, saved, max_steps=6, **limit) | {"before": saved.found}
+
+
+def rotated_by_a_clock_that_was_set_back(root: Path) -> dict[str, Any]:
+    def set_back(_: Any) -> None:
+        for one in Store(root).folder(STEP.kind, STEP.key).model.glob("checkpoint-*"):
+            os.utime(one, (time.time() + 600,) * 2)
+
+    return trained(root, At(3, set_back), save_steps=2, save_total_limit=1, max_steps=6)
+
+
+def without_optimizer(root: Path) -> dict[str, Any]:
+    return trained(root, kind=Sharded, save_steps=2, max_steps=4)
+
+
+CASES = (
+    stopped_where_nothing_is_best, stopped_with_one_checkpoint_to_store, stopped_in_an_epoch,
+    rotated, rotated_by_a_clock_that_was_set_back, without_optimizer,
+)  # fmt: skip
+
+
+def of_a_fork(case: Callable[[Path], Any], root: Path) -> Any:
+    """What a case returns, or the error that it ends with."""
+    root.mkdir()
+    answer = root / "answer.json"
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        return json.loads(answer.read_text())
+    try:
+        answer.write_text(json.dumps(case(root)))
+    except Exception as error:
+        traceback.print_exc()
+        answer.write_text(json.dumps(repr(error)))
+    finally:
+        leave(0)
+
+
+if __name__ == "__main__":
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the trainings print is not part of the answer
+    json.dump({case.__name__: of_a_fork(case, Path(sys.argv[1]) / case.__name__) for case in CASES}, output)
+    output.flush()

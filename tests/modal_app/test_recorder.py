@@ -1,0 +1,58 @@
+"""What the recorder makes of a training that is stopped, killed or ended early, with transformers' own Trainer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.modal_app.steps import ENVIRONMENT, PACKAGE
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("recorder_script.py")
+
+
+@pytest.fixture(scope="module")
+def left(trainer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("recorded")
+    done = subprocess.run(
+        [trainer, SCRIPT, folder], capture_output=True, text=True, check=False,
+        env={**ENVIRONMENT, "PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_stop_leaves_a_checkpoint_where_only_the_best_is_saved(left: dict[str, Any]) -> None:
+    found = left["stopped_where_nothing_is_best"]
+    assert found["stopped"]
+    assert found["complete"] == [2, 4], "the evaluation at step 4 is worse than that at step 2"
+
+
+def test_a_stop_leaves_its_checkpoint_next_to_the_best_if_one_is_to_be_stored(left: dict[str, Any]) -> None:
+    assert left["stopped_with_one_checkpoint_to_store"]["complete"] == [2, 5]
+
+
+def test_a_stop_in_the_middle_of_an_epoch_saves_once(left: dict[str, Any]) -> None:
+    found = left["stopped_in_an_epoch"]
+    assert (found["complete"], found["saves"]) == ([5], 1)
+
+
+def test_a_checkpoint_is_removed_once_the_next_is_complete(left: dict[str, Any]) -> None:
+    found = left["rotated"]
+    assert found["before"] == [[], [2], [4]]
+    assert found["complete"] == [6]
+
+
+def test_the_newest_checkpoint_is_not_removed_if_the_clock_was_set_back(left: dict[str, Any]) -> None:
+    assert left["rotated_by_a_clock_that_was_set_back"]["complete"] == [2, 6], "2 is the best"
+
+
+def test_no_run_resumes_from_a_checkpoint_without_the_state_of_the_optimizer(left: dict[str, Any]) -> None:
+    """Axolotl only warns where accelerate cannot save it, and the Trainer would begin with a new one."""
+    assert left["without_optimizer"]["complete"] == []
