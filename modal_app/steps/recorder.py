@@ -18,6 +18,7 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
 from modal_app.patches.apply import apply_training_patches
@@ -59,6 +60,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._began = time.monotonic()
         self._resumed_from = state.global_step
         self._find_best_checkpoint(args, state)
+        self._restore_callbacks(state)
         # The Trainer removes no checkpoint; `_complete_checkpoint` does.
         self._limit, args.save_total_limit = args.save_total_limit or self._limit, None
         apply_training_patches(self._trainer, self._unlogged_at(state.global_step))
@@ -101,6 +103,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if state.best_model_checkpoint is None and is_own and best.is_dir():
             state.best_model_checkpoint = str(best)
 
+    def _restore_callbacks(self, state: Any) -> None:
+        """A checkpoint has what callbacks have counted, such as evaluations without an improvement. The Trainer does
+        not restore that, and cannot save a callback that the checkpoint of another run does not have."""
+        for callback in self._trainer.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                saved = state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+                if isinstance(saved, Mapping):  # a list if there are several of a class
+                    for name, value in saved["attributes"].items():
+                        setattr(callback, name, value)
+
     def _stop(self, args: Any, control: Any) -> None:
         self._stopped = True
         stop_with_checkpoint(self._rank, args, control)
@@ -137,7 +149,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._rank.clock.book("eval")
         self._evaluated_at = state.global_step
-        if not (self._stopped or self._diverged):
+        if not control.should_training_stop:
             self._rungs.after_evaluation(args, state, control, (metrics or {}).get("eval_loss"))
             self._stop_unanswered(args, control)
         self._write_state(state)
@@ -148,19 +160,20 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if args.world_size > 1:
             torch.distributed.barrier()  # every rank has written its part
         if state.is_world_process_zero:
-            self._complete_checkpoint(args, state, unlogged)
+            self._complete_checkpoint(args, state, control, unlogged)
         self._rank.clock.book("save")
         self._saves += 1
         self._write_state(state)
 
-    def _complete_checkpoint(self, args: Any, state: Any, unlogged: Mapping[str, float]) -> None:
+    def _complete_checkpoint(self, args: Any, state: Any, control: Any, unlogged: Mapping[str, float]) -> None:
         """Mark the newest checkpoint, and only then remove others. The Trainer would remove them before, so that a kill
         in between could leave none, and by their time stamps, which a clock that is set back makes wrong."""
         checkpoint = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.global_step}"
         if missing := self._missing_in(checkpoint):
             print(f"axosweep: no run can resume from {checkpoint.name}, since its {missing} was not saved", flush=True)
         else:
-            checkpoints.mark_complete(checkpoint, unlogged)
+            ends = control.should_training_stop and not self._rank.to_be_continued
+            checkpoints.mark_complete(checkpoint, unlogged, ends=ends)
         rotate_checkpoints(args.output_dir, self._limit, state.best_model_checkpoint)
 
     def _missing_in(self, checkpoint: Path) -> str:

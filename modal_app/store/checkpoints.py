@@ -32,10 +32,11 @@ def can_resume(config: Mapping[str, Any]) -> bool:
     return not (config.get("save_only_model") or (config.get("relora") and quantized))
 
 
-def mark_complete(checkpoint: Path, unlogged: Mapping[str, float]) -> dict[str, str]:
+def mark_complete(checkpoint: Path, unlogged: Mapping[str, float], *, ends: bool = False) -> dict[str, str]:
     """Declare a checkpoint complete, once its files are on the disk; returns their sha256.
 
-    `unlogged`: the loss since the last log line, for the resumed run to go on with.
+    `unlogged`: the loss since the last log line, for the resumed run to go on with. `ends`: whether the run that saves
+    it ends there, though it may have steps left.
     """
     files = {
         path.relative_to(checkpoint).as_posix(): path
@@ -45,7 +46,7 @@ def mark_complete(checkpoint: Path, unlogged: Mapping[str, float]) -> dict[str, 
     sizes = {name: path.stat().st_size for name, path in files.items()}
     sums = _by_name(flushed_sha256, files)
     flush_folders(checkpoint)
-    marker = {"files": sizes, "sha256": sums, "unlogged": dict(unlogged)}
+    marker = {"files": sizes, "sha256": sums, "unlogged": dict(unlogged), "ends": ends}
     write_atomically(checkpoint / MARKER, json.dumps(marker))
     return sums
 
@@ -168,5 +169,7 @@ def _set_aside(checkpoint: Path) -> None:
 
 def _is_at_its_end(checkpoint: Path) -> bool:
     """A checkpoint of another run says zero steps (from=): its end is not this run's."""
+    if read_json(checkpoint / MARKER, lenient=True).get("ends"):  # early
+        return True
     state = read_json(checkpoint / "trainer_state.json", lenient=True)
     return bool(0 < state.get("max_steps", 1) <= state.get("global_step", 0))

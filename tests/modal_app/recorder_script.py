@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from axolotl.core.trainers.mixins import CheckpointSaveMixin
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
+from modal_app.halving.entries import TERMS, FileEntries, entries_folder
+from modal_app.halving.snapshot import Terms
 from modal_app.process.forked import leave
 from modal_app.process.rank import Rank
 from modal_app.steps.recorder import Recorder
@@ -27,6 +31,7 @@ from modal_app.steps.row_rater import RowRater
 from modal_app.store import checkpoints
 from modal_app.store.layout import Store
 from modal_app.store.lines import read_lines
+from modal_app.store.rungs import Rungs
 from modal_app.store.step import Step, StepKind
 
 STEP = Step(StepKind.TRAIN, "run", {}, "data")
@@ -149,9 +154,44 @@ def without_optimizer(root: Path) -> dict[str, Any]:
     return trained(root, kind=Sharded, save_steps=2, max_steps=4)
 
 
+def killed_after_a_bad_evaluation(root: Path) -> list[dict[str, Any]]:
+    """The second one goes on as if the first had been killed after step 4, and the third as if the second had been
+    killed before it could record its end."""
+    model = Store(root).folder(STEP.kind, STEP.key).model
+
+    def patient(attempt: int) -> dict[str, Any]:
+        return trained(root, EarlyStoppingCallback(2), attempt=attempt, **BEST)
+
+    first = patient(1)
+    shutil.rmtree(model / "checkpoint-6")
+    return [first, patient(2), patient(3)]
+
+
+def from_a_run_without_patience(root: Path) -> dict[str, Any]:
+    """As a start checkpoint (from=) has it: with the state of no callback but the control's."""
+    first = trained(root, save_steps=2, max_steps=2)
+    checkpoint = Store(root).folder(STEP.kind, STEP.key).model / "checkpoint-2"
+    file = checkpoint / "trainer_state.json"
+    state = json.loads(file.read_text())
+    control = {"TrainerControl": state["stateful_callbacks"]["TrainerControl"]}
+    file.write_text(json.dumps({**state, "max_steps": 0, "stateful_callbacks": control}))
+    checkpoints.mark_complete(checkpoint, {})
+    assert first["complete"] == [2]
+    return trained(root, EarlyStoppingCallback(3), attempt=2, max_steps=6, **BEST)
+
+
+def ended_at_a_rung(root: Path) -> dict[str, Any]:
+    """Its search would stop it there."""
+    rungs = Rungs("sweep/search", (0.6,), eta=3, audit=False)
+    terms = Terms({STEP.key: 1.5, "absent": 1.0}, rungs.fractions, rungs.eta, audit=False)
+    FileEntries(entries_folder(Store(root), rungs.search)).put(TERMS, terms.to_json())
+    return trained(root, EarlyStoppingCallback(2), step=replace(STEP, rungs=rungs), **BEST)
+
+
 CASES = (
     stopped_where_nothing_is_best, stopped_with_one_checkpoint_to_store, stopped_in_an_epoch,
-    rotated, rotated_by_a_clock_that_was_set_back, without_optimizer,
+    rotated, rotated_by_a_clock_that_was_set_back, without_optimizer, killed_after_a_bad_evaluation,
+    from_a_run_without_patience, ended_at_a_rung,
 )  # fmt: skip
 
 

@@ -64,6 +64,13 @@ def test_a_checkpoint_at_its_last_step_is_not_resumed_from_for_it_would_train_on
     assert checkpoints.set_aside_unusable(tmp_path) == tmp_path / "checkpoint-30"
 
 
+def test_a_checkpoint_at_which_a_run_ends_early_is_not_resumed_from(tmp_path: Path) -> None:
+    before = save(tmp_path, 20)
+    checkpoints.mark_complete(save(tmp_path, 30, marked=False), {}, ends=True)
+    assert checkpoints.newest_to_resume(tmp_path) == 20
+    assert checkpoints.set_aside_unusable(tmp_path) == before
+
+
 def test_the_loss_since_the_last_log_line_is_saved(tmp_path: Path) -> None:
     checkpoint = save(tmp_path, 12, marked=False)
     checkpoints.mark_complete(checkpoint, {"since": 10, "loss": 3.5})

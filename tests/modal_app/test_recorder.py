@@ -56,3 +56,20 @@ def test_the_newest_checkpoint_is_not_removed_if_the_clock_was_set_back(left: di
 def test_no_run_resumes_from_a_checkpoint_without_the_state_of_the_optimizer(left: dict[str, Any]) -> None:
     """Axolotl only warns where accelerate cannot save it, and the Trainer would begin with a new one."""
     assert left["without_optimizer"]["complete"] == []
+
+
+def test_early_stopping_ends_a_run_where_it_would_have_ended_without_a_kill(left: dict[str, Any]) -> None:
+    undisturbed, *resumed = left["killed_after_a_bad_evaluation"]
+    assert (undisturbed["global_step"], undisturbed["early_stopped"]) == (6, True)
+    for one in resumed:
+        assert (one["taken"], one["global_step"], one["early_stopped"]) == (4, 6, True)
+
+
+def test_a_run_may_have_a_patience_that_the_run_of_its_start_checkpoint_did_not_have(left: dict[str, Any]) -> None:
+    found = left["from_a_run_without_patience"]
+    assert (found["taken"], found["complete"]) == (2, [2, 4, 6])
+
+
+def test_a_run_that_ends_early_at_a_rung_has_ended(left: dict[str, Any]) -> None:
+    found = left["ended_at_a_rung"]
+    assert (found["global_step"], found["early_stopped"], found["at_rung"]) == (6, True, None)
