@@ -1,7 +1,7 @@
 """What happens while a run trains, written as it happens: metrics.jsonl (one flushed line per log) and train.json.
 
-It also adds what Axolotl does not do: an evaluation of the untrained and of the final model, a stop on request or on a
-loss that is NaN, and exact losses across a resume.
+It also adds what Axolotl does not do: an evaluation of the untrained and of the final model, the loss of the last
+steps, a stop on request or on a loss that is NaN, and exact losses across a resume.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # The first step warms up and compiles, so its duration says nothing about the next ones.
         self._rank.clock.book("first" if state.global_step == self._resumed_from + 1 else "train")
-        last = state.global_step >= state.max_steps
+        last = control.should_training_stop  # after all steps, or because another callback ends it
         if last and self._has_eval_rows():
             control.should_evaluate = True
         if not last and self._agree_to_stop(args):
@@ -132,6 +132,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self._rungs.after_epoch(args, state, control)
         elif not float(state.epoch).is_integer():  # it has been cut short, and everything is saved
             control.should_evaluate = control.should_save = False
+        if control.should_training_stop and not self._rank.to_be_continued:
+            control.should_log = True  # the steps since the last log line, if there are any
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" in logs:

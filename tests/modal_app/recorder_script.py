@@ -124,6 +124,10 @@ def stop(_: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def halt(control: Any) -> None:
+    control.should_training_stop = True
+
+
 def stopped_where_nothing_is_best(root: Path) -> dict[str, Any]:
     return trained(root, At(4, stop), save_strategy="best")
 
@@ -134,6 +138,14 @@ def stopped_with_one_checkpoint_to_store(root: Path) -> dict[str, Any]:
 
 def stopped_in_an_epoch(root: Path) -> dict[str, Any]:
     return trained(root, At(5, stop), save_strategy="epoch")
+
+
+def logged_seldom(root: Path) -> dict[str, Any]:
+    return trained(root, logging_steps=4)
+
+
+def halted(root: Path) -> dict[str, Any]:
+    return trained(root, At(5, halt), logging_steps=4)
 
 
 def rotated(root: Path) -> dict[str, Any]:
@@ -189,7 +201,7 @@ def ended_at_a_rung(root: Path) -> dict[str, Any]:
 
 
 CASES = (
-    stopped_where_nothing_is_best, stopped_with_one_checkpoint_to_store, stopped_in_an_epoch,
+    stopped_where_nothing_is_best, stopped_with_one_checkpoint_to_store, stopped_in_an_epoch, logged_seldom, halted,
     rotated, rotated_by_a_clock_that_was_set_back, without_optimizer, killed_after_a_bad_evaluation,
     from_a_run_without_patience, ended_at_a_rung,
 )  # fmt: skip

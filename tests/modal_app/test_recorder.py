@@ -73,3 +73,12 @@ def test_a_run_may_have_a_patience_that_the_run_of_its_start_checkpoint_did_not_
 def test_a_run_that_ends_early_at_a_rung_has_ended(left: dict[str, Any]) -> None:
     found = left["ended_at_a_rung"]
     assert (found["global_step"], found["early_stopped"], found["at_rung"]) == (6, True, None)
+
+
+def test_the_steps_after_the_last_log_line_are_logged(left: dict[str, Any]) -> None:
+    assert left["logged_seldom"]["logged"] == [4, 8, 10]
+
+
+def test_a_run_that_a_callback_ends_is_evaluated_and_logged_there(left: dict[str, Any]) -> None:
+    found = left["halted"]
+    assert (found["evaluated"], found["logged"]) == ([2, 4, 5], [4, 5])
