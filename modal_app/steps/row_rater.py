@@ -6,6 +6,7 @@ recorded (`no_row_losses`).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections import Counter, defaultdict
@@ -203,7 +204,8 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
     def _pass_with_the_others(self, model: Any, inputs: Mapping[str, Any], outputs: Any) -> None:
         """Ranks with this batch would wait forever for a rank that does not pass through a sharded model."""
         if self._gave_up and self._sharded and logits_of(outputs, inputs["labels"]) is None:
-            losses_of_another_pass(model, inputs, at_once=True)
+            with contextlib.suppress(torch.OutOfMemoryError):  # which may be why it has given up
+                losses_of_another_pass(model, inputs, at_once=True)
 
     def _difference(
         self, losses: torch.Tensor, labels: torch.Tensor, outputs: Any, loss: Any, items: Any

@@ -40,17 +40,20 @@ ALONE = (0, 1, 2, 3, 4, 5)
 
 
 class Bigrams(torch.nn.Module):  # type: ignore[misc]
-    """`fused`: it computes its loss without returning logits. `bias`: the error of its own loss."""
+    """`fused`: it computes its loss without returning logits. `bias`: the error of its own loss. `large`: its logits do
+    not fit into the memory."""
 
-    def __init__(self, vocabulary: int, *, fused: bool = False, bias: float = 0.0) -> None:
+    def __init__(self, vocabulary: int, *, fused: bool = False, bias: float = 0.0, large: bool = False) -> None:
         super().__init__()
         self.scores = torch.nn.Embedding(vocabulary, vocabulary)
-        self.fused, self.bias, self.asked = fused, bias, list[int]()
+        self.fused, self.bias, self.large, self.asked = fused, bias, large, list[int]()
 
     def forward(self, input_ids: Any, labels: Any = None, logits_to_keep: Any = 0, **_: Any) -> Any:
         logits = self.scores(input_ids)
         if isinstance(logits_to_keep, torch.Tensor):
             self.asked.append(len(logits_to_keep))
+            if self.large:
+                raise torch.OutOfMemoryError
             logits = logits[:, logits_to_keep]
         if labels is None:
             return SimpleNamespace(logits=logits)
@@ -136,7 +139,7 @@ def main(model_folder: str, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     size = len(tokenizer)
     model, fused, biased = Bigrams(size), Bigrams(size, fused=True), Bigrams(size, bias=0.5)
-    fused_and_biased = Bigrams(size, fused=True, bias=0.5)
+    fused_and_biased, large = Bigrams(size, fused=True, bias=0.5), Bigrams(size, fused=True, large=True)
     for other in (fused, biased, fused_and_biased):
         other.load_state_dict(model.state_dict())
     bare, placed = rows_of(*ALONE, positions=False), rows_of(*ALONE, positions=True)
@@ -168,6 +171,7 @@ def main(model_folder: str, folder: Path) -> None:
         "foreign": (model, bare, foreign),
         "biased": (biased, bare, padded(both[0], "right", mask=True)),
         "biased and sharded": (fused_and_biased, bare, padded(both[0], "right", mask=True)),
+        "large and sharded": (large, bare, padded(both[0], "right", mask=True)),
     }
     told = {
         name: rated(*what, name.endswith("sharded"), folder / str(at))

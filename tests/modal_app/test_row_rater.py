@@ -69,9 +69,15 @@ def test_nothing_is_written_where_something_does_not_fit(told: dict[str, Any], l
     assert "nll" not in rated
 
 
-def test_a_rank_that_gives_up_still_passes_through_a_sharded_model_as_often_as_the_others(told: dict[str, Any]) -> None:
-    rated = told["layouts"]["biased and sharded"]
-    assert "and the mean over its tokens" in rated["reason"]
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [("biased and sharded", "and the mean over its tokens"), ("large and sharded", "the memory did not suffice")],
+)
+def test_a_rank_that_gives_up_still_passes_through_a_sharded_model_as_often_as_the_others(
+    told: dict[str, Any], layout: str, reason: str
+) -> None:
+    rated = told["layouts"][layout]
+    assert reason in rated["reason"]
     assert len(rated["asked"]) == 2, "once a batch, though it has given up at the first"
 
 
