@@ -134,7 +134,7 @@ def verdict(step: Step, folder: StepFolder, attempt: Attempt) -> dict[str, Any]:
         raise Stopped(f"stopped at {at}; {'a checkpoint is saved' if saved else 'no run can resume from there'}")
     if at_rung := state.get("at_rung"):
         raise AtRung(at_rung)
-    strange = _not_finite(folder.metrics, attempt.number)
+    strange = _not_finite(step, folder.metrics, attempt.number)
     if state.get("diverged") or strange:
         raise StepFailed(FailureReason.NAN, f"{' and '.join(strange) or 'the loss'} became NaN or infinite by {at}")
     if not state.get("ended"):
@@ -187,12 +187,14 @@ def _state(attempt: Attempt) -> dict[str, Any]:
     return read_json(attempt.train_state)
 
 
-def _not_finite(metrics: Path, attempt: int) -> list[str]:
-    """Which of the last loss, eval loss and gradient norm of an attempt are not finite."""
+def _not_finite(step: Step, metrics: Path, attempt: int) -> list[str]:
+    """Which of the last loss, eval loss and gradient norm of an attempt are not finite. With fp16, a gradient may be
+    infinite: the loss is scaled up until one is, and that step is skipped."""
+    names = ("loss", "eval_loss") if step.config.get("fp16") else ("loss", "eval_loss", "grad_norm")
     last: dict[str, Any] = {}
     for line in read_lines(metrics):
         if line["attempt"] == attempt:
-            last |= {name: line[name] for name in ("loss", "eval_loss", "grad_norm") if name in line}
+            last |= {name: line[name] for name in names if name in line}
     return sorted(name for name, value in last.items() if value is None or not math.isfinite(value))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,21 @@ def test_weights_that_an_earlier_attempt_has_left_are_not_a_success(prepared: tu
     folder, attempt = prepared
     with pytest.raises(StepFailed, match="left no weights"):
         train.verdict(STEP, folder, attempt)
+
+
+@pytest.mark.parametrize("fp16", [True, False])
+def test_an_infinite_gradient_fails_a_run_unless_its_scaler_has_skipped_the_step(
+    prepared: tuple[StepFolder, Attempt], fp16: bool
+) -> None:
+    folder, attempt = prepared
+    weights(folder)
+    folder.metrics.write_text('{"attempt": 2, "step": 4, "loss": 1.5, "grad_norm": null}')
+    step = replace(STEP, config={**STEP.config, "fp16": fp16})
+    if fp16:
+        assert train.verdict(step, folder, attempt)["step"] == 4
+    else:
+        with pytest.raises(StepFailed, match="grad_norm became NaN or infinite by step 4 of 4"):
+            train.verdict(step, folder, attempt)
 
 
 def test_a_stop_says_that_a_checkpoint_is_saved_only_if_it_is(prepared: tuple[StepFolder, Attempt]) -> None:
