@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from modal_app.held_out.held_out import HeldOut
 from modal_app.held_out.row_losses import About, RowLosses
 from modal_app.process.rank import Rank
 from modal_app.steps.batch_rows import KnownRows, find_rows
+from modal_app.steps.rated_rows import LEFT_OUT, RatedRow, by_turn, missing_rows, row_losses
 from modal_app.steps.token_losses import logits_of, losses_of_another_pass, token_losses
 from modal_app.store import checkpoints
 from modal_app.store.layout import HELD_OUT
@@ -34,23 +33,9 @@ from modal_app.store.step import StepKind
 PREFERENCES = "the loss compares or scores answers, so a row has no likelihood of its own"
 REWARDS = ("rl", "reward_model", "process_reward_model")
 COLUMNS = ("input_ids", "labels", "position_ids", "attention_mask")
-LEFT_OUT = -1
-"""The batch number of a row that the Trainer's evaluation has left out."""
 TOLERANCE, OF_A_TOKEN = 0.02, 0.1
 """How far the mean over the tokens of a batch may be from the loss that the model gives, relative to it, and in nats of
 a single token: a fused loss does not round its logits, those of another pass are rounded to 16 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class RatedRow:
-    """The losses of a row, as one rank has computed them."""
-
-    key: bytes
-    batch: int
-    """Counted over all ranks."""
-    length: int
-    tokens: tuple[int, ...]
-    nll: tuple[float, ...]
 
 
 class RowRater(TrainerCallback):  # type: ignore[misc]
@@ -162,12 +147,7 @@ class RowRater(TrainerCallback):  # type: ignore[misc]
     def _left_out(self, rated: Sequence[RatedRow]) -> list[RatedRow]:
         """Compute the losses of the rows that the evaluation has left out: packed batches that do not divide among the
         ranks are dropped. Nothing is computed if these are most rows, or if one rank alone cannot do it."""
-        missing: list[tuple[int, bytes]] = []
-        counts = Counter(row.key for row in rated)
-        for at, key in enumerate(self._rows.keys):
-            counts[key] -= 1
-            if counts[key] < 0:
-                missing.append((at, key))
+        missing = missing_rows(self._rows, rated)
         if self._sharded or 2 * len(missing) > len(self._rows.keys):
             return []
         return [one for at, key in missing if (one := self._rated_alone(at, key)) is not None]
@@ -260,45 +240,9 @@ def reason_without_losses(rows: Any, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def by_turn(labels: NDArray[np.int64], losses: NDArray[np.float64]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The number of trained tokens in each contiguous stretch of them, and their summed loss."""
-    trained = np.concatenate([[False], labels != -100, [False]])
-    edges = np.flatnonzero(trained[1:] != trained[:-1])
-    spans = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-    return tuple(end - start for start, end in spans), tuple(float(losses[start:end].sum()) for start, end in spans)
-
-
 def is_near(mean: float, own: float, tokens: float) -> bool:
     """Whether the mean over so many tokens is the model's own loss, except for rounding, which averages out."""
     return abs(mean - own) <= TOLERANCE * abs(own) + OF_A_TOKEN / math.sqrt(tokens)
-
-
-def row_losses(known: KnownRows, rated: Sequence[RatedRow], about: About) -> RowLosses | None:
-    """One for each held-out row, in the dataset's order; None if one has no losses.
-
-    If all ranks have equally many rows, some rows are computed twice: the first result of each counts.
-    """
-    by_key: dict[bytes, list[RatedRow]] = defaultdict(list)
-    for one in sorted(rated, key=lambda row: row.batch):
-        by_key[one.key].append(one)
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for at, key in enumerate(known.keys):
-        places[key].append(at)
-    if any(len(by_key[key]) < len(found) for key, found in places.items()):
-        return None
-    rows = [by_key[key][places[key].index(at)] for at, key in enumerate(known.keys)]
-    again = [(one.batch, found[0]) for key, found in places.items() for one in by_key[key][len(found) :]]
-    return RowLosses(
-        about=replace(about, repeated=tuple(again)),
-        id=known.ids,
-        document=known.ids,
-        dataset=np.zeros(len(rows), np.uint16),
-        length=np.array([row.length for row in rows], np.int32),
-        batch=np.array([row.batch for row in rows], np.int32),
-        turns=np.array([len(row.tokens) for row in rows], np.int32),
-        tokens=np.array([count for row in rows for count in row.tokens], np.int32),
-        nll=np.array([nll for row in rows for nll in row.nll], np.float64),
-    )
 
 
 def _matrix(value: Any) -> NDArray[np.int64] | None:
