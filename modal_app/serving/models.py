@@ -6,6 +6,7 @@ the model, so one request is answered at a time.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,23 +16,12 @@ from typing import Any
 import torch
 
 from modal_app.inference import generation
-from modal_app.inference.generation import Conversation, Generation, LoadedModel
+from modal_app.inference.generation import Conversation, GeneratedAnswer, Generation, LoadedModel
 from modal_app.inference.pieces import Pieces
 from modal_app.serving.spec import ServedModel
 
 FIRST = "default"
 """PEFT's name for the adapter that a model was loaded with."""
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationEnd:
-    """How an answer ended."""
-
-    text: str
-    tokens: int
-    """The number of generated tokens, including the end of the answer."""
-    cut: bool
-    """Whether `max_tokens` or the model's context ended it."""
 
 
 @dataclass(slots=True)
@@ -80,13 +70,13 @@ class Models:
         """Raises StepFailed for a conversation that the model's format cannot express."""
         return generation.prompt_ids(self._models[name].loaded, conversation)
 
-    def answer(self, name: str, question: GenerationRequest, send: Callable[[str], None]) -> GenerationEnd:
+    def answer(self, name: str, question: GenerationRequest, send: Callable[[str], None]) -> GeneratedAnswer:
         """Blocks until the answer has ended; calls `send` with each piece of it as soon as it is final."""
         model = self._models[name]
         listener = _Listener(model.loaded, question, send)
         with self._lock:
             if question.cancelled.is_set():
-                return GenerationEnd("", 0, cut=True)
+                return GeneratedAnswer("", 0, cut=True)
             if question.settings.greedy is False:
                 torch.manual_seed(question.settings.seed)
             try:
@@ -122,11 +112,11 @@ class _Listener:
     def end(self) -> None:
         """transformers calls this at the end; `ended` does the work."""
 
-    def ended(self) -> GenerationEnd:
+    def ended(self) -> GeneratedAnswer:
         if not self._pieces.stopped and (left := self._pieces.finish(self._text())):
             self._send(left)
         done = self._at_end or self._pieces.stopped
-        return GenerationEnd(self._pieces.answer, len(self._tokens) + self._at_end, cut=not done)
+        return GeneratedAnswer(self._pieces.answer, len(self._tokens) + self._at_end, cut=not done)
 
     def _add(self, token: int) -> None:
         if token in self._loaded.ends:
@@ -163,12 +153,6 @@ def _load(group: Sequence[ServedModel], progress: Callable[[str], None]) -> list
 def _switched(model: _Model) -> Any:
     """A context in which the model's own adapter is active, or none."""
     if model.adapter is None:
-        return model.loaded.model.disable_adapter() if model.base_has_adapters else _Nothing()
+        return model.loaded.model.disable_adapter() if model.base_has_adapters else contextlib.nullcontext()
     model.loaded.model.set_adapter(model.adapter)
-    return _Nothing()
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
+    return contextlib.nullcontext()

@@ -21,10 +21,10 @@ from jinja2 import TemplateError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from modal_app.inference.generation import Generation
+from modal_app.inference.generation import GeneratedAnswer, Generation
 from modal_app.process.failures import StepFailed
 from modal_app.serving.guard import ANSWERS_WITHOUT_TOKEN, Guard
-from modal_app.serving.models import GenerationEnd, GenerationRequest, Models
+from modal_app.serving.models import GenerationRequest, Models
 
 
 class RequestRefused(Exception):
@@ -135,7 +135,7 @@ class _AnswerStream:
 
     async def complete(self, is_gone: Callable[[], Any]) -> dict[str, Any]:
         async for piece in self._pieces():
-            if isinstance(piece, GenerationEnd):
+            if isinstance(piece, GeneratedAnswer):
                 message = {"role": "assistant", "content": piece.text, "refusal": None}
                 choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(piece)}
                 return {"object": "chat.completion", **self._head, "choices": [choice], "usage": self._usage(piece)}
@@ -159,7 +159,7 @@ class _AnswerStream:
             yield _event({"error": {"message": _text(error), "type": "server_error", "param": None, "code": None}})
         yield "data: [DONE]\n\n"
 
-    async def _pieces(self) -> AsyncIterator[str | GenerationEnd]:
+    async def _pieces(self) -> AsyncIterator[str | GeneratedAnswer]:
         """Each piece as it comes, then the end. A thread generates them, so that torch does not block the server."""
         loop, ready = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
@@ -179,7 +179,7 @@ class _AnswerStream:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return _event({"object": _CHUNK, **self._head, "choices": [choice]})
 
-    def _usage(self, ended: GenerationEnd) -> dict[str, int]:
+    def _usage(self, ended: GeneratedAnswer) -> dict[str, int]:
         prompt = len(self._question.ids)
         return {"prompt_tokens": prompt, "completion_tokens": ended.tokens, "total_tokens": prompt + ended.tokens}
 
@@ -227,7 +227,7 @@ def _card(models: Models, name: str) -> dict[str, Any]:
     return card | {"max_model_len": models.context(name)}
 
 
-def _finish(ended: GenerationEnd) -> str:
+def _finish(ended: GeneratedAnswer) -> str:
     return "length" if ended.cut else "stop"
 
 
