@@ -17,7 +17,7 @@ from pathlib import Path
 import modal
 import modal.exception
 
-from modal_app.cloud import attempts, budget, container, drafts, executions, reuse, volumes
+from modal_app.cloud import attempts, budget, container, drafts, executions, reuse, stop_requests, volumes
 from modal_app.cloud.container import Limits, Watch, WorkerExit
 from modal_app.cloud.copier import Copier
 from modal_app.cloud.job import CACHE_MOUNT, DONE, FETCHED, RUNS_MOUNT, Job, mark_name, open_store
@@ -193,19 +193,20 @@ def _counted(
             copier.commit_soon()
             copier.leave()
 
-    try:
-        volumes.commit(written)  # whatever happens to this container, the attempt is counted
-        yield attempt, meter, copier, stop_requested
-    except BaseException as request:
-        if not isinstance(request, Exception):
-            attempts.note_stop_request(attempt, type(request).__name__)
-            if not isinstance(request, executions.Superseded):  # otherwise another container does it
-                with meter.copying():
-                    _try_to_publish(publish, attempt)
-        meter.end()  # last: a reader of this record expects nothing more from this container
-        if not isinstance(request, Exception):
-            volumes.commit_what_can_be(written, volumes.PAUSES_S)
-        raise
+    with stop_requests.only_the_first():
+        try:
+            volumes.commit(written)  # whatever happens to this container, the attempt is counted
+            yield attempt, meter, copier, stop_requested
+        except BaseException as request:
+            if not isinstance(request, Exception):
+                attempts.note_stop_request(attempt, type(request).__name__)
+                if not isinstance(request, executions.Superseded):  # otherwise another container does it
+                    with meter.copying():
+                        _try_to_publish(publish, attempt)
+            meter.end()  # last: a reader of this record expects nothing more from this container
+            if not isinstance(request, Exception):
+                volumes.commit_what_can_be(written, volumes.PAUSES_S)
+            raise
 
 
 def _try_to_publish(publish: Callable[[Attempt], None], attempt: Attempt) -> None:

@@ -14,11 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from modal_app.cloud import scratch
 from modal_app.cloud.job import CACHE_MOUNT, ROOT
@@ -126,19 +124,18 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
         start_new_session=True,
         text=True,
     )
-    with _interrupted_by_sigterm():
+    try:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may die before it has read
+            pipe.write(given)
+        return _wait(process, watch)
+    except BaseException as error:
+        signal_group(process.pid, signal.SIGTERM)
         try:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may die before it has read
-                pipe.write(given)
-            return _wait(process, watch)
-        except BaseException as error:
-            signal_group(process.pid, signal.SIGTERM)
-            try:
-                watch.stop_requested(error)
-            finally:
-                _end(process, watch)
-            raise
+            watch.stop_requested(error)
+        finally:
+            _end(process, watch)
+        raise
 
 
 def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
@@ -172,20 +169,6 @@ def _end(process: subprocess.Popen[str], watch: Watch) -> None:
         watch.killed(f"its container, which Modal ends, {STOP_GRACE_S:g} s after the request to stop")
         signal_group(process.pid, signal.SIGKILL)
         process.wait()
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Modal sends SIGINT. SIGTERM has the same effect."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _hub_cache_of_its_own(home: Path) -> dict[str, str]:

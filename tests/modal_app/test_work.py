@@ -11,12 +11,13 @@ import modal
 import pytest
 from grpclib import Status
 
+from modal_app.cloud import drafts
 from modal_app.store import stop_notes
 from modal_app.store.layout import Store
 from modal_app.store.smaller_batch import MOST_TIMES
 from modal_app.store.step import FailureReason, OutcomeStatus, Share
 from runner.cost.spent import containers
-from tests.modal_app.cloud import DATA, STEP, Cloud, clouds, outcome_of, undisturbed
+from tests.modal_app.cloud import DATA, LAST, STEP, Cloud, clouds, outcome_of, undisturbed
 from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
@@ -141,6 +142,20 @@ def test_a_call_that_is_cancelled_saves_what_it_has(cloud: Callable[..., Cloud])
     assert json.loads(here.attempts[0].container.read_text())["asked"] == "InputCancellation"
     assert here.run() == "succeeded"
     assert here.losses == undisturbed()
+
+
+def test_a_second_request_to_stop_does_not_cut_off_what_the_first_one_saves(cloud: Callable[..., Cloud]) -> None:
+    """Modal interrupts a container some time after it has cancelled its call, and may preempt it at any time."""
+    here = cloud({}, step_s=2.0, save_steps=LAST, grace_s=10.0)
+    call = here.start()
+    here.wait_for_training(1)
+    call.cancel()
+    noted = "t/*/volumes/*/runs/run/attempt-1/container.json"
+    here.server.wait_until(lambda: any('"asked"' in path.read_text() for path in here.server.folder.glob(noted)))
+    here.server.preempt(here.server.tasks_of(call.object_id)[0].id)
+    here.server.wait_until(lambda: all(task.ended_at for task in here.server.tasks()))
+    assert here.outcomes == ["stopped"]
+    assert drafts.newest_step(here.runs.folder(STEP.kind, STEP.key)) > 0
 
 
 def test_a_call_that_is_cancelled_while_it_publishes_a_finished_run_publishes_it(cloud: Callable[..., Cloud]) -> None:
