@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modal_app.cloud import scratch
+from modal_app.cloud.aside import Aside
 from modal_app.cloud.job import CACHE_MOUNT, ROOT
 from modal_app.process import threads
 from modal_app.process.signals import signal_group
@@ -34,6 +35,8 @@ FIRST_TICK_S = 2.0
 STOP_GRACE_S = 20.0
 """A preempted container is killed 30 s after the request to stop: by then a checkpoint must be written and committed.
 """
+DEAD_S = 2.0
+"""How long to wait for the end of a worker that was killed."""
 LONGEST_MARGIN_S = 900.0
 """How long before its time limit a worker is asked to stop, unless a fifth of the limit is less: writing the checkpoint
 of a large model takes time."""
@@ -56,14 +59,14 @@ class Watch:
     """What a call does while its worker runs."""
 
     tick: Callable[[], None]
-    """About every ten seconds. Raises a BaseException to stop the worker, and nothing else."""
+    """About every ten seconds, on a thread of its own. Raises a BaseException to stop the worker, and nothing else."""
     stop_requested: Callable[[BaseException], None]
     """The call was requested to stop, and so was the worker: it may be saving a checkpoint. Raises nothing."""
     limits: Limits = Limits()
     killed: Callable[[str], None] = lambda by: None
     """The worker is about to be killed; the text says by whom."""
     answer: Callable[[], None] | None = None
-    """About twice a second, where the worker may ask something."""
+    """About twice a second, where the worker may ask something; on a thread of its own, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may die before it has read
             pipe.write(given)
-        return _wait(process, watch)
+        return watched(process, watch)
     except BaseException as error:
         signal_group(process.pid, signal.SIGTERM)
         try:
@@ -138,13 +141,15 @@ def _run(name: str, words: list[str], watch: Watch, variables: Mapping[str, str]
         raise
 
 
-def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
+def watched(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
+    """Wait until a worker has ended, by itself or by its limits, whatever else hangs meanwhile."""
     limits, out_of_time, tick_at = watch.limits, False, time.monotonic() + FIRST_TICK_S
+    tick, answer = Aside(watch.tick), Aside(watch.answer) if watch.answer is not None else None
     while True:
         next_at = min(tick_at, limits.kill_at if out_of_time else limits.stop_at)
         pause_s = max(0.0, next_at - time.monotonic())
         try:
-            code = process.wait(pause_s if watch.answer is None else min(pause_s, ANSWER_S))
+            code = process.wait(pause_s if answer is None else min(pause_s, ANSWER_S))
             return WorkerExit(process.pid, code, out_of_time)
         except subprocess.TimeoutExpired:
             now = time.monotonic()
@@ -152,23 +157,30 @@ def _wait(process: subprocess.Popen[str], watch: Watch) -> WorkerExit:
                 out_of_time = True
                 signal_group(process.pid, signal.SIGTERM)
             elif out_of_time and now >= limits.kill_at:
-                watch.killed("its call, whose time was over")
-                signal_group(process.pid, signal.SIGKILL)
-                return WorkerExit(process.pid, process.wait(), out_of_time)
+                code = _kill(process, watch, "its call, whose time was over")
+                return WorkerExit(process.pid, code, out_of_time)
             elif now >= tick_at:
-                watch.tick()
+                tick()
                 tick_at = time.monotonic() + TICK_S
-            if watch.answer is not None:
-                watch.answer()
+            if answer is not None:
+                answer()
 
 
 def _end(process: subprocess.Popen[str], watch: Watch) -> None:
     try:
         process.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:
-        watch.killed(f"its container, which Modal ends, {STOP_GRACE_S:g} s after the request to stop")
-        signal_group(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process, watch, f"its container, which Modal ends, {STOP_GRACE_S:g} s after the request to stop")
+
+
+def _kill(process: subprocess.Popen[str], watch: Watch, by: str) -> int:
+    """Returns its code; that of the signal, too, if it hangs in a GPU's driver and ends only with its container."""
+    watch.killed(by)
+    signal_group(process.pid, signal.SIGKILL)
+    try:
+        return process.wait(DEAD_S)
+    except subprocess.TimeoutExpired:
+        return -signal.SIGKILL
 
 
 def _hub_cache_of_its_own(home: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -159,6 +160,7 @@ class Meter:
         self._from = self._began - age_s if _recorded_until is None else _recorded_until
         self._copied, self._copies_since = 0.0, math.inf
         self._ended, self._reason = False, ""
+        self._writing = threading.Lock()  # a tick that has hung must not write an older record over the last one
         self._cpu_before = cpu_seconds()
         self._cards: list[_Samples] = []
         self._memory = _Mean()
@@ -204,6 +206,10 @@ class Meter:
             self._cards = [_Samples(card) for card in cards]
 
     def _write(self) -> None:
+        with self._writing:
+            self._write_now()
+
+    def _write_now(self) -> None:
         global _recorded_until
         _recorded_until = now = time.monotonic()
         waited, before = max(0.0, self._began - self._from), self._before
