@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import hypothesis
@@ -59,15 +60,16 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "0")
     if not hasattr(config, "workerinput"):
         if "TMPDIR" not in os.environ:
-            _write_to_memory(config)
+            _write_to_memory()
         _start_broker(config)
     popen.install()
 
 
-def _write_to_memory(config: pytest.Config) -> None:
+def _write_to_memory() -> None:
     if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= ROOM:
         folder = tempfile.mkdtemp(prefix="t-", dir=IN_MEMORY)  # a socket's name is short
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        # At the exit of this process, after multiprocessing has removed a folder of its own in it.
+        Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-200)
         os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
