@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -12,6 +13,8 @@ from runner.console.redact import redact
 _PATH = re.compile(r"(?<![\w.~/:\\-])(?:~[\w-]*|\.{1,2})?/[^\s'\",;\]\[(){}=]+")
 """A path in a line of text: it begins with /, ~/, ./ or ../, unlike a hub name."""
 _WINDOWS = re.compile(r"^[A-Za-z]:\\")
+_OF_PATHS = ("base", "store")
+"""Keys of a command whose values are paths."""
 
 
 def without_places(value: Any) -> Any:
@@ -46,9 +49,23 @@ def last_part(text: str) -> str:
 def words_without_places(text: str, local: Iterable[str] = ()) -> str:
     """A command without secrets and paths. `local`: texts that are known to be paths, also relative ones.
 
-    >>> words_without_places("axosweep -m base=/srv/me/a.yml data.path=acme/b.jsonl model=own/er", ["acme/b.jsonl"])
+    >>> words_without_places("axosweep -m base=me/a.yml data.path=acme/b.jsonl model=own/er", ["acme/b.jsonl"])
     'axosweep -m base=a.yml data.path=b.jsonl model=own/er'
+    >>> words_without_places("name=it's")
+    "name=it's"
     """
-    for known in sorted(set(local), key=len, reverse=True):
-        text = text.replace(known, last_part(known))
+    known = "|".join(map(re.escape, sorted({*local, *_paths_in(text)}, key=len, reverse=True)))
+    text = re.sub(rf"(?<![\w.~/-])(?:{known})(?![\w./-])", lambda found: last_part(found[0]), text)
     return redact(_PATH.sub(lambda found: last_part(found[0]), text))
+
+
+def _paths_in(command: str) -> Iterator[str]:
+    """The values of the keys that name paths."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a single override, which is not quoted for a shell
+        words = [command]
+    for word in words:
+        key, _, values = word.lstrip("+").partition("=")
+        if key in _OF_PATHS:
+            yield from filter(None, values.split(","))

@@ -15,6 +15,7 @@ from modal_app.store.facts import DataManifest
 from modal_app.store.read_json import read_json
 from modal_app.store.redact import redacted
 from modal_app.store.start_checkpoint import CONFIG_KEY as START_CHECKPOINT
+from modal_app.store.step import StepKind
 from runner.compare.best import where_it_ran
 from runner.compare.metrics import Curves
 from runner.compare.ranking import OBJECTIVE, rows_from
@@ -26,10 +27,13 @@ from runner.push.files import FileToPush, Kind, file_of_text
 from runner.push.hub import CARD, RECORD
 from runner.push.private import last_part, without_places, words_without_places
 from runner.push.tasks import scores_of
+from runner.store.ledger import Ledger
 
 SHOWN = (OBJECTIVE, "loss")
 VERSIONS = ("axolotl", "transformers", "torch")
 """Of those in the dataset's manifest: the run was trained with the same lock."""
+SHA256_DIGITS = 64
+"""Of the identity of a local input; that of one on the hub is a commit, or unknown."""
 
 
 def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) -> CardFacts:
@@ -138,8 +142,11 @@ def _inputs(subject: Subject) -> list[Mapping[str, Any]]:
 
 
 def _local(subject: Subject) -> list[str]:
-    """The paths of local inputs, as requested."""
-    return [str(one["text"]) for one in _inputs(subject) if not _on_hub(one, subject)]
+    """The paths of local inputs, as requested, of every run of the sweep: its command names them all."""
+    runs = Ledger(subject.store, subject.sweep).plan().runs
+    identities = (read_json(subject.store.folder(StepKind.TRAIN, run.key).identity, lenient=True) for run in runs)
+    inputs = [one for identity in identities for one in identity.get("inputs", ())]
+    return [str(one["text"]) for one in inputs if len(str(one.get("identity"))) == SHA256_DIGITS]
 
 
 def _source(one: Mapping[str, Any], subject: Subject) -> Source:

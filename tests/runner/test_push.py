@@ -33,7 +33,18 @@ from runner.serve import here as serve_here
 from runner.serve.choice import choose
 from tests.printed_json import read_printed
 from tests.runner import builders
-from tests.runner.pushable import ADAPTER_FILES, HUB_BASE, LEFT, PLACE, TOKEN, evaluate_on_tasks, finished_run, weights
+from tests.runner.pushable import (
+    ADAPTER_FILES,
+    COMMIT,
+    DATA_SHA,
+    HUB_BASE,
+    LEFT,
+    PLACE,
+    TOKEN,
+    evaluate_on_tasks,
+    finished_run,
+    weights,
+)
 from tests.runner.test_hub import Hub, serve
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -159,6 +170,27 @@ def test_no_path_and_no_secret_of_the_machine_is_in_what_would_be_sent(store: St
         assert text is not None
         for private in (PLACE, "acme", TOKEN, str(store.root), "is_local"):
             assert private not in text, file.name
+
+
+def test_the_command_of_a_sweep_names_no_folder_of_any_of_its_runs(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = finished_run(store), builders.run({"learning_rate": 1})
+    (plan,) = store.sweeps.glob("*/plan.json")
+    rows = f"data.path={PLACE}/answers.jsonl,acme/rows.jsonl model=acme/rows.jsonl-8b"
+    described = json.loads(plan.read_text())
+    described["command"] = f"axosweep -m {rows} base=acme/a.yml,acme/b.yml '+store=/srv/my acme/out'"
+    described["runs"].append({"key": other.key, "data_key": other.data_key, "overrides": []})
+    plan.write_text(json.dumps(described))
+    identity = store.folder(StepKind.TRAIN, other.key).identity
+    identity.parent.mkdir()
+    inputs = [{"at": "datasets.0.path", "text": "acme/rows.jsonl", "identity": DATA_SHA}]
+    inputs += [{"at": "base_model", "text": "acme/rows.jsonl-8b", "identity": COMMIT}]
+    identity.write_text(json.dumps({"inputs": inputs}))
+    card = str(dry(store, one.key, "ada/answers", capsys=capsys)["card"])
+    assert (
+        "axosweep -m data.path=answers.jsonl,rows.jsonl model=acme/rows.jsonl-8b base=a.yml,b.yml '+store=out'" in card
+    )
 
 
 def test_the_merged_model_is_requested_by_name_and_refused_with_the_command_if_it_is_missing(
