@@ -48,9 +48,11 @@ class CardFacts:
     tokens: int | None
     """Of the training rows, each counted once."""
     metrics: Mapping[str, tuple[float, int]]
-    """The last logged value of each, and its step."""
+    """The last logged value of each, and its step; of the eval loss, that of the weights."""
+    stored_step: int | None
+    """The step of the weights, if it is known to be an earlier one than the last."""
     first: float | None
-    """The eval loss of the untrained model."""
+    """The eval loss of the weights that training began with."""
     best: tuple[float, int] | None
     """The smallest eval loss, and its step."""
     hardware: str
@@ -167,6 +169,9 @@ def _results(facts: CardFacts) -> Iterator[str]:
     yield "|---|---|---|"
     for name, (value, step) in facts.metrics.items():
         yield f"| {name} | {loss(value)} | {step} |"
+    if facts.stored_step is not None:
+        yield ""
+        yield f"The weights are those of step {facts.stored_step}, not of the last one: the run has stored its best."
     if facts.first is not None and facts.best is not None:
         yield ""
         yield (

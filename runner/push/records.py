@@ -42,6 +42,10 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
     (row,) = rows_from([facts])
     manifest = DataManifest.read(subject.store.manifest(subject.data_key))
     plan = read_json(subject.store.sweeps / subject.sweep / "plan.json")
+    metrics = {name: last for name in SHOWN if (last := _last(facts.curves, name)) is not None}
+    stored, start = _best_stored(subject, facts.curves), subject.identity.get("from")
+    if stored is not None:
+        metrics[OBJECTIVE] = stored
     return CardFacts(
         repo=repo,
         run=subject.key,
@@ -53,8 +57,9 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         rows=manifest.rows,
         eval_rows=manifest.eval_rows,
         tokens=manifest.tokens,
-        metrics={name.replace("_", " "): last for name in SHOWN if (last := _last(facts.curves, name)) is not None},
-        first=row.first,
+        metrics={name.replace("_", " "): last for name, last in metrics.items()},
+        stored_step=None if stored is None else stored[1],
+        first=_finite(facts.curves, OBJECTIVE, start["step"] if start else 0),
         best=_smallest(facts.curves),
         hardware=row.gpu or _requested_gpu(subject),
         seconds=row.seconds if row.paid_seconds is None else row.paid_seconds,
@@ -66,7 +71,7 @@ def card_facts(subject: Subject, kind: Kind, repo: str, license_: str | None) ->
         command=" ".join(["axosweep", f"base={CONFIG}", *where_it_ran(subject.store, subject.key)]),
         sweep_command=words_without_places(str(plan.get("command", "")), _local(subject)),
         license=license_,
-        start=subject.identity.get("from"),
+        start=start,
         scores=scores_of(facts.measured),
     )
 
@@ -169,11 +174,26 @@ def _place(config: Any, at: str) -> tuple[Any, Any]:
 
 
 def _last(curves: Curves, name: str) -> tuple[float, int] | None:
-    points = curves.by_name.get(name)
-    if not points:
+    step = max(curves.by_name.get(name, {}), default=0)
+    value = _finite(curves, name, step)
+    return None if value is None else (value, step)
+
+
+def _finite(curves: Curves, name: str, step: int) -> float | None:
+    value = curves.by_name.get(name, {}).get(step)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _best_stored(subject: Subject, curves: Curves) -> tuple[float, int] | None:
+    """The eval loss and step of the weights, if the run has stored its best ones, and these are not its last ones."""
+    if not subject.config.get("load_best_model_at_end"):
         return None
-    step = max(points)
-    return (points[step], step) if math.isfinite(points[step]) else None
+    from modal_app.held_out.row_losses import RowLosses  # imported late: it imports numpy
+
+    losses = RowLosses.read(subject.store.folder(StepKind.TRAIN, subject.key).losses)
+    if losses is None or losses.about.step >= max(curves.by_name.get(OBJECTIVE, {}), default=0):
+        return None
+    return losses.about.eval_loss, losses.about.step
 
 
 def _smallest(curves: Curves) -> tuple[float, int] | None:

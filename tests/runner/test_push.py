@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from tests.runner.pushable import (
     weights,
 )
 from tests.runner.test_hub import Hub, serve
+from tests.runner.verdict_rows import row_losses
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -191,6 +193,20 @@ def test_the_command_of_a_sweep_names_no_folder_of_any_of_its_runs(
     assert (
         "axosweep -m data.path=answers.jsonl,rows.jsonl model=acme/rows.jsonl-8b base=a.yml,b.yml '+store=out'" in card
     )
+
+
+def test_the_loss_in_a_card_is_that_of_the_weights(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run without an evaluation at its beginning, which has stored its best model."""
+    one = finished_run(store)
+    folder = store.folder(StepKind.TRAIN, one.key)
+    folder.config.write_text(yaml.safe_dump({**one.config, "load_best_model_at_end": True}))
+    lines = folder.metrics.read_text().splitlines()
+    folder.metrics.write_text("\n".join(line for line in lines if '"step": 0' not in line) + "\n")
+    losses = row_losses([[0.61]])
+    replace(losses, about=replace(losses.about, step=50, eval_loss=0.61)).write(folder.losses)
+    card = str(dry(store, one.key, "ada/answers", capsys=capsys)["card"])
+    assert "| eval loss | 0.6100 | 50 |\n\nThe weights are those of step 50, not of the last one" in card
+    assert "before training" not in card
 
 
 def test_the_merged_model_is_requested_by_name_and_refused_with_the_command_if_it_is_missing(
