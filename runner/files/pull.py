@@ -29,6 +29,7 @@ from runner.files.run_files import Entry, Files
 JOURNAL = ".axosweep-pull.json"
 SHOWN = 5
 """The most files that a message names."""
+AWAY = "Nothing was fetched. Move it away, or name another folder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,14 @@ def pull(
     """Fetch the wanted files into the folder. `watch` is called with the number of new bytes; bytes that are here
     already count, too.
 
-    Raises SweepError, before anything is fetched, when the folder has other files of these names (unless `force`) or no
-    room; also when a file cannot be read or written, or does not have its recorded checksum.
+    Raises SweepError, before anything is fetched, when the folder has other files of these names (unless `force`), a
+    folder in the place of a file or the reverse, or no room; also when a file cannot be read or written, or does not
+    have its recorded checksum.
     """
     for one in wanted:
         assert not {"..", "/"} & set(PurePosixPath(one.to).parts), one.to
     with _locked(folder):
+        _refuse_in_the_way(folder, wanted)
         journal, done = _Journal.read(folder), PullResult()
         now = {one.to: _found(one, folder, journal) for one in wanted}
         if others := [one.to for one in wanted if now[one.to] is _Now.ANOTHER and not force]:
@@ -143,11 +146,21 @@ class _Journal:
         write_atomically(self.path, json.dumps({"files": files, "begun": self.begun}, indent=1))
 
 
+def _refuse_in_the_way(folder: Path, wanted: Sequence[FileToPull]) -> None:
+    for one in wanted:
+        path = folder / one.to
+        above = [place for place in path.parents if folder in place.parents]
+        files = [place for place in above if os.path.lexists(place) and not place.is_dir()]
+        if path.is_dir() and not path.is_symlink():
+            raise SweepError(f"{path} is in the way: it is a folder, and a file of that name is to be fetched. {AWAY}")
+        if files:
+            raise SweepError(f"{files[0]} is in the way: it is not a folder, and {one.to} is to be fetched. {AWAY}")
+
+
 def _found(one: FileToPull, folder: Path, journal: _Journal) -> _Now:
     path = folder / one.to
     if not os.path.lexists(path):
-        between = [above for above in path.parents if folder in above.parents and os.path.lexists(above)]
-        return _Now.NOTHING if all(above.is_dir() for above in between) else _Now.ANOTHER
+        return _Now.NOTHING
     if not path.is_file():
         return _Now.ANOTHER
     ours, digest = journal.files.get(one.to), file_sha256(path)

@@ -173,6 +173,21 @@ def test_a_users_file_is_never_overwritten_without_force(
     assert (folder / "adapter_config.json").read_text() == "edited since"
 
 
+@pytest.mark.parametrize("in_the_way", ["adapter_config.json/mine", "checkpoint-20"])
+def test_a_folder_or_a_file_in_the_way_is_refused_before_anything_is_fetched(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str], in_the_way: str
+) -> None:
+    """A folder instead of a file, a file instead of a folder: --force replaces files alone."""
+    one = finished_run(store)
+    (folder / in_the_way).parent.mkdir(parents=True)
+    (folder / in_the_way).write_text("mine\n")
+    what = "adapter" if "adapter" in in_the_way else "checkpoints"
+    for force in (("--force",), ()):
+        printed = said(capsys, "pull", one.key, what, str(folder), *force, store=store, code=2)
+        assert f"{folder / in_the_way.partition('/')[0]} is in the way" in printed
+        assert names(folder) == {in_the_way}
+
+
 def test_the_same_file_by_other_means_is_taken_for_what_it_is(store: Store, folder: Path) -> None:
     one = finished_run(store)
     local = LocalFiles(store)
