@@ -11,12 +11,12 @@ import base64
 import hashlib
 import re
 import time
-import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any
 
 import modal
@@ -135,8 +135,8 @@ def _fetch(url: str, length: int, path: str) -> bytes:
                 problem = "its bytes do not match the checksum that Modal sent with them"
             else:
                 return content.ljust(length, b"\0")
-        except (OSError, urllib.error.URLError) as error:
-            problem = str(error)
+        except (OSError, HTTPException) as error:  # the latter: the connection ended in the middle of the block
+            problem = str(error) or type(error).__name__
         if pause_s is not None:
             time.sleep(pause_s)
     raise SweepError(f"{path} could not be read from Modal: {problem}. The same command continues from here.")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -52,6 +53,8 @@ def check_reachable(action: str, advice: str) -> None:
     except urllib.error.HTTPError as error:
         if error.code >= SERVER_ERROR:
             raise _no_answer(str(error), advice) from error
+    except HTTPException as error:  # its text may contain a password of the address
+        raise _no_answer(type(error).__name__, advice) from None
     except (OSError, ValueError) as error:
         raise _no_answer(str(error), advice) from error
 

@@ -184,6 +184,10 @@ def test_a_sweep_is_looked_for_where_its_runs_were_tracked_and_otherwise_where_t
             {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://me:hunter2@127.0.0.1:9"},
             r"^W&B does not answer at http://me:\*\*\*@127\.0\.0\.1:9",
         ),
+        (
+            {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://me:hunter2@127.0.0.1"},
+            r"^W&B does not answer at http://me:\*\*\*@127\.0\.0\.1 \(InvalidURL\)\.",
+        ),
     ],
 )
 def test_no_key_and_no_answer_are_one_message(

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from modal_proto import api_pb2
 
 from modal_app.store.layout import Store
 from runner.executors.modal_submission import Names
-from runner.files.modal_files import BLOCK, ModalFiles
+from runner.files.modal_files import BLOCK, ModalFiles, _fetch
 from runner.types import Run
 from tests.forked_command import COMMAND
 from tests.modal_server import ModalServer
@@ -106,6 +108,27 @@ def test_a_file_is_read_from_any_byte_on(there: There, monkeypatch: pytest.Monke
         assert not files.below("runs/nothing")
         with pytest.raises(FileNotFoundError):
             list(files.read("runs/nothing", 0))
+
+
+def test_a_block_whose_connection_ends_in_the_middle_is_requested_again() -> None:
+    sent: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(b"0123456789" if sent else b"0123")
+            self.send_response(200)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            self.wfile.write(sent[-1])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        assert _fetch(f"http://127.0.0.1:{server.server_port}/", 10, "runs/a/weights") == b"0123456789"
+        server.shutdown()
+    assert len(sent) == 2
 
 
 def test_a_volume_that_is_gone_or_a_wrong_token_is_one_message(there: There, tmp_path: Path) -> None:
