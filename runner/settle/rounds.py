@@ -134,9 +134,10 @@ def next_round(now: Sweep, settling: Settling, looks: int) -> list[SeedRun]:
         keys = now.runs_of(one)
         before = [now.facts[key].config.get("seed") for key in keys]
         used = given.setdefault(one, {*settling.seeds_of(keys), *before})
-        seed = next(seed for seed in settling.seeds if seed not in used)
-        used.add(seed)
-        found.append(SeedRun(min(keys, key=order.__getitem__), seed))
+        seed = next((seed for seed in settling.seeds if seed not in used), None)
+        if seed is not None:  # otherwise, runs of it were removed
+            used.add(seed)
+            found.append(SeedRun(min(keys, key=order.__getitem__), seed))
     return found
 
 

@@ -4,6 +4,7 @@ invented."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +102,16 @@ def go_on(store: Store, sweep: str, trainer: Trainer) -> Result:
 
 FAR = dict(zip(RATES, (1.0, 1.2, 1.5), strict=True))
 TIED = dict(zip(RATES, (1.0, 1.0, 1.5), strict=True))
+
+
+def test_the_seeds_of_runs_that_were_removed_are_used_up(tmp_path: Path) -> None:
+    store, sweep = swept(tmp_path, TIED)
+    begun(store, sweep, replace(TERMS, worth=1e-6, max_seeds=3))
+    trainer = Trainer(TIED)
+    assert go_on(store, sweep, trainer).ending in (Ending.SEEDS, Ending.LOOKS)
+    for rate, seed in trainer.launched:
+        shutil.rmtree(store.folder(StepKind.TRAIN, seed_run(rate, seed).key).path)
+    assert go_on(store, sweep, trainer).ending is Ending.SEEDS
 
 
 def test_seeds_are_added_to_the_sweep_until_one_setting_is_better_than_all_others(tmp_path: Path) -> None:
