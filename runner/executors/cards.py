@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import replace
@@ -22,17 +24,22 @@ ANSWER_WITHIN_S = 30.0
 def usable_cards(within_s: float = ANSWER_WITHIN_S) -> tuple[str, ...]:
     """The cards that this process may use, by the names that CUDA_VISIBLE_DEVICES takes: those that it names already,
     as CUDA reads it, otherwise all."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=within_s)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    count = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
-    every = tuple(map(str, range(count)))
-    named = os.environ.get(VISIBLE)
-    if named is None:
+    program, named = shutil.which("nvidia-smi"), os.environ.get(VISIBLE)
+    every = tuple(map(str, range(_count(program, within_s)))) if program else ()
+    if not every or named is None:
         return every
     names = (name.strip() for name in named.split(","))
     return tuple(itertools.takewhile(lambda name: name in every or name.startswith(("GPU-", "MIG-")), names))
+
+
+@functools.cache
+def _count(nvidia_smi: str, within_s: float) -> int:
+    """How many cards it lists; cached, since it may take a second."""
+    try:
+        done = subprocess.run([nvidia_smi, "-L"], capture_output=True, text=True, check=True, timeout=within_s)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
 
 
 def cards_in_use(store: Store) -> set[str]:

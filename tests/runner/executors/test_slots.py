@@ -54,6 +54,7 @@ def test_too_few_visible_cards_are_named_as_such(monkeypatch: pytest.MonkeyPatch
 
 def test_an_nvidia_smi_that_cannot_be_run_means_no_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nvidia-smi").write_text("not a program")
+    (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SweepError, match="but the machine has 0"):
         machine_slots(Device.CUDA, 1, None)
