@@ -12,8 +12,7 @@ from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.facts import TrainState
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.parts import OTHER, WORKER_PARTS, parts_of
-from modal_app.store.read_json import read_json
-from modal_app.store.state import lost
+from modal_app.store.state import lost, read_outcome
 from runner.console.redact import redact
 from runner.cost.prices import Rates, bill
 from runner.cost.spent import allocated, containers
@@ -225,8 +224,8 @@ def _shown(parts: Mapping[str, float]) -> dict[str, float]:
 
 def _span(attempt: Attempt, *, running: bool) -> tuple[float, float]:
     """Start and end of an attempt, in Unix seconds."""
-    if result := read_json(attempt.result, lenient=True):
-        return float(result["started_at"]), float(result["finished_at"])
+    if outcome := read_outcome(attempt.result):
+        return outcome.started_at, outcome.finished_at
     ended = lost(attempt)
     return ended.started_at, time.time() if running else ended.finished_at
 

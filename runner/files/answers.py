@@ -106,10 +106,14 @@ def column_of(store: Store, key: str, name: str) -> Column | None:
 def _rows(answers: Path) -> list[dict[str, Any]] | None:
     """None for answers that cannot be read."""
     try:
-        return [json.loads(line) for line in answers.read_text(encoding="utf-8").split("\n") if line]
+        rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError, RecursionError) as error:
         name_unreadable(answers, str(error))
         return None
+    if all(isinstance(row, dict) and row.keys() >= {"messages", "output", "cut"} for row in rows):
+        return rows
+    name_unreadable(answers, "a line is not an answer")
+    return None
 
 
 def answer_sets(store: Store, names: Mapping[str, str]) -> list[AnswerSet]:

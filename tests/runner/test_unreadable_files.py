@@ -21,7 +21,7 @@ from tests.runner.builders import begin_attempt, finish
 from tests.runner.removing_store import Command, asked_after, kept_input, keys, trained
 from tests.runner.run_files_store import merge
 
-GARBAGE = (b"\x00\xff{cut", b"{}")
+GARBAGE = (b"\x00\xff{cut", b"{}", b'{"other": [1]}', b"[1]")
 VERBS = (
     ("status",),
     ("compare", "--all"),
@@ -90,6 +90,16 @@ def test_a_store_full_of_unreadable_files_ends_no_verb(
         filled = [word.replace("RUN", bad.key).replace("OUT", str(tmp_path / "out")) for word in words]
         assert main([*filled, "--store", str(store.root)]) in (0, 2), words
     capsys.readouterr()
+
+
+def test_a_report_leaves_out_what_is_no_answer(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, bad = prepare(store)
+    answers = store.folder(StepKind.INFER, after_key(bad.key, "own")).answers
+    answers.write_bytes(b'{"other": [1]}')
+    assert main(["report", "bad", "--out", str(tmp_path / "out.html"), "--store", str(store.root)]) == 0
+    assert f"{answers} cannot be read (a line is not an answer)" in capsys.readouterr().err
 
 
 def test_a_run_whose_result_cannot_be_read_has_not_succeeded(store: Store, command: Command) -> None:
