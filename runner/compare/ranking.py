@@ -263,7 +263,7 @@ def _ranked(entries: Sequence[_Entry]) -> list[Row]:
 def _group_rank(entries: Sequence[_Entry]) -> float:
     """The mean over the finished runs of a setting; infinite for a setting that cannot win."""
     finished = [one.rank for one in entries if one.row.status is RunStatus.SUCCEEDED]
-    out = cannot_win([one.row for one in entries], had_nan=any(one.had_nan for one in entries))
+    out = _cannot_win([one.row for one in entries], had_nan=any(one.had_nan for one in entries))
     return statistics.fmean(finished) if finished and not out else math.inf
 
 
@@ -273,7 +273,7 @@ def _stop_rank(entries: Sequence[_Entry]) -> tuple[int, float]:
     return min(((-one.rung, math.inf if one.loss is None else one.loss) for one in last), default=(0, math.inf))
 
 
-def cannot_win(rows: Sequence[Row], *, had_nan: bool) -> bool:
+def _cannot_win(rows: Sequence[Row], *, had_nan: bool) -> bool:
     """Whether the runs of a setting keep it from winning: one of them had a NaN, finished or not, or one of several
     seeds has diverged."""
     return had_nan or (len(rows) > 1 and any(DIVERGED in row.flags for row in rows))

@@ -74,7 +74,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     ledger = Ledger(store, sweep)
     plan, facts = ledger.plan(), facts_of_sweep(store, sweep)
     found = _Sweep(store, ledger, plan, rows_from(facts), {one.key: one.curves for one in facts})
-    rows, found_settings = found.rows, settings(facts, found.rows)
+    rows, found_settings = found.rows, settings(found.rows)
     names = {row.key: label(row.params) or row.key for row in rows}
     best = card(found_settings, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
     first = best["runs"][:1] if best else []

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.compare.params import label
-from runner.compare.ranking import Row, cannot_win
-from runner.compare.settings import settings_of, without_seeds
-from runner.compare.source import RunFacts
+from runner.compare.ranking import Row
+from runner.compare.settings import without_seeds
 from runner.store.run_state import RunStatus
 
 
@@ -42,17 +41,12 @@ class Setting:
         return label(self.params) or label(self.rows[0].params) or self.rows[0].key
 
 
-def settings(facts: Sequence[RunFacts], rows: Sequence[Row]) -> list[Setting]:
+def settings(rows: Sequence[Row]) -> list[Setting]:
     """In the order of the rows, which is the best first within each eval fingerprint."""
-    same = dict(zip((one.key for one in facts), settings_of([one.config for one in facts]), strict=True))
-    broken = {one.key for one in facts if one.had_nan}
-    members: dict[tuple[str | None, str], list[Row]] = {}
+    members: dict[int, list[Row]] = {}
     for row in rows:
-        members.setdefault((row.eval_fingerprint, same[row.key]), []).append(row)
-    return [
-        _setting(ones, out=cannot_win(ones, had_nan=any(row.key in broken for row in ones)))
-        for ones in members.values()
-    ]
+        members.setdefault(row.setting, []).append(row)
+    return [_setting(ones) for ones in members.values()]
 
 
 def ranked(found: Sequence[Setting]) -> list[list[Setting]]:
@@ -70,9 +64,9 @@ def is_ranked(row: Row) -> bool:
     return row.status is RunStatus.SUCCEEDED and finite and bool(row.eval_fingerprint)
 
 
-def _setting(rows: Sequence[Row], *, out: bool) -> Setting:
+def _setting(rows: Sequence[Row]) -> Setting:
     finals = [row.final for row in rows if is_ranked(row) and row.final is not None]
     seeds = rows[0].over_seeds
-    if out or not finals:
+    if not finals or not any(row.can_win for row in rows):
         return Setting(tuple(rows), len(finals), None, None)
     return Setting(tuple(rows), len(finals), seeds.mean if seeds else finals[0], seeds.sd if seeds else None)

@@ -83,11 +83,6 @@ def next_turn(axes: tuple[Axis, ...], losses: Mapping[Point, float]) -> Turn | N
     return None
 
 
-def best_so_far(losses: Mapping[Point, float]) -> Point | None:
-    best = min(losses, key=losses.__getitem__, default=None)
-    return best if best is not None and math.isfinite(losses[best]) else None
-
-
 def most_points(axes: tuple[Axis, ...]) -> int:
     """How many points there are at most."""
     sizes = [len(candidates(axis)) for axis in axes]

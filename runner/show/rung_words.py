@@ -5,19 +5,10 @@ from __future__ import annotations
 from modal_app.halving.snapshot import Why
 from runner.compare.metrics import Curves
 from runner.compare.ranking import OBJECTIVE
+from runner.compare.rung_reasons import REASONS
 from runner.console.numbers import loss, ordinal
 from runner.store.run_state import RunStatus
 from runner.store.searches import RungReached
-
-CONTINUES = {
-    Why.TOP: "continues",
-    Why.MARGIN: "continues (within noise)",
-    Why.RATE: "continues (largest rate)",
-    Why.AUDIT: "continues (audit)",
-    Why.OTHER_ROWS: "continues (other rows)",
-    Why.ASKED: "resumed",
-    Why.BEFORE: "continues (trained further before)",
-}
 
 
 def rung_words(status: RunStatus, reached: RungReached | None) -> str:
@@ -29,8 +20,15 @@ def rung_words(status: RunStatus, reached: RungReached | None) -> str:
     place = "diverged" if reached.loss is None else f"{loss(reached.loss)}, {ordinal(reached.place)} of {reached.of}"
     if reached.why is None:
         return f"{at}{place}"
-    how = "promoted" if reached.promoted and reached.why is not Why.ASKED else CONTINUES.get(reached.why, "continues")
-    return f"{at}{place}, {how}"
+    return f"{at}{place}, {_how(reached.why, promoted=reached.promoted)}"
+
+
+def _how(why: Why, *, promoted: bool) -> str:
+    if why is Why.ASKED:
+        return REASONS[why]
+    if promoted:
+        return "promoted"
+    return "continues" if why in (Why.TOP, Why.UNANSWERED) else f"continues ({REASONS[why]})"
 
 
 def step_and_loss(status: RunStatus, curves: Curves, reached: RungReached | None) -> tuple[int, float | None]:
