@@ -30,9 +30,22 @@ class Draws:
     documents_chi_square: Floats
     """With the degrees of freedom of the documents' spread."""
 
-    @property
-    def number(self) -> int:
-        return len(self.normal)
+    def means_of(self, sums: Floats, tokens: Floats) -> Floats:
+        """The mean over tokens of each column in each draw; 0 if none of its documents is drawn. `sums`, `tokens`: by
+        document and column, or the same tokens for all columns."""
+        blocks = []
+        for counts in self.counts():
+            total, drawn = counts @ tokens, counts @ sums
+            blocks.append(np.divide(drawn, total, out=np.zeros_like(drawn), where=total > 0))
+        return np.concatenate(blocks)
+
+
+def degrees_of_freedom(tokens: Floats) -> Floats:
+    """Of the documents' spread, for each column of `tokens`: one fewer than the documents if they are equally long, and
+    far fewer if most of the tokens are in few of them (Satterthwaite)."""
+    squares = tokens**2
+    degrees: Floats = np.maximum(squares.sum(axis=0) ** 2 / np.maximum((squares**2).sum(axis=0), 1) - 1, 1)
+    return degrees
 
 
 def random_draws(

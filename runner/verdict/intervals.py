@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.verdict.draws import Draws, random_draws
+from runner.verdict.draws import Draws, degrees_of_freedom, random_draws
 from runner.verdict.judged import Floats, SettingLosses
 from runner.verdict.seed_noise import SeedNoise, pooled_noise
 
@@ -82,7 +82,7 @@ def intervals_from(of: SettingLosses, draws: Draws, level: float = LEVEL) -> Int
     means = sums.sum(axis=0) / total
     residuals = sums - tokens[:, None] * means
     residuals -= residuals[:, [means.argmin()]]  # common to all, so it only costs digits
-    off = _drawn(residuals, tokens, draws)
+    off = draws.means_of(residuals, tokens[:, None]) * np.sqrt(of.documents / (of.documents - 1))
     squares = _squares(off)
     of_seeds = _seed_variances(of, noise)
     scale = np.sqrt(squares + of_seeds[:, None] + of_seeds[None, :] + _resolution(means) ** 2)
@@ -104,10 +104,7 @@ def seed_noise(of: SettingLosses) -> SeedNoise | None:
 
 
 def document_degrees(of: SettingLosses) -> float:
-    """The degrees of freedom of the documents' spread: one fewer than the documents if they are equally long, and far
-    fewer if most of the tokens are in few of them (Satterthwaite)."""
-    squares = _sum(of, of.tokens) ** 2
-    return max(float(squares.sum() ** 2 / (squares**2).sum()) - 1, 1.0)
+    return float(degrees_of_freedom(_sum(of, of.tokens)))
 
 
 def _sum(of: SettingLosses, by_row: Floats) -> Floats:
@@ -117,14 +114,6 @@ def _sum(of: SettingLosses, by_row: Floats) -> Floats:
 def _by_document(of: SettingLosses) -> tuple[Floats, Floats]:
     """The mean over seeds of the negative log-likelihood by document and setting, and the tokens by document."""
     return np.stack([_sum(of, one.mean(axis=0)) for one in of.nll], axis=1), _sum(of, of.tokens)
-
-
-def _drawn(residuals: Floats, tokens: Floats, draws: Draws) -> Floats:
-    """How far off the mean of each setting is in each draw. `residuals`: what documents x settings add to that."""
-    blocks = [(counts @ residuals) / (counts @ tokens)[:, None] for counts in draws.counts()]
-    documents = len(tokens)
-    off: Floats = np.concatenate(blocks) * np.sqrt(documents / (documents - 1))
-    return off
 
 
 def _squares(off: Floats) -> Floats:

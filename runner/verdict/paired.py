@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modal_app.held_out.row_losses import RowLosses
-from runner.verdict.draws import Draws, random_draws
+from runner.verdict.draws import degrees_of_freedom, random_draws
 from runner.verdict.judged import Floats
 from runner.verdict.where import By, MovedRow, Part, Where
 
@@ -168,9 +168,9 @@ def _half_widths(pair: _Pair, masks: list[Mask], number: int, level: float) -> l
     The formula is that of `intervals.intervals_from`, for two settings without seeds."""
     sums, tokens = _by_document(pair, masks)
     documents = (tokens > 0).sum(axis=0)
-    degrees = _degrees(tokens)
+    degrees = degrees_of_freedom(tokens)
     draws = random_draws(len(tokens), 1, seed_degrees=0, document_degrees=float(degrees[0]), number=number)
-    off = _drawn(sums, tokens, draws)
+    off = draws.means_of(sums - tokens * (sums.sum(axis=0) / np.maximum(tokens.sum(axis=0), 1)), tokens)
     spread = off.std(axis=0, ddof=1)
     of_parts = np.random.default_rng([0, 2]).chisquare(degrees[1:], (number, len(masks) - 1))
     chi_square = np.column_stack([draws.documents_chi_square, of_parts])
@@ -195,23 +195,6 @@ def _by_document(pair: _Pair, masks: list[Mask]) -> tuple[Floats, Floats]:
         return np.stack(columns, axis=1)
 
     return summed(gap), summed(pair.tokens)
-
-
-def _degrees(tokens: Floats) -> Floats:
-    """The degrees of freedom of the documents' spread, as of `intervals.document_degrees`, for each part."""
-    squares = tokens**2
-    degrees: Floats = np.maximum(squares.sum(axis=0) ** 2 / np.maximum((squares**2).sum(axis=0), 1) - 1, 1)
-    return degrees
-
-
-def _drawn(sums: Floats, tokens: Floats, draws: Draws) -> Floats:
-    """How far off the difference of each part is in each draw; 0 where none of its documents is drawn."""
-    residuals = sums - tokens * (sums.sum(axis=0) / np.maximum(tokens.sum(axis=0), 1))
-    blocks = []
-    for counts in draws.counts():
-        total = counts @ tokens
-        blocks.append(np.divide(counts @ residuals, total, out=np.zeros_like(total), where=total > 0))
-    return np.concatenate(blocks)
 
 
 def _around(middle: float, half: float | None) -> tuple[float | None, float | None]:

@@ -141,7 +141,7 @@ def widths(of: SettingLosses, draws: Draws) -> tuple[Floats, Floats]:
     means = [runs.sum(axis=1) / of.tokens.sum() for runs in of.nll]
     nu = sum(by_seed) - len(by_seed)
     s2 = sum(((one - one.mean()) ** 2).sum() for one in means) / nu if nu >= 4 else 0.0
-    s_b2 = np.maximum(s2 * nu / draws.chi_square - rows_part(of) / nu, 0) if nu >= 4 else np.zeros(draws.number)
+    s_b2 = np.maximum(s2 * nu / draws.chi_square - rows_part(of) / nu, 0) if nu >= 4 else np.zeros(len(draws.normal))
     per_document = np.array([of.tokens[of.document == one].sum() for one in range(n)])
     f = (per_document**2).sum() ** 2 / (per_document**4).sum() - 1
     scale, ratio = {}, {}
