@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.row_losses import config_of, judgeable
 
 NOTE = (
@@ -17,7 +17,7 @@ NOTE = (
 def packed_notes(rows: Sequence[Row], metric: Metric) -> list[str]:
     """The note, if runs of both kinds are ranked together by their eval loss."""
     kinds: dict[str | None, set[bool]] = {}
-    for row in judgeable(rows) if metric == Metric(OBJECTIVE) else ():
+    for row in judgeable(rows) if metric == EVAL_LOSS else ():
         kinds.setdefault(row.eval_fingerprint, set()).add(_evaluates_packed_rows(row))
     return [NOTE] if any(len(found) > 1 for found in kinds.values()) else []
 

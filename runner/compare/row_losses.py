@@ -11,7 +11,7 @@ from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.state import read_outcome
 from modal_app.store.step import OutcomeStatus, StepKind
-from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.verdict_types import Verdict
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ UNLIKE = "the held-out rows are of a single document, or runs have losses of oth
 def verdicts_of(rows: Sequence[Row], metric: Metric) -> tuple[Verdict, ...]:
     """One for each eval fingerprint with per-row losses of two settings at least; none for another metric than the eval
     loss, since rows have no other. `rows`: ranked ones."""
-    if metric != Metric(OBJECTIVE) or not any(losses_files(row) for row in judgeable(rows)):
+    if metric != EVAL_LOSS or not any(losses_files(row) for row in judgeable(rows)):
         return ()
     from runner.compare.verdicts import verdicts_on
 
@@ -35,7 +35,7 @@ def verdicts_of(rows: Sequence[Row], metric: Metric) -> tuple[Verdict, ...]:
 def unjudged_notes(rows: Sequence[Row], verdicts: Sequence[Verdict], metric: Metric) -> list[str]:
     """For the runs that could have a verdict and have none: why, and what adds it."""
     found: dict[str | None, list[Row]] = {}
-    for row in judgeable(rows) if metric == Metric(OBJECTIVE) else ():
+    for row in judgeable(rows) if metric == EVAL_LOSS else ():
         found.setdefault(row.eval_fingerprint, []).append(row)
     judged = {one.eval_fingerprint for one in verdicts}
     unjudged = [

@@ -198,7 +198,7 @@ def shortened(columns: Sequence[Column], width: int, least: int = LEAST) -> list
 
 def table(columns: Sequence[Column], title: str, bold: Sequence[bool]) -> Table:
     """As wide as its columns, whatever the terminal: rich would narrow every column, the mark of the best run first."""
-    drawn = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    drawn = Table(box=None, pad_edge=False, title=escape(title), title_justify="left", title_style="bold")
     drawn.width = _width(columns)
     for one in columns:
         drawn.add_column(escape(one.heading), justify="left" if one.left else "right", width=one.width, no_wrap=True)

@@ -13,7 +13,7 @@ from modal_app.held_out.held_out import SHOWN_CHARACTERS, HeldOut, Segment
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
-from runner.compare.ranking import OBJECTIVE, Metric, Row
+from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.row_losses import losses_files, losses_of
 from runner.console.redact import redact, redact_cut
 from runner.store.run_state import RunStatus, status_text
@@ -30,7 +30,7 @@ NO_TEXTS = (
 def where_won(first: Row, second: Row, metric: Metric) -> tuple[Where | None, str]:
     """Null for another metric than the eval loss, since rows have no other, and for runs with different held-out rows.
     With it a sentence about what is missing; empty if nothing is."""
-    if metric != Metric(OBJECTIVE) or not first.eval_fingerprint or first.eval_fingerprint != second.eval_fingerprint:
+    if metric != EVAL_LOSS or not first.eval_fingerprint or first.eval_fingerprint != second.eval_fingerprint:
         return None, ""
     runs = (first, second)
     if stopped := [row for row in runs if row.status is RunStatus.AT_RUNG]:

@@ -52,6 +52,15 @@ def test_reverse_alone_puts_the_worst_run_first(swept: Store, capsys: pytest.Cap
     assert keys(rows(swept, capsys, "--all", "--reverse", "--maximize")) == [THREE.key, TWO.key, ONE.key]
 
 
+def test_the_name_of_a_key_is_no_markup(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [run({"chat_template_kwargs": {"[/b]": value}}) for value in (1, 2)]
+    for one in runs:
+        finish_run(store, one, {9: 1.0})
+    open_sweep(store, runs)
+    assert main(["compare", "--store", str(store.root), "--over", "chat_template_kwargs.[/b]"]) == 0
+    assert "Mean over chat_template_kwargs.[/b]" in capsys.readouterr().out
+
+
 def test_all_is_every_sweep(swept: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(keys(rows(swept, capsys, "--all"))) == {ONE.key, TWO.key, THREE.key}
     assert "--all means every sweep: leave out first." in refused(swept, capsys, "--all", "first")
