@@ -21,6 +21,7 @@ from runner.verdict.where import By, MovedRow, Where
 
 INPUTS, HASH_DIGITS = "inputs", 16
 """A local file is `inputs/<so many digits of its hash>.<ending>` in the config of a step."""
+NO_PAIR = "It is unknown where one is better: their per-row losses are of different rows, not finite, or damaged."
 NO_TEXTS = (
     "The texts of the rows are not stored: the dataset was prepared by an earlier version of axosweep, or the runs "
     "read their own data."
@@ -43,7 +44,7 @@ def where_won(first: Row, second: Row, metric: Metric) -> tuple[Where | None, st
     losses = [losses_of(row) for row in runs]
     found = where(losses[0], losses[1]) if losses[0] and losses[1] else None
     if found is None:
-        return None, "It is unknown where one is better: their per-row losses are not of the same rows, or damaged."
+        return None, NO_PAIR
     return _described(found, runs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from modal_app.held_out.held_out import SHOWN_CHARACTERS
 from modal_app.store.layout import HELD_OUT, Store
 from modal_app.store.step import StepKind
 from scripts.json_schemas import adapter
+from tests.runner.judged_store import draw_losses
 from tests.runner.where_store import SECRET, two_runs
 
 Ask = Callable[..., Any]
@@ -107,7 +109,10 @@ def test_without_losses_by_row_the_output_says_what_adds_them(store: Store, comm
         f"It is unknown where one is better: {other.key} has no per-row losses; `axosweep eval {other.key}` adds them."
     ]
     losses.write_bytes(b"damaged")
-    assert "not of the same rows, or damaged" in command("compare", one.key, other.key)
+    unknown = "It is unknown where one is better: their per-row losses are of different rows, not finite, or damaged."
+    assert unknown in command("compare", one.key, other.key)
+    draw_losses(math.nan, own=1).write(losses)
+    assert unknown in command("compare", one.key, other.key)
 
 
 def test_another_metric_has_no_rows(store: Store, command: Ask) -> None:
