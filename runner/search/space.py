@@ -23,7 +23,10 @@ class Interval:
     def text(self, number: float) -> str:
         """A number of the interval as it is written in an override."""
         inside = min(max(number, self.low), self.high)
-        return str(round(inside)) if self.integer else written(inside)
+        if self.integer:
+            return str(round(inside))
+        short = written(inside)
+        return short if self.low <= float(short) <= self.high else repr(inside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ def test_a_further_rate_that_diverges_is_not_the_best() -> None:
 def test_the_ends_of_an_interval_are_its_limits() -> None:
     rate = Axis(("learning_rate",), interval=Interval(1e-4, 1e-3, log=True))
     assert searched((rate,), away_from((("1",),))) == [[(("0.0001",),), (("0.0003162",),), (("0.001",),)]]
+    ends = candidates(Axis(("learning_rate",), interval=Interval(1.00004e-4, 1.23456e-3, log=True)))
+    assert (ends[0], ends[-1]) == (("0.000100004",), ("0.00123456",)), "four digits would be outside"
 
 
 def test_a_wide_interval_of_rates_is_tried_at_no_more_than_five_values() -> None:
