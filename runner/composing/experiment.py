@@ -25,6 +25,7 @@ from runner.config.stages import stages_of
 from runner.config.sweep_name import within_limit
 from runner.config.vocabulary import BASE_OPTION, EXPERIMENT
 from runner.errors import SweepError, did_you_mean
+from runner.keys.inputs import require_possible_paths
 from runner.preflight.auto import with_gpu
 from runner.preflight.data import datasets_of, limit_findings, split_of
 from runner.preflight.findings import shown
@@ -96,6 +97,7 @@ def experiment_of(
         replaced_optimizer=replaced,
         for_another_model=keys_for_another_model(node, axolotl, overrides, choices),
     )
+    require_possible_paths(experiment.axolotl)
     return with_gpu(experiment)
 
 

@@ -27,6 +27,9 @@ TEMPLATE = "chat_template_jinja"
 LOADERS = {"json", "csv", "parquet", "text", "arrow", "xml", "webdataset"}
 """`path` values that name a loader of the datasets library: the files are in data_files."""
 
+LONGEST_NAME = 255
+"""Of a file, on most file systems."""
+
 _LOCAL_LOOKING = re.compile(r"^[./~]|\.(jsonl?|csv|parquet|txt|arrow|gz|zst)$")
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _ADAPTER_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?(@[\w.-]+)?$")
@@ -62,6 +65,24 @@ def look_for_inputs(axolotl: Mapping[str, Any]) -> tuple[tuple[Input, ...], tupl
     found = tuple(one for one in classified if isinstance(one, Input))
     unusable = [one for one in classified if isinstance(one, UnusableInput)]
     return found, (*unusable, *_not_dataset_entries(axolotl), *_second_hub_models(found))
+
+
+def require_possible_paths(axolotl: Mapping[str, Any]) -> None:
+    """Raises SweepError for text in the place of a path that no file could have, so that looking for it is an error."""
+    entries = [(f"{key}.{index}", one) for key in DATASET_LISTS if isinstance(axolotl.get(key), list)
+               for index, one in enumerate(axolotl[key]) if isinstance(one, Mapping)]  # fmt: skip
+    named = [(key, axolotl.get(key)) for key in MODEL_KEYS + FILE_KEYS]
+    named += [(f"{at}.{key}", entry.get(key)) for at, entry in entries for key in ("path", "data_files")]
+    for at, text in named:
+        if isinstance(text, str) and (text.startswith("~") or len(text) > LONGEST_NAME):
+            try:
+                Path(text).expanduser().exists()
+            except RuntimeError as error:
+                user = text.partition("/")[0]
+                raise SweepError(f"{at}={text}: there is no folder {user}. Write the complete path.") from error
+            except OSError as error:
+                text = f"{text[:40]}... ({len(text)} characters)"
+                raise SweepError(f"{at}={text}: expected a path or a name ({error.strerror}).") from error
 
 
 def identify_input(found: Input, axolotl: Mapping[str, Any], hashes: ContentHashes) -> Input:
@@ -134,6 +155,8 @@ def _not_dataset_entries(axolotl: Mapping[str, Any]) -> Iterator[UnusableInput]:
                 yield UnusableInput(
                     f"{key}.{index}", str(entry), f"expected a mapping: {key}=[{{path: ..., type: ...}}]"
                 )
+        if entries and not isinstance(entries, list | Mapping) and key != "pretraining_dataset":
+            yield UnusableInput(key, str(entries), f"expected a list: {key}=[{{path: ..., type: ...}}]")
 
 
 def _named_template(at: str, holder: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -152,7 +175,7 @@ def _named_in_dataset(at: str, entry: Mapping[str, Any]) -> Iterator[tuple[str, 
     if isinstance(files, str):
         yield f"{at}.data_files", files
     elif isinstance(files, list):
-        yield from ((f"{at}.data_files.{index}", name) for index, name in enumerate(files))
+        yield from ((f"{at}.data_files.{index}", name) for index, name in enumerate(files) if isinstance(name, str))
 
 
 def _classify(at: str, text: str) -> Input | UnusableInput:

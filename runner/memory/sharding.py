@@ -60,6 +60,11 @@ def zero_of(config: Config) -> Mapping[str, Any]:
     return zero if isinstance(zero, Mapping) else {}
 
 
+def zero_stage(config: Config) -> int | None:
+    """0 without ZeRO; None for a stage that is no number."""
+    return _size(zero_of(config).get("stage", 0))
+
+
 def fsdp_of(config: Config) -> Mapping[str, Any]:
     """The settings of FSDP by their present names: earlier versions of Axolotl have the prefix fsdp_."""
     settings = config.get("fsdp_config")
@@ -105,7 +110,7 @@ def _deepspeed(config: Config, count: int) -> Shards | str:
         return f"the file deepspeed={config['deepspeed']} could not be read"
     zero = zero_of(config)
     stages: dict[int | None, Sharding] = {0: Sharding.NONE, 1: Sharding.ZERO1, 2: Sharding.ZERO2, 3: Sharding.ZERO3}
-    kind = stages.get(_size(zero.get("stage", 0)))
+    kind = stages.get(zero_stage(config))
     if kind is None:
         return f"deepspeed.zero_optimization.stage={zero.get('stage')} is unknown"
     if kind is Sharding.NONE:

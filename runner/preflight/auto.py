@@ -12,6 +12,7 @@ from runner.memory.sharding import with_files
 from runner.preflight.findings import Severity
 from runner.preflight.gpu import gpu_findings
 from runner.preflight.memory import facts_for
+from runner.preflight.values import value_findings
 from runner.types import Experiment, Gpu
 
 BLACKWELL = ("sm_100", "sm_120")
@@ -21,7 +22,7 @@ BLACKWELL = ("sm_100", "sm_120")
 def with_gpu(experiment: Experiment) -> Experiment:
     """The experiment with the cards that gpu=auto chose, and the reason; unchanged for any other gpu.
 
-    Raises SweepError when nothing can be chosen.
+    Raises SweepError when nothing can be chosen, or a value is wrong.
     """
     gpu = experiment.gpu
     if gpu.type != AUTO:
@@ -30,6 +31,9 @@ def with_gpu(experiment: Experiment) -> Experiment:
         raise SweepError(f"gpu.count={gpu.count}: expected a number of cards, or null for the cheapest.")
     if experiment.prices is None:
         raise SweepError("gpu=auto needs prices, and there are none. Write prices=modal, or name the GPU: gpu=h100.")
+    if wrong := list(value_findings(experiment.axolotl)):
+        lines = [f"- {one.text}" for one in wrong]
+        raise SweepError("\n".join(["gpu=auto: no GPU can be chosen for wrong values.", *lines]))
     config = with_files(experiment.axolotl)
 
     def able(kind: GpuKind) -> bool:

@@ -143,7 +143,7 @@ def _lora_kernels_on_cpu(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _parallel(axolotl: Mapping[str, Any], count: int) -> Iterator[Finding]:
     """The product of the dimensions of parallelism must divide the number of ranks."""
-    sizes = {key: number(axolotl.get(key)) or 1 for key in PARALLEL}
+    sizes = {key: size for key in PARALLEL if (size := number(axolotl.get(key))) and math.isfinite(size)}
     product = math.prod(sizes.values())
     if product > 1 and (product > count or count % product):
         key = next(key for key, size in sizes.items() if size > 1)

@@ -118,7 +118,8 @@ def _deprecated(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
             yield (error if advice[key].refused else warning)(key, value, OLD, f"Axolotl says: {advice[key].text}")
         elif isinstance(value, str) and (key, value) in RENAMED_VALUES:
             yield warning(key, value, OLD, f"Write {RENAMED_VALUES[key, value]}.")
-    for index, dataset in enumerate(axolotl.get("datasets") or ()):
+    datasets = axolotl.get("datasets")
+    for index, dataset in enumerate(datasets if isinstance(datasets, list) else ()):
         for key in RENAMED_IN_DATASETS if isinstance(dataset, Mapping) else ():
             if key in dataset:
                 yield warning(

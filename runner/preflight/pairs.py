@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runner.memory.sharding import deepspeed_of, offloads, zero_of
+from runner.memory.sharding import deepspeed_of, offloads, zero_of, zero_stage
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.values import number
 
@@ -72,7 +72,7 @@ def _with_fsdp(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
 def _with_deepspeed(
     axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any], zero: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    stage = number(zero.get("stage")) or 0
+    stage = zero_stage(axolotl)
     quantized = axolotl.get("load_in_4bit") or axolotl.get("load_in_8bit")
     optimizer = axolotl.get("optimizer")
     if stage == 2 and quantized and axolotl.get("peft_use_dora"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,7 +39,7 @@ def number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -96,7 +95,7 @@ def _fits(value: Any, kind: str) -> bool:
             return isinstance(value, bool) or number(value) is not None
         case _:
             found = float(value) if isinstance(value, bool) else number(value)
-            return found is not None and (not math.isfinite(found) or found == int(found))
+            return found is not None and found.is_integer()
 
 
 def _ranges(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
@@ -111,7 +110,7 @@ def _ranges(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         node = axolotl.get(top)
         yield from _outside(key, node.get(name) if isinstance(node, Mapping) else None, one)
     held_out = number(axolotl.get("val_set_size"))
-    if held_out is not None and not (0 <= held_out < 1 or (held_out >= 2 and held_out == int(held_out))):
+    if held_out is not None and not (0 <= held_out < 1 or (held_out >= 2 and held_out.is_integer())):
         yield error("val_set_size", axolotl["val_set_size"], f"expected {VAL_SET_SIZE}")
 
 
@@ -125,9 +124,8 @@ def _outside(key: str, value: Any, one: Range) -> Iterator[Finding]:
 
 def _names(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     fields = axolotl_fields()
-    plugins = axolotl.get("plugins")
     known = dict(_NAMES)
-    if not plugins:  # a plugin may bring an optimizer or a scheduler of its own
+    if not plugins_of(axolotl):  # a plugin may bring an optimizer or a scheduler of its own
         known |= {key: fields.top[key].choices for key in ("optimizer", "lr_scheduler")}
     for key, names in known.items():
         value = axolotl.get(key)

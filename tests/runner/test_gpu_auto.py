@@ -51,6 +51,9 @@ def test_the_number_of_cards_may_be_fixed_and_the_prices_set(composed: Compose) 
             r"memory of a mixture of experts is not estimated.*gpu=h200 gpu.count=1 has 138",
         ),
         ("model=llama3_1_8b gpu.count=many", "gpu.count=many: expected a number of cards"),
+        ("model=llama3_1_8b num_epochs=two", "num_epochs=two: expected float"),
+        ("model=llama3_1_8b max_steps=20 sequence_len=4k plugins=5", r"sequence_len=4k: expected int.\n- plugins=5: "),
+        ("model=llama3_1_8b lora_modules_to_save=embed_tokens", r"expected a list: \[embed_tokens\]"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused_with_a_way_out(composed: Compose, line: str, told: str) -> None:

@@ -6,7 +6,14 @@ import pytest
 from modal_app.store.content import file_sha256
 from runner.errors import SweepError
 from runner.keys.content import ContentHashes
-from runner.keys.inputs import find_inputs, how_to_pin, identify_input, pinned, staged_name
+from runner.keys.inputs import (
+    find_inputs,
+    how_to_pin,
+    identify_input,
+    pinned,
+    require_possible_paths,
+    staged_name,
+)
 from runner.types import Input, InputKind
 
 
@@ -99,6 +106,27 @@ def test_an_empty_text_is_not_the_current_folder() -> None:
 def test_a_dataset_that_is_not_a_mapping_is_refused_with_the_form_to_write() -> None:
     with pytest.raises(SweepError, match=r"datasets\.0=owner/rows: expected a mapping"):
         find_inputs({"datasets": ["owner/rows"]})
+
+
+def test_a_dataset_in_the_place_of_the_list_is_refused_with_the_form_to_write() -> None:
+    with pytest.raises(SweepError, match=r"datasets=owner/rows: expected a list: datasets=\[\{path"):
+        find_inputs({"datasets": "owner/rows"})
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"base_model": "~no_such_user/llama"}, "base_model=~no_such_user/llama: there is no folder ~no_such_user"),
+        ({"datasets": [{"path": "~no_such_user/a.jsonl"}]}, r"datasets\.0\.path=~no_such_user"),
+        (
+            {"deepspeed": '{"zero_optimization": {' + " " * 300},
+            r"deepspeed=\{\"zero_.* \(323 characters\): expected a path",
+        ),
+    ],
+)
+def test_text_that_can_be_no_path_is_refused(config: dict[str, Any], told: str) -> None:
+    with pytest.raises(SweepError, match=told):
+        require_possible_paths(config)
 
 
 def test_two_hub_models_are_refused_because_one_revision_pins_both() -> None:

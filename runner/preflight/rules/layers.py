@@ -165,7 +165,7 @@ def lora_parameters_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
     targets = run.axolotl.get("lora_target_parameters")
     if not targets or not run.adapts or (found := _architecture(run)) is None:
         return
-    listed = [targets] if isinstance(targets, str) else [str(one) for one in targets]
+    listed = [str(one) for one in targets] if isinstance(targets, list) else [str(targets)]
     if any(ends_in(name, one) for one in listed for name in found.parameters):
         return
     alone = not run.axolotl.get("lora_target_linear") and not run.axolotl.get("lora_target_modules")

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.config.gpus import GPUS
-from runner.memory.sharding import fsdp_of, offloads, zero_of
+from runner.memory.sharding import fsdp_of, offloads, zero_of, zero_stage
 from runner.preflight.findings import Finding, warning
 from runner.preflight.rules.run_facts import RunFacts
-from runner.preflight.values import number
 
 DEEPSPEED = "https://huggingface.co/docs/transformers/deepspeed"
 FSDP = "https://huggingface.co/docs/transformers/fsdp"
@@ -26,7 +25,7 @@ NF4 = 0.56
 def zero_on_one_card(run: RunFacts) -> Iterator[Finding]:
     """ZeRO shares a run's state between cards; on one card without offload it only adds its own copies and buffers."""
     zero, gpu = zero_of(run.axolotl), run.experiment.gpu
-    stage = int(_stage(zero))
+    stage = zero_stage(run.axolotl)
     if gpu.type != "cpu" and gpu.count == 1 and stage in SHARED and not _offloads(zero):
         yield warning(
             "deepspeed",
@@ -58,7 +57,7 @@ def zero3_of_a_small_quantized_model(run: RunFacts) -> Iterator[Finding]:
     if run.axolotl.get("adapter") != "qlora" or run.experiment.gpu.count == 1 or kind is None or run.model is None:
         return
     zero, size = zero_of(run.axolotl), run.model.parameters * NF4
-    if _stage(zero) == 3 and not _offloads(zero) and size < kind.usable_gib * 2**30 / 5:
+    if zero_stage(run.axolotl) == 3 and not _offloads(zero) and size < kind.usable_gib * 2**30 / 5:
         yield warning(
             "deepspeed",
             "(ZeRO-3 with adapter=qlora)",
@@ -67,10 +66,6 @@ def zero3_of_a_small_quantized_model(run: RunFacts) -> Iterator[Finding]:
             "Choose deepspeed=none or deepspeed=zero1: each card then has a copy.",
             PEFT_DEEPSPEED,
         )
-
-
-def _stage(zero: Mapping[str, Any]) -> float:
-    return number(zero.get("stage")) or 0
 
 
 def _offloads(zero: Mapping[str, Any]) -> bool:

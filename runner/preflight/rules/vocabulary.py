@@ -139,7 +139,7 @@ def answers_after_an_end_of_text(run: RunFacts) -> Iterator[Finding]:
 def new_tokens_without_embeddings(run: RunFacts) -> Iterator[Finding]:
     """An adapter does not train the embeddings of new `tokens`: Axolotl refuses it without `lora_modules_to_save`."""
     tokens, saved = run.axolotl.get("tokens"), run.axolotl.get("lora_modules_to_save")
-    named = set(saved) if isinstance(saved, list) else set()
+    named = set(map(str, saved)) if isinstance(saved, list) else set()
     if run.axolotl.get("adapter") and tokens and not any(named.issuperset(pair) for pair in EMBEDDING_NAMES):
         yield error(
             "tokens",
