@@ -31,7 +31,7 @@ def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
     """The length of a run, or a sentence that says why it is unknown. `ranks`: cards that each read their own rows."""
     shape = batch_of(config)
     epochs, given = _number(config, "num_epochs", 1.0), int(_number(config, "max_steps", 0))
-    micro_tokens = _micro_tokens(config, rows)
+    micro_tokens = _micro_tokens(config, rows).scaled(1 / _sharers_of_a_row(config))
     if given > 0:
         steps = given
     elif rows is None and (own := own_data_of(config)):
@@ -87,11 +87,13 @@ def rest_of(length: Length, begun: int) -> Length:
 
 def data_ranks(config: Config, count: int) -> int:
     """The number of processes that read their own rows; with context or tensor parallelism, some share rows."""
-    shared = 1
-    for key in ("context_parallel_size", "sequence_parallel_degree", "tensor_parallel_size"):
-        size = config.get(key)
-        shared *= size if isinstance(size, int) and size > 1 else 1
-    return max(count // shared, 1)
+    return max(count // _sharers_of_a_row(config), 1)
+
+
+def _sharers_of_a_row(config: Config) -> int:
+    """How many processes compute a row together, each a part of it."""
+    keys = ("context_parallel_size", "sequence_parallel_degree", "tensor_parallel_size")
+    return math.prod(size for key in keys if isinstance(size := config.get(key), int) and size > 1)
 
 
 def shape_of(config: Config, gpu: str, count: int, place: str) -> Shape:
@@ -148,8 +150,8 @@ def _steps(shape: Batch, ranks: int, rows: Rows, epochs: float) -> int:
 
 
 def _micro_tokens(config: Config, rows: Rows | None) -> Range:
-    """The tokens of a micro step on one card. A batch is as long as its longest row; the more rows a batch has, the
-    nearer that is to the longest row of all."""
+    """The tokens of a micro step. A batch is as long as its longest row; the more rows a batch has, the nearer that is
+    to the longest row of all."""
     shape = batch_of(config)
     most = float(shape.micro * shape.sequence_len)
     if shape.padded:

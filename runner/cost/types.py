@@ -61,7 +61,7 @@ class Length:
     micro_steps: int
     """Micro steps per step, on each card: gradient accumulation."""
     micro_tokens: Range
-    """Tokens of a micro step on one card, with padding."""
+    """Tokens of a micro step on one card, with padding; its part of them if cards share rows."""
     evals: int
     """Evaluations, with those of the untrained and the final model."""
     eval_batches: int

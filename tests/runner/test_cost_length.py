@@ -79,6 +79,15 @@ def test_padded_rows_are_as_long_as_the_sequence_and_others_as_the_longest_of_th
     assert 16 * 60 <= found.low < found.likely <= found.high == 16 * 90
 
 
+@pytest.mark.parametrize("key", ["context_parallel_size", "tensor_parallel_size"])
+def test_cards_that_share_a_row_compute_a_part_of_it_each(key: str) -> None:
+    padded: dict[str, Any] = {"pad_to_sequence_len": True}
+    alone, shared = length(**padded), length(**{**padded, key: 4})
+    assert shared.steps == alone.steps
+    assert shared.micro_tokens.likely == alone.micro_tokens.likely / 4
+    assert shared.eval_tokens == alone.eval_tokens / 4
+
+
 def test_unknown_rows_leave_the_length_unknown_unless_max_steps_says_it() -> None:
     assert "max_steps is not set" in str(length_of(TINY, 1, None))
     found = length(None, max_steps=10)
