@@ -202,6 +202,7 @@ def _sharding(config: Config) -> str:
 
 def _number(config: Config, key: str, default: float) -> float:
     try:
-        return float(config.get(key) or default)
-    except (TypeError, ValueError):
+        value = float(config.get(key) or default)
+    except (TypeError, ValueError, OverflowError):
         return float(default)
+    return value if math.isfinite(value) else float(default)

@@ -54,4 +54,5 @@ def _of_config(experiment: Experiment) -> Iterator[Finding]:
     yield from own_data_findings(experiment)
     yield from row_file_findings(axolotl)
     yield from model_findings(axolotl)
-    yield from pair_findings(axolotl)
+    if isinstance(experiment.gpu.count, int):  # another one is a finding of its own
+        yield from pair_findings(axolotl, experiment.gpu.count)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.cost.length import batch_of
 from runner.memory.sharding import deepspeed_of, offloads, zero_of, zero_stage
-from runner.preflight.findings import Finding, error, warning
+from runner.preflight.findings import Finding, error, shown, warning
 from runner.preflight.values import number
 
 PEFT_FSDP = "https://huggingface.co/docs/peft/accelerate/fsdp#caveats"
@@ -32,12 +33,23 @@ REFUSED_BY_THE_SCHEMA = ("adamw_8bit", "adamw_bnb_8bit")
 SAME_WHEN_OFFLOADED = ("adamw_torch", "adamw_torch_fused", "adagrad", "lion_32bit")
 """Optimizers that accelerate replaces with the same algorithm on the CPU."""
 
+FIGURES = {
+    "train_micro_batch_size_per_gpu": "micro_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "gradient_clipping": "max_grad_norm",
+    "optimizer.params.lr": "learning_rate",
+    "optimizer.params.eps": "adam_epsilon",
+    "optimizer.params.weight_decay": "weight_decay",
+    "scheduler.params.warmup_max_lr": "learning_rate",
+}
+"""What DeepSpeed's settings have as well -> the key of Axolotl."""
 
-def pair_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
+
+def pair_findings(axolotl: Mapping[str, Any], processes: int) -> Iterator[Finding]:
     deepspeed = deepspeed_of(axolotl)
     yield from _with_fsdp(axolotl)
     yield from _with_deepspeed(axolotl, deepspeed, zero_of(axolotl))
-    yield from _contradictions(axolotl, deepspeed)
+    yield from _contradictions(axolotl, deepspeed, processes)
     yield from _transformers(axolotl)
     yield from _relora(axolotl)
 
@@ -97,24 +109,35 @@ def _with_deepspeed(
         )
 
 
-def _contradictions(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any]) -> Iterator[Finding]:
-    """Figures that transformers refuses if they differ from its own (HfTrainerDeepSpeedConfig)."""
-    optimizer = deepspeed.get("optimizer")
-    params = optimizer.get("params") if isinstance(optimizer, Mapping) else None
-    pairs = {
-        "train_micro_batch_size_per_gpu": (deepspeed, "micro_batch_size"),
-        "gradient_accumulation_steps": (deepspeed, "gradient_accumulation_steps"),
-        "gradient_clipping": (deepspeed, "max_grad_norm"),
-        "lr": (params if isinstance(params, Mapping) else {}, "learning_rate"),
-        "weight_decay": (params if isinstance(params, Mapping) else {}, "weight_decay"),
-    }
-    for name, (node, key) in pairs.items():
-        theirs, ours = number(node.get(name)), number(axolotl.get(key))
-        if theirs is not None and ours is not None and theirs != ours:
-            at = f"deepspeed.{'optimizer.params.' if node is params else ''}{name}"
-            yield error(
-                at, node[name], f"expected {axolotl[key]}, as in {key}", f"Set {at}=auto.", TRANSFORMERS_DEEPSPEED
-            )
+def _contradictions(axolotl: Mapping[str, Any], deepspeed: Mapping[str, Any], processes: int) -> Iterator[Finding]:
+    """Settings that transformers refuses if they differ from its own (HfTrainerDeepSpeedConfig)."""
+    own: dict[str, tuple[Any, str]] = {name: (axolotl.get(key), f"as in {key}") for name, key in FIGURES.items()}
+    batch = batch_of(axolotl)
+    factors = f"micro_batch_size x gradient_accumulation_steps x gpu.count={processes}"
+    own["train_batch_size"] = batch.micro * batch.accumulation * processes, factors
+    if axolotl.get("bf16") is True or axolotl.get("fp16") is True:
+        for name in ("bf16", "fp16"):
+            own[f"{name}.enabled"] = name == _precision(axolotl), f"since the run trains in {_precision(axolotl)}"
+    for name, (ours, why) in own.items():
+        theirs = _at(deepspeed, name)
+        given = number(theirs) if not isinstance(theirs, bool) else theirs
+        if given is None or ours is None or given == (ours if isinstance(ours, bool) else number(ours)):
+            continue
+        in_file = isinstance(axolotl["deepspeed"], str)
+        way_out = f"Write auto for {name} in {axolotl['deepspeed']}." if in_file else f"Set deepspeed.{name}=auto."
+        yield error(f"deepspeed.{name}", theirs, f"expected {shown(ours)}, {why}", way_out, TRANSFORMERS_DEEPSPEED)
+
+
+def _precision(axolotl: Mapping[str, Any]) -> str:
+    """Of a run with one of both: Axolotl prefers bf16."""
+    return "bf16" if axolotl.get("bf16") is True else "fp16"
+
+
+def _at(node: Any, path: str) -> Any:
+    """The value at a dotted path; None without one."""
+    for name in path.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
 
 
 def _transformers(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
