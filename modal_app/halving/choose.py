@@ -12,7 +12,6 @@ been among the best; they have gone on, too.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -34,7 +33,7 @@ def who_goes_on(snapshot: Snapshot, rung: int) -> Mapping[str, Why]:
 def _who_goes_on(snapshot: Snapshot, rung: int) -> dict[str, Why]:
     terms, there = snapshot.terms, _comparable(snapshot, rung)
     finite = {run: one for run, one in snapshot.at(rung).items() if one.loss is not None}
-    ranked = sorted((run for run in there if run in finite), key=lambda run: (_loss(there[run]), run))
+    ranked = sorted((run for run in there if run in finite), key=lambda run: (there[run].ranked_loss, run))
     able = [run for run in ranked if not _is_lost_after(snapshot, run, rung)]
     quota = len(there) // terms.eta or int(bool(able) and all_are_in(snapshot, rung))
     top = able[:quota]
@@ -130,7 +129,3 @@ def _best_of_largest_rate(snapshot: Snapshot, able: Sequence[str]) -> str | None
         if (kept := next((run for run in able if rates.get(run) == rate), None)) is not None:
             return kept
     return None
-
-
-def _loss(reading: Reading) -> float:
-    return math.inf if reading.loss is None else reading.loss

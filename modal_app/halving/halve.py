@@ -66,7 +66,7 @@ def known_answer(entries: Entries, run: str, rung: int) -> Answer | None:
 
 def _answer(snapshot: Snapshot, run: str, rung: int, why: Why | None) -> Answer:
     there = snapshot.at(rung)
-    better = sum(_loss(one) < _loss(there[run]) for one in there.values())
+    better = sum(one.ranked_loss < there[run].ranked_loss for one in there.values())
     return Answer(why, better + 1, len(there))
 
 
@@ -100,7 +100,3 @@ def look(entries: Entries) -> dict[str, int]:
     snapshot = Snapshot.of(entries.items())
     last = {run: rung for rung in sorted(snapshot.stopped) for run in snapshot.stopped[rung]}
     return {run: rung for run, rung in sorted(last.items()) if waits(snapshot, run, rung)}
-
-
-def _loss(reading: Reading) -> float:
-    return float("inf") if reading.loss is None else reading.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -47,6 +48,11 @@ class Reading:
     """The summed negative log-likelihood of each group, in nats."""
     setting: str = ""
     """Equal for runs that differ in their seed alone."""
+
+    @property
+    def ranked_loss(self) -> float:
+        """The loss by which runs are ordered: a run that has diverged is behind all others."""
+        return math.inf if self.loss is None else self.loss
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

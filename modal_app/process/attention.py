@@ -74,10 +74,7 @@ def commit_of(kernel: str) -> str | None:
 def install(kernel: str, folder: Path) -> str:
     """Download a kernel's build for this torch into a folder, under its repository's name; returns its commit. Raises
     what the libraries raise: no such kernel, none for this torch, a publisher whom the hub does not trust, a missing
-    Python package.
-
-
-    """
+    Python package."""
     from kernels import Metadata, install_kernel
     from kernels.validate import DependencyValidator
 

@@ -131,8 +131,7 @@ def axolotl_config(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe(rank: Rank) -> None:
     """Add the facts of the run to the W&B run: all of Axolotl's keys and the swept parameters under their own names,
-    its run key,
-    ..., and its composed config as a file."""
+    its run key and other facts, and its composed config as a file."""
     run = _run()
     if run is None:
         return
