@@ -15,15 +15,16 @@ from modal_app.cloud.job import CACHE_MOUNT, MAX_ATTEMPTS, RUNS_MOUNT
 from modal_app.cloud.meter import CPU_STEP
 from modal_app.cloud.settings import AFTER_FUNCTION, LOCK, PYTHON, Deployment, cards, requested, train_function
 from modal_app.process.attention import FOLDER, local_kernels
+from modal_app.store.smaller_batch import MOST_TIMES
 from modal_app.store.sources import HERE
 
 UV = "0.13.9"
 """As in the launcher's own lock, which builds the trainer on this machine."""
-RETRIES = modal.Retries(max_retries=MAX_ATTEMPTS - 1 + 3, initial_delay=5.0, backoff_coefficient=2.0)
+RETRIES = modal.Retries(max_retries=MAX_ATTEMPTS - 1 + MOST_TIMES + 3, initial_delay=5.0, backoff_coefficient=2.0)
 """Modal counts calls that raise or time out; it restarts a dead or preempted container forever. We count attempts that
 died (`attempts`), whatever starts the next one. Modal's count must not run out first, because then no outcome would be
-written. So: one for each worker that may die in a live container, and three for a Volume or a Dict that fails, with
-pauses of 5 to 60 s."""
+written. So: one for each worker that may die in a live container, one for each smaller micro batch (on_oom=halve), and
+three for a Volume or a Dict that fails, with pauses of 5 to 60 s."""
 STARTUP_S = 3600
 """Modal's default is the call's timeout: a container that hangs before its first line would be rented for a day."""
 NOTIFY_S = 60

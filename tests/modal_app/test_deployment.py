@@ -142,7 +142,7 @@ def test_trainers_read_the_cache_and_write_their_runs(
         assert not any(mount.read_only for mount in specs[name].volume_mounts)
     assert {spec.timeout_secs for name, spec in specs.items() if name != "notify"} == {3 * 3600}
     assert (specs["notify"].timeout_secs, len(specs["notify"].volume_mounts)) == (60, 0)
-    assert {spec.retry_policy.retries for spec in specs.values()} == {5}, "more than the attempts of a run"
+    assert {spec.retry_policy.retries for spec in specs.values()} == {8}, "more than the attempts of a run"
     assert {name for name, spec in specs.items() if spec.single_use_containers} == {"train", "after"}
     deploy(shipped(reused=True))
     assert not server.function_specs()["train"][-1].single_use_containers

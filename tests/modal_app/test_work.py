@@ -71,6 +71,16 @@ def test_a_run_that_heals_is_not_tried_again_when_its_share_of_the_budget_is_spe
     assert len(here.attempts) <= MOST_TIMES, "once more would have been possible"
 
 
+def test_a_run_that_heals_has_as_many_tries_for_other_faults_as_any_run(cloud: Callable[..., Cloud]) -> None:
+    """Modal counts all of them, and does not start the call again after the last one."""
+    step = replace(STEP, config={"micro_batch_size": 64}, heals=True)
+    doom = dict.fromkeys("123", "memory@3") | {"4": "crash@5", "5": "crash@7"}
+    here = cloud(doom, step=step, retry_delay_factor=0.0)
+    here.server.fail("DictContains")  # before the first attempt
+    assert here.run() == "succeeded"
+    assert here.outcomes == ["stopped"] * MOST_TIMES + ["", "", "succeeded"]
+
+
 def test_what_was_given_up_may_be_tried_again_on_request(cloud: Callable[..., Cloud]) -> None:
     here = cloud({str(number): "crash" for number in (1, 2, 3, 4)})
     assert here.run() == "failed"
