@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import STEPS, Store
+from modal_app.store.read_json import fields_of
 from modal_app.store.step import Step
 
 CACHE_MOUNT = Path("/cache")
@@ -71,7 +72,11 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        return cls(**json.loads(text))
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Job:
+        return cls(**fields_of(cls, raw))
 
     def read_step(self, mount: Path = RUNS_MOUNT) -> Step:
         """The step, from the mounted Volume."""
@@ -79,7 +84,7 @@ class Job:
 
     def read_waiting(self, mount: Path = RUNS_MOUNT) -> list[Job]:
         """The jobs that its own sweep starts when it has succeeded, from the mounted Volume."""
-        return [Job(**raw) for raw in self._sweep_file(mount)["waiting"].get(self.name, ())]
+        return [Job.of(raw) for raw in self._sweep_file(mount)["waiting"].get(self.name, ())]
 
     def read_halved(self, mount: Path = RUNS_MOUNT) -> dict[str, Job]:
         """The jobs of its sweep that may stop at a rung and go on later, by name, from the mounted Volume."""
@@ -117,7 +122,7 @@ def halved_jobs(text: str) -> dict[str, Job]:
 
 
 def _halved(raw: Mapping[str, Any]) -> dict[str, Job]:
-    return {one["name"]: Job(**one) for one in raw.get("halved", ())}
+    return {one["name"]: Job.of(one) for one in raw.get("halved", ())}
 
 
 def mark_name(name: str) -> str:

@@ -33,6 +33,7 @@ from modal_app.cloud.searches import waits_for
 from modal_app.store import notice as notices
 from modal_app.store.layout import StepFolder
 from modal_app.store.notice import Notice
+from modal_app.store.read_json import fields_of
 from modal_app.store.step import OutcomeStatus, Share
 from modal_app.store.webhook import NotSent, send
 
@@ -75,7 +76,7 @@ class WatchedSweep:
     @classmethod
     def of(cls, entry: Mapping[str, Any] | None) -> Self | None:
         """None without an entry, and for one of a version of axosweep that has written less."""
-        known = {one.name: entry[one.name] for one in fields(cls) if one.name in entry} if entry else {}
+        known = fields_of(cls, entry or {})
         needed = {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
         return cls(**known) if needed <= known.keys() else None
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +59,11 @@ def parsed_as(place: Path | str, raw: dict[str, Any], of: Callable[[dict[str, An
     except _MALFORMED as error:
         name_unreadable(place, f"it lacks {error}" if isinstance(error, KeyError) else str(error))
         return None
+
+
+def fields_of(kind: type, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a dataclass, without what a newer version has written in addition."""
+    return {one.name: raw[one.name] for one in fields(kind) if one.name in raw}
 
 
 def name_unreadable(place: Path | str, why: str) -> None:

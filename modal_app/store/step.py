@@ -12,6 +12,7 @@ from typing import Any
 
 from modal_app.store.durable import flush
 from modal_app.store.own_data import OwnData, entries, is_stored, own_data_of
+from modal_app.store.read_json import fields_of
 from modal_app.store.rungs import Rungs
 
 
@@ -116,16 +117,16 @@ class Step:
 
     @classmethod
     def from_json(cls, text: str) -> Step:
-        raw = json.loads(text)
-        tracking, share, rungs = raw.pop("tracking"), raw.pop("share", None), raw.pop("rungs", None)
+        raw = fields_of(cls, json.loads(text))
+        tracking, share, rungs = raw["tracking"], raw.get("share"), raw.get("rungs")
         return cls(
             **raw
             | {
                 "kind": StepKind(raw["kind"]),
                 "device": Device(raw["device"]),
-                "tracking": Tracking(**tracking | {"tags": tuple(tracking["tags"])}),
-                "share": share and Share(**share),
-                "rungs": rungs and Rungs(**rungs | {"fractions": tuple(rungs["fractions"])}),
+                "tracking": Tracking(**fields_of(Tracking, tracking) | {"tags": tuple(tracking["tags"])}),
+                "share": share and Share(**fields_of(Share, share)),
+                "rungs": rungs and Rungs(**fields_of(Rungs, rungs) | {"fractions": tuple(rungs["fractions"])}),
             }
         )
 
