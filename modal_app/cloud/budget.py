@@ -5,11 +5,11 @@ What counts are the records of `meter`: the seconds of every container that has 
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 
 from modal_app.cloud.container import Limits
+from modal_app.cloud.meter import records_of
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, write_atomically
 
@@ -33,7 +33,7 @@ def is_spent(share: Share, folder: StepFolder) -> bool:
 
 def seconds(folder: StepFolder) -> float:
     """The seconds of all containers that have worked on the step so far."""
-    return sum(_seconds(path.read_text(encoding="utf-8")) for path in folder.containers.glob("*.json"))
+    return sum(one.seconds for one in records_of(folder))
 
 
 def fail(share: Share, attempt: Attempt, outcome: Outcome) -> None:
@@ -48,10 +48,6 @@ def fail(share: Share, attempt: Attempt, outcome: Outcome) -> None:
     message += "; the same command with a higher budget continues it"
     failed = replace(outcome, status=OutcomeStatus.FAILED, reason=FailureReason.BUDGET, message=message)
     write_atomically(attempt.result, failed.to_json())
-
-
-def _seconds(text: str) -> float:
-    return float(json.loads(text)["seconds"])
 
 
 def _money(dollars: float) -> str:

@@ -21,14 +21,13 @@ from modal_app.cloud import attempts, budget, container, drafts, executions, reu
 from modal_app.cloud.container import Limits, Watch, WorkerExit
 from modal_app.cloud.copier import Copier
 from modal_app.cloud.job import CACHE_MOUNT, DONE, FETCHED, RUNS_MOUNT, Job, mark_name, open_store
-from modal_app.cloud.meter import Meter, Reservation
+from modal_app.cloud.meter import Meter, Reservation, records_of
 from modal_app.cloud.notices import Spending
 from modal_app.cloud.scratch import scratch_of
 from modal_app.cloud.searches import answering
 from modal_app.store import checkpoints, stop_notes
 from modal_app.store.hub import FETCH, item_of
 from modal_app.store.layout import Attempt, StepFolder
-from modal_app.store.read_json import read_json
 from modal_app.store.state import lost, read_outcome
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
 from modal_app.store.verified import withdraw_damaged
@@ -93,8 +92,7 @@ def read_ending(job: Job, call: str) -> tuple[Outcome, StepFolder] | None:
 
 def recorded_calls(job: Job) -> list[str]:
     """The calls whose containers have begun the job, as far as the Volume shows, and have not recorded their end."""
-    records = [read_json(path) for path in _folder(job).containers.glob("*.json")]
-    return sorted({str(one["call"]) for one in records if not one["ended"]})
+    return sorted({one.call for one in records_of(_folder(job)) if not one.ended})
 
 
 def say_not_continued(job: Job, call: str, why: str) -> None:

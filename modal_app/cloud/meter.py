@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from modal_app.cloud.usage import GpuReading, container_age, cpu_seconds, memory_gib, read_cards
-from modal_app.store.read_json import read_as
+from modal_app.store.layout import StepFolder
+from modal_app.store.read_json import fields_of, read_as
 from modal_app.store.step import write_atomically
 
 THREADS_PER_CORE = 2
@@ -93,8 +94,8 @@ class ContainerRecord:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
         """Raises KeyError or TypeError for anything that is not a record."""
-        cards = tuple(Card(**card) for card in raw["cards"])
-        return cls(**{**raw, "cards": cards, "attempts": tuple(raw["attempts"])})
+        cards = tuple(Card(**fields_of(Card, card)) for card in raw["cards"])
+        return cls(**{**fields_of(cls, raw), "cards": cards, "attempts": tuple(raw["attempts"])})
 
 
 @dataclass(slots=True)
@@ -244,6 +245,11 @@ class Meter:
         if cpu is None or self._cpu_before is None or passed < 1.0:
             return None
         return round(max(0.0, cpu - self._cpu_before) / passed / THREADS_PER_CORE, 3)
+
+
+def records_of(folder: StepFolder) -> list[ContainerRecord]:
+    """Those of all containers that have worked on a step, in no order. One that cannot be read is left out."""
+    return [one for one in map(_read, folder.containers.glob("*.json")) if one is not None]
 
 
 def _read(path: Path) -> ContainerRecord | None:

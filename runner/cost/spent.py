@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from modal_app.cloud.job import FETCHED, mark_name
-from modal_app.cloud.meter import ContainerRecord
+from modal_app.cloud.meter import ContainerRecord, records_of
 from modal_app.store.layout import SUBMISSION, StepFolder, Store
-from modal_app.store.read_json import parsed_as, read_as, read_json
+from modal_app.store.read_json import parsed_as, read_json
 from modal_app.store.step import StepKind
 from runner.config.gpus import kind_of_card
 from runner.cost.prices import STALE_DAYS, Bill, Origin, Rates, bill, rates_from
@@ -110,8 +110,7 @@ def fetch_folder(store: Store, name: str) -> StepFolder:
 def containers(folder: StepFolder) -> list[ContainerRecord]:
     """The records of the containers of a step, in the order in which they began it, which need not be that of their
     boots; none for a step that ran on this machine."""
-    read = (read_as(path, ContainerRecord.of) for path in folder.containers.glob("*.json"))
-    return sorted((record for record in read if record is not None), key=lambda record: record.began_at)
+    return sorted(records_of(folder), key=lambda record: record.began_at)
 
 
 def run_bill(store: Store, key: str, records: Sequence[ContainerRecord], rates: Rates) -> Bill:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from modal_app.cloud import attempts, budget
 from modal_app.cloud.container import WorkerExit
+from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind
 
@@ -25,7 +25,8 @@ def folder(tmp_path: Path) -> StepFolder:
 
 def spend(folder: StepFolder, *seconds: float) -> None:
     for number, one in enumerate(seconds):
-        (folder.containers / f"{number}.json").write_text(json.dumps({"seconds": one}))
+        record = ContainerRecord("ta", "fc", "train/run", 0.0, 0.0, 0.0, True, one, (1,), (), 2.0, None, 16.0, None)
+        (folder.containers / f"{number}.json").write_text(record.to_json())
 
 
 def test_the_seconds_of_all_containers_are_taken_off_and_time_is_left_for_a_checkpoint(folder: StepFolder) -> None:

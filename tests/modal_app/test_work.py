@@ -3,6 +3,7 @@ in place of Axolotl, in no time, and dies when it is told to."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -84,6 +85,8 @@ def test_a_run_that_heals_has_as_many_tries_for_other_faults_as_any_run(cloud: C
 def test_what_was_given_up_may_be_tried_again_on_request(cloud: Callable[..., Cloud]) -> None:
     here = cloud({str(number): "crash" for number in (1, 2, 3, 4)})
     assert here.run() == "failed"
+    with modal.Volume.from_name(here.job.runs_volume, client=here.client).batch_upload() as batch:
+        batch.put_file(io.BytesIO(b""), "/runs/run/containers/ta-cut.json")  # a container's record that is damaged
     assert here.run() == "succeeded"
     assert here.outcomes == ["", "", "failed", "", "succeeded"]
 
