@@ -148,7 +148,7 @@ def _do(
         paid = budget.limits(share, folder) if share else Limits()
         too_expensive = paid.stop_at < limits.stop_at  # otherwise its time is over first
         killed = functools.partial(stop_notes.note_kill, attempt)
-        ended = run(attempt, Watch(tick, stop_requested, paid if too_expensive else limits, killed), copier)
+        ended = run(attempt, Watch(tick, stop_requested, limits.within(paid), killed), copier)
         attempts.note_exit(attempt, ended.pid, ended.code)
         if why := ended.why_stopped(for_budget=too_expensive):
             reuse.doubt(why)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from modal_app.cloud import scratch
@@ -52,6 +52,10 @@ class Limits:
     """Then it is killed, if it still runs."""
     copy_until: float = math.inf
     """Until then, what it has saved may be copied."""
+
+    def within(self, others: Limits) -> Limits:
+        """The earlier one of each."""
+        return Limits(*map(min, astuple(self), astuple(others)))
 
 
 @dataclass(frozen=True, slots=True)
