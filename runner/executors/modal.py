@@ -104,8 +104,8 @@ class ModalExecutor:
         with explained():
             self._deploy()
             cache = modal.Volume.from_name(names.cache_volume, create_if_missing=True, version=2)
-            upload_inputs(cache, self.store, self.inputs)
             self._upload_plan(plan, names, steps, make_work(plan, self._job, set()))
+            upload_inputs(cache, self.store, self.inputs)  # after the plan: `gc` removes inputs that nothing names
             found = wait_until_settled(mirror, steps, submitted_calls(self.ledger))
             entries, done = found.entries, found.done - self._damaged(cache, plan, found.done)
             if searches.members:

@@ -74,8 +74,9 @@ BEFORE_ANY_CALL = (
     Moment("ImageGetOrCreate", 2),
     Moment("AppPublish"),
     Moment("VolumePutFiles2"),
-    Moment("VolumePutFiles2", 2),  # the inputs' bytes are uploaded, the files do not exist
+    Moment("VolumePutFiles2", 2),  # the plan's bytes are uploaded, the files do not exist
     Moment("VolumePutFiles2", 2, after=True),
+    Moment("VolumePutFiles2", 3),  # the same of the first input
     Moment("DictContents"),  # everything is uploaded, nothing is called
 )
 

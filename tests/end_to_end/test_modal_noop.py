@@ -39,6 +39,9 @@ def test_a_sweep_over_gpus_that_do_not_exist_and_with_a_long_config_ends_in_its_
     sizes = [len(call.request.SerializeToString()) for call in server.calls("FunctionMap")]
     assert len(sizes) == 3
     assert max(sizes) < 8192 < len(long), "what is long goes over the Volume"
+    requests = (call.request for call in server.calls("VolumePutFiles2"))
+    tops = [file.path.strip("/").partition("/")[0] for one in requests for file in getattr(one, "files", ())]
+    assert max(tops.index("runs"), tops.index("sweeps")) < tops.index("inputs"), "gc removes inputs that nothing names"
 
 
 def test_a_log_is_followed_from_before_the_run_begins_to_its_end(alone: Axosweep) -> None:
