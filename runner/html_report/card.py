@@ -15,12 +15,12 @@ from runner.html_report.settings import Setting, is_ranked, ranked
 
 
 def card(
-    settings: Sequence[Setting], curves: Mapping[str, Curves], started_from: Mapping[str, Any]
+    settings: Sequence[Setting], curves: Mapping[str, Curves], started_from: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """The best setting of the largest set of runs with the same held-out rows; None if no run is ranked.
 
     `settings`: best first within each eval fingerprint. `curves`, `started_from`: by run key; the second has the
-    checkpoint of each run that continues from one.
+    checkpoint of each run that continues from one, as RUN@STEP.
     """
     sets = ranked(settings)
     if not sets:
@@ -28,7 +28,7 @@ def card(
     largest = max(sets, key=len)
     best = largest[0]
     finals = [row.final for row in best.rows if is_ranked(row)]
-    before = [value for key in best.keys if (value := _before_training(curves[key])) is not None]
+    before = [value for key in best.keys if (value := _before_training(curves[key], started_from.get(key))) is not None]
     dollars = [row.dollars for row in best.rows if row.dollars is not None]
     return {
         "params": [[name, redact(show_value(value))] for name, value in best.params.items()],
@@ -48,6 +48,7 @@ def card(
     }
 
 
-def _before_training(curves: Curves) -> float | None:
+def _before_training(curves: Curves, start: str | None) -> float | None:
     """The metric of the model as it was before the first step; None if that was not evaluated."""
-    return curves.by_name.get(OBJECTIVE, {}).get(0)
+    step = int(start.partition("@")[2]) if start else 0
+    return curves.by_name.get(OBJECTIVE, {}).get(step)

@@ -238,6 +238,14 @@ def test_the_config_of_the_best_run_has_its_special_tokens_and_no_secret(store: 
     assert gather(store, planned.sweep)["reproduce"]["best"]["config"] == "hub_token: ***\npad_token: <|end_of_text|>\n"
 
 
+def test_the_gain_of_a_run_that_started_from_a_checkpoint_is_over_that_checkpoint(store: Store) -> None:
+    planned = finished(store, {(8, 1): 1.0, (16, 1): 1.2}, first_step=3)
+    identity = store.folder(StepKind.TRAIN, planned.runs[0].run.key).identity
+    identity.write_text(json.dumps(json.loads(identity.read_text()) | {"from": {"run": "0" * 12, "step": 3}}))
+    best = gather(store, planned.sweep)["card"]
+    assert (best["before"], best["before_is"]) == (2.0, "its start checkpoint")
+
+
 def test_the_card_has_two_answers_of_the_base_model_and_of_the_best_setting(store: Store) -> None:
     planned = finished(store, {(8, 1): 1.0, (8, 2): 1.1, (16, 1): 1.2, (16, 2): 1.3})
     best = gather(store, planned.sweep)["card"]["runs"]
