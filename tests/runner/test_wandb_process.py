@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from runner.errors import SweepError
 from runner.wandb.call import call
+from runner.wandb.history import MOST_ROWS, STEP, TRAIN_LOSS
 from runner.wandb.messages import (
     AmendRequest,
     LocalRun,
@@ -22,6 +24,7 @@ from runner.wandb.messages import (
 )
 from runner.wandb.process.here import problem_here
 from tests.wandb_server import WandbServer, serve_wandb
+from tests.wandb_server.records import HISTORY
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +76,19 @@ def test_a_run_that_wandb_does_not_show_is_not_taken_for_a_missing_one(server: W
     del server.world.instead["Run"]
     assert [(result.failed, result.text) for result in upload(run)] == [(False, "1 of 1 rows added from metrics.jsonl")]
     assert server.runs("p")["one"].values("train/loss") == {1: 2.0}
+
+
+def test_rows_of_which_wandb_returns_only_a_sample_are_not_added_again(server: WandbServer, tmp_path: Path) -> None:
+    """W&B has some steps twice, since the run was resumed."""
+    steps = range(1, MOST_ROWS)
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"step": {step}, "loss": 2.0}}\n' for step in steps))
+    there, _ = server.world.upsert({"project": "p", "name": "one"})
+    logged = [{STEP: step, TRAIN_LOSS: 2.0, "_step": at} for at, step in enumerate((1, 2, *steps))]
+    there.lines[HISTORY] = [json.dumps(row) for row in logged]
+    run = LocalRun("key", str(tmp_path), "one", "p", "", "group", "name", (), (), {}, {}, finished=False)
+    (result,) = upload(run)
+    assert result.text == f"{MOST_ROWS} rows or more: not compared with metrics.jsonl"
+    assert len(there.history) == len(logged)
 
 
 def test_a_verdict_that_does_not_hold_any_more_is_removed_and_one_of_another_sweep_stays(

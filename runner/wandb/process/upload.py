@@ -75,12 +75,11 @@ def _complete(api: Any, local: LocalRun) -> list[str]:
     """Add what W&B lacks of a run; returns a description of it."""
     rows, run = rows_of(Path(local.folder, "metrics.jsonl")), _run(api, local)
     last = {name: value for row in rows for name, value in row.items()}
-    lacking: Sequence[Mapping[str, Any]] = ()
-    if len(rows) > MOST_ROWS:
-        done = [f"more than {MOST_ROWS} rows: not compared with metrics.jsonl"]
-    else:
-        lacking = missing(rows, [] if run is None else list(run.history(samples=MOST_ROWS, pandas=False)))
-        done = [f"{len(lacking)} of {len(rows)} rows added from metrics.jsonl"] if lacking else []
+    history = [] if run is None else list(run.history(samples=MOST_ROWS, pandas=False))
+    lacking = missing(rows, history)
+    done = [f"{len(lacking)} of {len(rows)} rows added from metrics.jsonl"] if lacking else []
+    if run is not None and max(len(rows), len(history)) >= MOST_ROWS:  # the history may be a sample
+        lacking, done = [], [f"{MOST_ROWS} rows or more: not compared with metrics.jsonl"]
     if lacking or (run is not None and local.finished and _ends_otherwise(run, last)):
         _log(local, lacking, last, new=run is None)
         run = _run(api, local)
