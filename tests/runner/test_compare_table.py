@@ -63,10 +63,10 @@ def test_a_value_of_several_lines_is_one_line_of_a_table(store: Store) -> None:
 
 
 def test_paths_with_the_same_end_are_told_apart(store: Store) -> None:
-    rows = swept(store, [run({"base_model": f"/work/{name}/out/model"}) for name in ("first", "second")])
+    rows = swept(store, [run({"base_model": f"/srv/{name}/out/model"}) for name in ("first", "second")])
     text = on_a_terminal(store, rows, 200)
-    assert "  /work/first/out/model  " in text
-    assert "  /work/second/out/model  " in text
+    assert "  /srv/first/out/model  " in text
+    assert "  /srv/second/out/model  " in text
 
 
 def test_wide_values_are_shortened_and_neither_the_mark_nor_the_status_nor_a_number_is(store: Store) -> None:
