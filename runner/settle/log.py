@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Log:
                 terms = Terms(raw["looks"], raw["worth"], raw["max_seeds"])
                 found = Settling(terms, tuple(raw["seeds"]))
             elif found is not None:
-                found = Settling(found.terms, found.seeds, (*found.events, _event(raw)))
+                found = replace(found, events=(*found.events, _event(raw)))
         return found
 
     def begin(self, settling: Settling) -> None:
@@ -101,7 +101,7 @@ class Log:
 
     def add(self, settling: Settling, event: Round | Look) -> Settling:
         self._append({"event": "round" if isinstance(event, Round) else "look", **asdict(event)})
-        return Settling(settling.terms, settling.seeds, (*settling.events, event))
+        return replace(settling, events=(*settling.events, event))
 
     def _append(self, value: Mapping[str, Any]) -> None:
         append_line(self.path, {**value, "at": time.time()})

@@ -226,7 +226,7 @@ def _last_touched(plan: Path) -> int:
 
 def _parsed(raw: Mapping[str, Any]) -> Record | None:
     try:
-        kind = raw.get("kind")
-        return Record(**{**raw, "event": Event(raw["event"]), "kind": None if kind is None else StepKind(kind)})
+        kind = None if raw.get("kind") is None else StepKind(raw["kind"])
+        return Record(**{**raw, "event": Event(raw["event"]), "kind": kind, "at": float(raw["at"])})
     except (ValueError, TypeError, KeyError):
         return None

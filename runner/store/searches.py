@@ -16,6 +16,7 @@ from modal_app.halving.choose import who_goes_on
 from modal_app.halving.entries import TERMS, FileEntries
 from modal_app.halving.snapshot import Reading, Snapshot, Why
 from modal_app.store.layout import Store
+from modal_app.store.read_json import parsed_as
 from modal_app.store.rungs import Rungs
 
 
@@ -74,11 +75,10 @@ class Search:
 
 
 def searches_of(store: Store, sweep: str) -> list[Search]:
-    """The newest first; empty for a sweep without rungs. Those whose terms cannot be read are left out."""
+    """The newest first; empty for a sweep without rungs. Those whose files cannot be read are left out."""
     folders = [path.parent for path in (store.sweeps / sweep / "rungs").glob(f"*/{TERMS}.json")]
-    newest = sorted(folders, key=_begun, reverse=True)
-    found = [(f"{sweep}/{path.name}", FileEntries(path).items()) for path in newest]
-    return [_search(name, Snapshot.of(items)) for name, items in found if TERMS in items]
+    found = (_search_in(path, f"{sweep}/{path.name}") for path in sorted(folders, key=_begun, reverse=True))
+    return [search for search in found if search is not None]
 
 
 def reached_by_run(searches: Sequence[Search]) -> dict[str, tuple[RungReached, ...]]:
@@ -114,6 +114,11 @@ def _with_reason(one: RungReached, before: RungReached | None) -> RungReached:
 
 def _begun(folder: Path) -> float:
     return (folder / f"{TERMS}.json").stat().st_mtime
+
+
+def _search_in(folder: Path, name: str) -> Search | None:
+    items = dict(FileEntries(folder).items())
+    return parsed_as(folder, items, lambda raw: _search(name, Snapshot.of(raw))) if TERMS in items else None
 
 
 def _search(name: str, snapshot: Snapshot) -> Search:

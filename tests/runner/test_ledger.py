@@ -74,6 +74,7 @@ def test_a_kill_at_any_byte_loses_at_most_the_record_being_written(ledger: Ledge
 
 def test_lines_that_are_not_records_are_left_out(ledger: Ledger) -> None:
     lines = [b"", b"null", b"[]", b'"x"', b"{}", b'{"event": "unheard"}', b'{"event": "started", "new": 1}', b"\xff"]
+    lines += [b'{"event": "launched"}', b'{"event": "launched", "at": null}']
     file_of(ledger).write_bytes(b"\n".join(lines) + b"\n")
     ledger.append(RECORDS[0])
     assert ledger.records() == [RECORDS[0]]

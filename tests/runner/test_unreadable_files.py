@@ -50,6 +50,7 @@ def small_files(store: Store, sweep: str, one: Run) -> Iterator[Path]:
     yield from (folder.path / "evaluate" / "own" / "result.json", folder.path / "infer" / "own" / "result.json")
     yield folder.path / "infer" / "own" / "answers.jsonl"
     yield store.root / SERVED / "1-a.json"
+    yield store.sweeps / sweep / "rungs" / "0a1b2c" / "terms.json"
 
 
 def prepare(store: Store) -> tuple[str, Run, Run]:
