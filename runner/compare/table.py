@@ -83,7 +83,8 @@ def columns_of(rows: Sequence[Row], metric: Metric, verdicts: Sequence[Verdict] 
         for name in dict.fromkeys(name for row in rows for name in row.measured)
         if is_of_a_task(name) and name != metric.name
     ]
-    judged = [settings_by_run(verdicts).get(row.key) for row in rows]
+    setting_of = settings_by_run(verdicts)
+    judged = [setting_of.get(row.key) for row in rows]
     rest = [
         _column(rows, heading_of(metric), lambda row: _at_the_end(row, row.final), always=True),
         *(verdict_columns(judged) if any(judged) else ()),
