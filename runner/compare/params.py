@@ -107,7 +107,17 @@ def label(params: Mapping[str, Any]) -> str:
     >>> label({"lora_r": 8, "load_in_4bit": None})
     'lora_r=8'
     """
-    return " ".join(f"{name}={show_value(value)}" for name, value in params.items() if value is not None)
+    return labels([params])[0]
+
+
+def labels(several: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same of several runs. A path is complete where two different ones would look the same."""
+    names = dict.fromkeys(name for params in several for name in params)
+    shown = {name: show_values([params.get(name) for params in several]) for name in names}
+    return [
+        " ".join(f"{name}={shown[name][place]}" for name, value in params.items() if value is not None)
+        for place, params in enumerate(several)
+    ]
 
 
 def show_value(value: Any) -> str:

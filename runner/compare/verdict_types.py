@@ -18,6 +18,8 @@ class JudgedSetting:
     """Keys, the run with the lowest eval loss first."""
     params: Mapping[str, Any]
     """What differs between the compared settings."""
+    name: str
+    """The same as on the command line; the key of its first run if nothing differs."""
     loss: float
     """The mean over all trained tokens of the held-out rows, and over the seeds, in nats."""
     difference: float

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.compare.params import label
 from runner.compare.seeds_elsewhere import SeedsElsewhere
 from runner.compare.verdict_types import JudgedSetting, Verdict
 from runner.console.numbers import loss
@@ -53,27 +52,23 @@ def headline(verdict: Verdict) -> str:
     group, worse = verdict.best_group, verdict.worse
     if verdict.may_be_seeds:
         return (
-            f"On these runs, {name_of(verdict.settings[0])} has the lowest loss. The settings were trained with "
+            f"On these runs, {verdict.settings[0].name} has the lowest loss. The settings were trained with "
             "different seeds, which may be the only reason. Train all settings with the same seeds."
         )
     if len(group) == 1:
         many = "both others" if len(worse) == 2 else f"all {len(worse)} others"
-        than = many if len(worse) > 1 else name_of(worse[0]) if worse else "settings with a diverged seed"
-        return f"{name_of(group[0])} is better than {than} ({LEVEL})."
+        than = many if len(worse) > 1 else worse[0].name if worse else "settings with a diverged seed"
+        return f"{group[0].name} is better than {than} ({LEVEL})."
     word = "cheaper" if len(group) == 2 else "cheapest"
     price = price_of(verdict)
-    cheapest = f" The {word} is {name_of(verdict.cheapest)} ({price})." if price else ""
+    cheapest = f" The {word} is {verdict.cheapest.name} ({price})." if price else ""
     if len(group) == 2:
-        return f"{name_of(group[0])} and {name_of(group[1])} cannot be told apart ({LEVEL}).{cheapest}"
+        return f"{group[0].name} and {group[1].name} cannot be told apart ({LEVEL}).{cheapest}"
     return f"These {len(group)} settings cannot be told apart ({LEVEL}): {names_of(group)}.{cheapest}"
 
 
-def name_of(one: JudgedSetting) -> str:
-    return label(one.params) or one.runs[0]
-
-
 def names_of(ones: Sequence[JudgedSetting]) -> str:
-    names = [name_of(one) for one in (ones if len(ones) <= NAMED else ones[: NAMED - 1])]
+    names = [one.name for one in (ones if len(ones) <= NAMED else ones[: NAMED - 1])]
     return "; ".join(names) + (f"; and {len(ones) - len(names)} more" if len(names) < len(ones) else "")
 
 
@@ -108,7 +103,7 @@ def _disagreement(verdict: Verdict, first: JudgedSetting) -> str:
         return ""
     worse = "" if first.in_best_group else ", which is shown to be better"
     return (
-        f"By eval loss, {name_of(first)} is first; by the mean over tokens, {name_of(best)} is{worse} "
+        f"By eval loss, {first.name} is first; by the mean over tokens, {best.name} is{worse} "
         f"({loss(best.loss)} against {loss(first.loss)}). The eval loss is a mean over batches, so a token counts "
         "for more in a batch with few tokens. The verdict uses the mean over tokens."
     )

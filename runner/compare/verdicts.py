@@ -17,6 +17,7 @@ import numpy as np
 
 from modal_app.held_out.row_losses import RowLosses
 from runner.compare.even_dollars import even_dollars
+from runner.compare.params import labels
 from runner.compare.ranking import Row
 from runner.compare.row_losses import config_of, has_losses_of_training, judgeable, losses_of, without_rows
 from runner.compare.seeds_elsewhere import seeds_elsewhere
@@ -104,10 +105,12 @@ def _judged_settings(of: SettingLosses, against: Intervals, rows: dict[str, Row]
     unsteady = set(against.seeds.unsteady if against.seeds else ()) - set(against.best_group)
     order = sorted(range(len(of.settings)), key=lambda at: (at in unsteady, against.means[at]))
     even = even_dollars([*rows.values()])
+    params = [without_seeds(rows[of.runs[at][0]].params) for at in order]
     found = [
         JudgedSetting(
             runs=of.runs[at],
-            params=without_seeds(rows[of.runs[at][0]].params),
+            params=differing,
+            name=name or of.runs[at][0],
             loss=float(against.means[at]),
             difference=float(against.difference[at, best]),
             low=float(against.low[at, best]),
@@ -118,7 +121,7 @@ def _judged_settings(of: SettingLosses, against: Intervals, rows: dict[str, Row]
             paid_dollars=_mean([rows[key].dollars for key in of.runs[at]]),
             train_seconds=_mean([rows[key].train_seconds for key in of.runs[at]]),
         )
-        for at in order
+        for at, differing, name in zip(order, params, labels(params), strict=True)
     ]
     group = [one for one in found if one.in_best_group]
     cheapest = min(group, key=_price if all(one.dollars is not None for one in group) else _seconds)

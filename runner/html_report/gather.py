@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import time
@@ -16,7 +15,7 @@ from modal_app.store.step import StepKind
 from runner.compare.flags import HEALED
 from runner.compare.measured import is_of_a_task
 from runner.compare.metrics import Curves
-from runner.compare.params import label, show_value
+from runner.compare.params import labels, show_values
 from runner.compare.ranking import EVAL_LOSS, OBJECTIVE, Metric, Row, rows_from
 from runner.compare.row_losses import verdicts_of
 from runner.compare.settings import SEEDS
@@ -41,6 +40,7 @@ from runner.html_report.analysis import analysis
 from runner.html_report.answers import samples, tables
 from runner.html_report.card import card
 from runner.html_report.curves import moments, points_each, rounded, series
+from runner.html_report.effects import is_number
 from runner.html_report.search import rungs_of_run, search_values
 from runner.html_report.settings import Setting, ranked, settings
 from runner.html_report.verdict import verdict_values
@@ -75,7 +75,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     plan, facts = ledger.plan(), facts_of_sweep(store, sweep)
     found = _Sweep(store, ledger, plan, rows_from(facts), {one.key: one.curves for one in facts})
     rows, found_settings = found.rows, settings(found.rows)
-    names = {row.key: label(row.params) or row.key for row in rows}
+    names = {row.key: name or row.key for row, name in zip(rows, labels([row.params for row in rows]), strict=True)}
     best = card(found_settings, found.curves, {one.key: one.config["from"] for one in facts if "from" in one.config})
     first = best["runs"][:1] if best else []
     # A process that writes a report of what it has launched has ended it, though runs may stand at a rung.
@@ -111,8 +111,9 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
         "seeds": [name for name in SEEDS if name in rows[0].params] if any(one.n > 1 for one in found_settings) else [],
         "runs": [
             _run(found, row, names[row.key])
-            | {"is_best": row.key in winners, "difference": rounded(_difference(judged.get(row.key)))}
-            for row in rows
+            | {"params": params, "is_best": row.key in winners}
+            | {"difference": rounded(_difference(judged.get(row.key)))}
+            for row, params in zip(rows, _shown_params(rows), strict=True)
         ],
         "answers": tables(sets),
         "where": None if going_on else where_values(store, found_settings),
@@ -192,7 +193,6 @@ def _run(found: _Sweep, row: Row, name: str) -> dict[str, Any]:
     return {
         "key": row.key,
         "name": redact(name),
-        "params": {key: _shown(value) for key, value in row.params.items()},
         "status": row.status,
         "reason": row.reason,
         "rung": row.rung,
@@ -258,11 +258,14 @@ def _failures(rows: Sequence[Row], names: Mapping[str, str]) -> list[dict[str, A
     return failures
 
 
-def _shown(value: Any) -> Any:
-    """A number unchanged, anything else as text for a table."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    return redact(show_value(value))
+def _shown_params(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Of each run: a number unchanged, anything else as text for a table."""
+    names = list(rows[0].params) if rows else []
+    texts = {name: show_values([row.params.get(name) for row in rows]) for name in names}
+    return [
+        {name: value if is_number(value) else redact(texts[name][place]) for name, value in row.params.items()}
+        for place, row in enumerate(rows)
+    ]
 
 
 def _plain(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.compare.table import interval
 from runner.compare.verdict_types import JudgedSetting, Verdict
-from runner.compare.verdict_words import name_of, names_of, price_of
+from runner.compare.verdict_words import names_of, price_of
 from runner.console.redact import redact
 from runner.html_report.curves import rounded
 
@@ -37,18 +37,18 @@ def lead(verdict: Verdict) -> str:
     group, others = verdict.best_group, len(verdict.worse)
     if verdict.may_be_seeds:
         return (
-            f"Nothing is decided: {name_of(verdict.settings[0])} has the lowest loss, but the settings were trained "
+            f"Nothing is decided: {verdict.settings[0].name} has the lowest loss, but the settings were trained "
             "with different seeds, which may be the only reason."
         )
     if len(group) == 1:
         several = "both others" if others == 2 else f"all {_number(others)} other settings"
-        than = several if others > 1 else name_of(verdict.worse[0]) if others else "settings with a diverged seed"
-        return f"Take {name_of(group[0])}: it does better than {than}. {_certainty(verdict)}"
+        than = several if others > 1 else verdict.worse[0].name if others else "settings with a diverged seed"
+        return f"Take {group[0].name}: it does better than {than}. {_certainty(verdict)}"
     price = price_of(verdict)
     parts = [
         f"{_number(len(group)).capitalize()} settings cannot be told apart: {names_of(group)}.",
         f"The other {_number(others)} do worse." if others > 1 else "The other one does worse." if others else "",
-        f"Take {name_of(verdict.cheapest)}, which costs least ({price})." if price else "",
+        f"Take {verdict.cheapest.name}, which costs least ({price})." if price else "",
         _certainty(verdict),
     ]
     return " ".join(part for part in parts if part)
@@ -66,7 +66,7 @@ def _certainty(verdict: Verdict) -> str:
 
 def _setting(one: JudgedSetting) -> dict[str, Any]:
     return {
-        "name": redact(name_of(one)),
+        "name": redact(one.name),
         "loss": rounded(one.loss),
         "difference": rounded(one.difference),
         "low": rounded(one.low),

@@ -66,7 +66,9 @@ def test_without_a_receipt_a_run_counts_with_what_was_paid() -> None:
 def test_dollars_name_the_cheapest_if_all_of_the_group_have_a_price_and_otherwise_seconds() -> None:
     def sentence(*costs: tuple[float | None, float]) -> str:
         settings = [
-            JudgedSetting((str(at),), {"lora_r": at}, 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds)
+            JudgedSetting(
+                (str(at),), {"lora_r": at}, f"lora_r={at}", 1.0, 0.0, -1.0, 1.0, True, False, at == 0, dollars, seconds
+            )
             for at, (dollars, seconds) in enumerate(costs)
         ]
         return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, True, ()))

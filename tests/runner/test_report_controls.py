@@ -16,7 +16,6 @@ from runner.api.sweeps import load
 from runner.compare.select import conditions, select
 from runner.compare.source import facts_of_sweep
 from runner.compare.table import interval
-from runner.compare.verdict_words import name_of
 from runner.console.numbers import difference, loss, number
 from runner.cost.spent import money
 from runner.estimate.words import span
@@ -404,7 +403,7 @@ def test_the_page_leads_with_the_verdict_and_draws_each_interval_where_it_is(
     rows = browser.run(
         "return [...document.querySelectorAll('.forest tbody tr')].map(row => [...row.cells].map(one => one.innerText))"
     )
-    assert [row[0].removeprefix("★ ") for row in rows] == [name_of(one) for one in verdict.settings]
+    assert [row[0].removeprefix("★ ") for row in rows] == [one.name for one in verdict.settings]
     assert [row[0].startswith("★") for row in rows] == [one.in_best_group for one in verdict.settings]
     assert [row[3] for row in rows][1:] == [interval(one) for one in verdict.settings][1:]
     drawn = browser.run(

@@ -14,6 +14,7 @@ from runner.cli import main
 from runner.compare.ranking import compare_sweep
 from runner.compare.row_losses import losses_files, losses_of
 from runner.compare.verdicts import verdicts_on
+from runner.html_report.gather import gather
 from runner.types import Run
 from tests.runner.builders import finish_run, open_sweep, run
 from tests.runner.judged_store import draw_losses, judged_sweep, write_losses
@@ -140,6 +141,22 @@ def test_what_adds_losses_by_row_is_said_of_the_sweeps_that_lack_them(
     assert said in strict_json(printed(store, capsys, "best", "--json", new, lacking["old"]))["undecided"]
     both = " and ".join(f"`axosweep eval {one}`" for one in lacking.values())
     assert f"4 runs have no per-row losses: {both} add them." in printed(store, capsys, "compare", *lacking.values())
+
+
+def test_settings_with_paths_of_the_same_end_have_different_names(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run({"base_model": f"/models/{name}/out/model", "seed": 1}) for name in ("first", "second")]
+    for number, one in enumerate(runs):
+        finish_run(store, one, {9: 1.5 + number})
+        write_losses(store, one, draw_losses(1.5 + number, own=number))
+    sweep = open_sweep(store, runs).sweep
+    better = "base_model=/models/first/out/model is better than base_model=/models/second/out/model (95 %).\n"
+    assert better in printed(store, capsys, "compare")
+    shown = gather(store, sweep)["runs"]
+    names = [one["name"] for one in shown]
+    assert names == ["base_model=/models/first/out/model", "base_model=/models/second/out/model"]
+    assert [f"base_model={one['params']['base_model']}" for one in shown] == names
 
 
 def test_seeds_are_one_setting_and_their_noise_is_counted_in(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
