@@ -9,13 +9,15 @@ from typing import Any
 from modal_app.store.own_data import own_data_of
 from runner.preflight.data import held_out_of, split_of, takes_a_part
 from runner.preflight.findings import Finding, error, warning
-from runner.preflight.rules.run_facts import ListedDataset, RunFacts
+from runner.preflight.rules.run_facts import ListedDataset, RunFacts, is_off
 from runner.preflight.splits import rows_of_split
 from runner.types import DatasetSize
 
 SPLIT = "https://huggingface.co/docs/datasets/package_reference/main_classes#datasets.Dataset.train_test_split"
 CONFIG = "https://docs.axolotl.ai/docs/config-reference.html"
 NOISE = "https://arxiv.org/abs/2411.00640"
+STEPS = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/trainer.py"
+"""calculate_total_num_steps reads cfg.total_num_tokens, which the evaluation's rows come before."""
 LEAKS = "https://arxiv.org/abs/2311.04850"
 A_HANDFUL = 10
 
@@ -121,6 +123,24 @@ def evaluation_rows_that_are_trained_on(run: RunFacts) -> Iterator[Finding]:
             )
 
 
+def packed_evaluation_that_axolotl_cannot_count(run: RunFacts) -> Iterator[Finding]:
+    """With sample_packing_eff_est, Axolotl counts packed held-out rows by a total of tokens that it does not know yet,
+    and ends with a TypeError when the run begins."""
+    config = run.axolotl
+    held_out = config.get("val_set_size") or config.get("test_datasets")
+    packed = config.get("sample_packing") and not is_off(config.get("eval_sample_packing"))
+    estimated = config.get("sample_packing_eff_est") and not config.get("total_num_tokens")
+    if estimated and packed and held_out and own_data_of(config) is None:
+        yield error(
+            "sample_packing_eff_est",
+            config["sample_packing_eff_est"],
+            "with it, Axolotl counts the batches of a packed evaluation by a number of tokens that it does not know "
+            "yet, and ends with a TypeError when the run begins",
+            "Remove it (~sample_packing_eff_est): Axolotl measures it. Or write eval_sample_packing=false.",
+            STEPS,
+        )
+
+
 @functools.lru_cache(maxsize=64)  # the runs of a sweep share their files
 def _in_both(some: frozenset[int], others: frozenset[int]) -> int:
     return len(some & others)
@@ -151,4 +171,5 @@ RULES = (
     evaluation_of_a_handful_of_rows,
     most_rows_held_out,
     evaluation_rows_that_are_trained_on,
+    packed_evaluation_that_axolotl_cannot_count,
 )
