@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
+from modal_app.store.read_json import read_json
 from runner.preflight.findings import Finding, error, shown, warning
 from runner.preflight.rules.run_facts import RunFacts
+from runner.preflight.values import number
 
 AXOLOTL_LORA = "https://docs.axolotl.ai/docs/config-reference.html"
 KERNELS = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/monkeypatch/lora_kernels.py"
@@ -21,6 +24,9 @@ LORA_KEYS = (
     "lora_rank_pattern lora_alpha_pattern lora_fan_in_fan_out peft_use_dora peft_use_rslora peft_init_lora_weights "
     "peft_layers_to_transform peft_layer_replication peft_trainable_token_indices peft"
 ).split()
+SAVED = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
+"""Key -> what PEFT calls it in adapter_config.json."""
+PEFT_SAVED = "https://huggingface.co/docs/peft/package_reference/peft_model#peft.PeftModel.from_pretrained"
 LORA = "https://arxiv.org/abs/2106.09685"
 SMALL = 100_000_000
 LORA_RATE = 1e-4
@@ -84,6 +90,28 @@ def _is_usual(scale: float, rank: float, *, stable: bool) -> bool:
     return 1 / 32 <= scale <= (64 if rank < 4 else 16)
 
 
+def settings_of_another_adapter(run: RunFacts) -> Iterator[Finding]:
+    """Axolotl trains the adapter in `lora_model_dir` as it was saved: another rank or alpha in the config is ignored,
+    so that runs which differ in nothing else are equal."""
+    folder = run.axolotl.get("lora_model_dir")
+    if not run.adapts or not isinstance(folder, str) or not folder:
+        return
+    saved = read_json(Path(folder).expanduser() / "adapter_config.json", lenient=True)
+    ignored = [
+        f"{key}={shown(run.axolotl[key])} (saved: {shown(saved[name])})"
+        for key, name in SAVED.items()
+        if run.axolotl.get(key) is not None and name in saved and number(saved[name]) != run.number(key)
+    ]
+    if ignored:
+        yield warning(
+            "lora_model_dir",
+            folder,
+            f"Axolotl trains this adapter as it was saved, so {', '.join(ignored)} has no effect",
+            "Write the saved values, or train a new adapter (~lora_model_dir).",
+            PEFT_SAVED,
+        )
+
+
 def rank_of_more_weights_than_the_matrices(run: RunFacts) -> Iterator[Finding]:
     """With a rank above half the model's width, LoRA's two matrices have more weights than the one that they adapt."""
     rank, model = run.number("lora_r") or 0, run.model
@@ -132,6 +160,7 @@ RULES = (
     lora_without_adapter,
     lora_kernels_without_adapter,
     alpha_far_from_the_rank,
+    settings_of_another_adapter,
     rank_of_more_weights_than_the_matrices,
     dropout_of_half_the_adapter,
     weight_decay_of_half_the_weights,
