@@ -142,12 +142,14 @@ def _linear_bytes(config: Config, width: int) -> float:
 
 
 def _embeddings_upcast(config: Config, shards: Shards) -> bool:
-    """Without an adapter, Axolotl leaves embeddings in fp32 unless the attention or the loss needs 16 bit
-    (axolotl.loaders.model: should_convert_embedding_dtypes). DeepSpeed casts them back."""
-    if config.get("adapter") or shards.kind is not Sharding.NONE or _plugin(config, *_CUT):
+    """Without an adapter, Axolotl leaves embeddings in fp32 unless the attention or the loss needs 16 bit, and also for
+    QLoRA with FSDP (axolotl.loaders.model: should_convert_embedding_dtypes). DeepSpeed casts them back."""
+    if evaluates_without_logits(config):
         return False
-    named = _named_attention(config)
-    return named in (None, "eager", "sdpa")
+    if shards.kind is Sharding.FSDP and config.get("adapter") == "qlora":
+        return not config.get("embeddings_skip_upcast")
+    plain = not config.get("adapter") and shards.kind is Sharding.NONE
+    return plain and _named_attention(config) in (None, "eager", "sdpa")
 
 
 # Adapters

@@ -76,6 +76,17 @@ def test_a_full_fine_tune_keeps_embeddings_in_fp32_where_the_attention_does_not_
     assert read({"adapter": "lora", "lora_r": 8, "attn_implementation": "sdpa"}).stack.embedding_bytes == 2
 
 
+def test_qlora_keeps_embeddings_in_fp32_where_fsdp_shards_them() -> None:
+    qlora = {"adapter": "qlora", "lora_r": 8, "load_in_4bit": True}
+    fsdp = {"fsdp_config": {"cpu_ram_efficient_loading": True}}
+    assert read(qlora, count=2).stack.embedding_bytes == 2
+    assert read({**qlora, **fsdp}, count=2).stack.embedding_bytes == 4
+    assert read({**qlora, **fsdp, "plugins": [CUT]}, count=2).stack.embedding_bytes == 2
+    assert read({**qlora, **fsdp, "embeddings_skip_upcast": True}, count=2).stack.embedding_bytes == 2
+    assert read(fsdp, count=2).stack.embedding_bytes == 2
+    assert read({"plugins": [CUT], "cut_cross_entropy": False}).stack.embedding_bytes == 4
+
+
 def test_double_quantization_is_the_default_and_can_be_off() -> None:
     four = {"adapter": "qlora", "lora_r": 8, "load_in_4bit": True}
     double, single = read(four), read({**four, "bnb_config_kwargs": {"bnb_4bit_use_double_quant": False}})
