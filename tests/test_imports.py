@@ -40,6 +40,7 @@ MODAL_SIDE = {
     "cloud.deployment",
     "cloud.executions",
     "cloud.functions",
+    "cloud.job_files",
     "cloud.notices",
     "cloud.rung_entries",
     "cloud.searches",

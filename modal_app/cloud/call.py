@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import modal
 import modal.exception
@@ -20,13 +17,14 @@ import modal.exception
 from modal_app.cloud import attempts, budget, container, drafts, executions, reuse, stop_requests, volumes
 from modal_app.cloud.container import Limits, Watch, WorkerExit
 from modal_app.cloud.copier import Copier
-from modal_app.cloud.job import CACHE_MOUNT, DONE, FETCHED, RUNS_MOUNT, Job, mark_name, open_store
-from modal_app.cloud.meter import Meter, Reservation, records_of
+from modal_app.cloud.job import CACHE_MOUNT, Job, open_store
+from modal_app.cloud.job_files import folder_of, mark_done, volumes_of
+from modal_app.cloud.meter import Meter, Reservation
 from modal_app.cloud.notices import Spending
 from modal_app.cloud.scratch import scratch_of
 from modal_app.cloud.searches import answering
 from modal_app.store import checkpoints, stop_notes
-from modal_app.store.hub import FETCH, item_of
+from modal_app.store.hub import item_of
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.state import lost, read_outcome
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind, write_atomically
@@ -47,7 +45,7 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
     """Prepare a dataset, train a run or do a follow-up step, unless that is done or has been tried too often.
 
     Raises WorkerDied, and Superseded."""
-    step, folder = job.read_step(), _folder(job)
+    step, folder = job.read_step(), folder_of(job)
     if step.kind is StepKind.PREPROCESS and (damage := withdraw_damaged(open_store(), step.key)):
         print(f"The prepared dataset {step.key} is prepared again: {damage}.")
 
@@ -67,7 +65,7 @@ def do_step(job: Job, call: str, claims: modal.Dict) -> Ending:
 def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     """Fetch what is on the hub, unless that is done or has been tried too often. Raises WorkerDied, and Superseded."""
     item = item_of(job.name, job.read_step().config)
-    folder = _folder(job)
+    folder = folder_of(job)
     if not (CACHE_MOUNT / "hub" / item.snapshot).exists():
         folder.done.unlink(missing_ok=True)  # it has been removed since, to make room
 
@@ -81,31 +79,6 @@ def do_fetch(job: Job, call: str, claims: modal.Dict) -> Ending:
     return _do(job, call, claims, folder, run, lambda: 0)
 
 
-def read_ending(job: Job, call: str) -> tuple[Outcome, StepFolder] | None:
-    """How a call has ended its run, with the facts, and the run's folder."""
-    folder = _folder(job)
-    ended = attempts.failed(folder, call) or attempts.at_rung(folder, call) or attempts.newest(folder)
-    result = folder.done if folder.done.exists() or ended is None else ended.result
-    outcome = read_outcome(result)
-    return None if outcome is None else (outcome, folder)
-
-
-def recorded_calls(job: Job) -> list[str]:
-    """The calls whose containers have begun the job, as far as the Volume shows, and have not recorded their end."""
-    return sorted({one.call for one in records_of(_folder(job)) if not one.ended})
-
-
-def say_not_continued(job: Job, call: str, why: str) -> None:
-    """Add to the result of this call's newest attempt why no other call continues it."""
-    attempt = attempts.newest_of(_folder(job), call)
-    if attempt is None or not attempt.result.exists():
-        return
-    outcome = Outcome.from_json(attempt.result.read_text(encoding="utf-8"))
-    if why not in outcome.message:
-        write_atomically(attempt.result, replace(outcome, message=f"{outcome.message}; {why}").to_json())
-        volumes.commit(_written(job))
-
-
 def _do(
     job: Job,
     call: str,
@@ -116,18 +89,10 @@ def _do(
     share: Share | None = None,
 ) -> Ending:
     """`resumable`: the step from which the work would continue now. `share`: what it may cost."""
-    limits, written = container.time_limits(job.limit_s), _written(job)
+    limits, written = container.time_limits(job.limit_s), volumes_of(job)
     _publish(job, claims, folder, written)  # an earlier container may have died before it could
-    earlier = folder.attempts()
-    said = attempts.failed(folder, call) or attempts.at_rung(folder, call)
-    if folder.done.exists() or attempts.is_handed_on(folder, call) or said:
-        return _end(job, call, folder, said or earlier[-1], written)
-    if attempts.lost_in_a_row(folder) >= job.max_attempts:
-        attempts.give_up(folder, earlier[-1])
-        return _end(job, call, folder, earlier[-1], written)
-    if share and budget.is_spent(share, folder):
-        budget.fail(share, earlier[-1], _outcome(folder, earlier[-1]))
-        return _end(job, call, folder, earlier[-1], written)
+    if (last := _ended_before(job, call, folder, share)) is not None:
+        return _end(job, call, folder, last, written)
     before, number = resumable(), executions.reserve(claims, job, call, folder)
     spending = Spending(claims, job, share, folder)
 
@@ -164,6 +129,22 @@ def _do(
         meter.end()
         spending.tick(now=True)
         return _end(job, call, folder, attempt, written)
+
+
+def _ended_before(job: Job, call: str, folder: StepFolder, share: Share | None) -> Attempt | None:
+    """The attempt that has the outcome, if the step has succeeded, if this call has ended it before, or if it is not to
+    be tried again; None if this call makes an attempt."""
+    earlier = folder.attempts()
+    said = attempts.failed(folder, call) or attempts.at_rung(folder, call)
+    if folder.done.exists() or attempts.is_handed_on(folder, call) or said:
+        return said or earlier[-1]
+    if attempts.lost_in_a_row(folder) >= job.max_attempts:
+        attempts.give_up(folder, earlier[-1])
+        return earlier[-1]
+    if share and budget.is_spent(share, folder):
+        budget.fail(share, earlier[-1], _outcome(folder, earlier[-1]))
+        return earlier[-1]
+    return None
 
 
 @contextlib.contextmanager
@@ -241,7 +222,7 @@ def _end(job: Job, call: str, folder: StepFolder, attempt: Attempt, written: Seq
     succeeded."""
     outcome = _outcome(folder, attempt)
     if outcome.status is OutcomeStatus.SUCCEEDED:
-        _mark_done(job)
+        mark_done(job)
     volumes.commit(written)
     if outcome.status is OutcomeStatus.SUCCEEDED:
         if drafts.remove_all(folder) > 1:  # its own one is almost empty: the next commit, of this container, will do
@@ -280,35 +261,3 @@ def _outcome_of_fetch(job: Job, attempt: Attempt, ended: WorkerExit) -> Outcome 
     elif ended.code < 0:
         return None
     return Outcome(status, attempt.number, attempt.path.stat().st_mtime, time.time(), reason, message)
-
-
-def _folder(job: Job) -> StepFolder:
-    if job.function == FETCH:
-        path = RUNS_MOUNT / FETCHED / mark_name(job.name)
-        return StepFolder(path, done=_mark(job))
-    step = job.read_step()
-    return open_store().folder(step.kind, step.key)
-
-
-def _written(job: Job) -> list[modal.Volume]:
-    """The Volumes that a step writes to, in the order in which they are committed: the one with the marks is last.
-
-    The trainers' cache is mounted read-only.
-    """
-    names = [job.runs_volume] if _leaves_the_cache(job) else [job.cache_volume, job.runs_volume]
-    return [volumes.named(name) for name in names]
-
-
-def _leaves_the_cache(job: Job) -> bool:
-    return job.function != FETCH and job.read_step().kind is not StepKind.PREPROCESS
-
-
-def _mark(job: Job) -> Path:
-    return RUNS_MOUNT / DONE / mark_name(job.name)
-
-
-def _mark_done(job: Job) -> None:
-    mark = _mark(job)
-    if not mark.exists():
-        mark.parent.mkdir(exist_ok=True)
-        write_atomically(mark, json.dumps({"at": time.time(), "container": os.environ.get("MODAL_TASK_ID")}))

@@ -15,7 +15,7 @@ import modal
 import modal.exception
 
 from modal_app.cloud import reuse, volumes
-from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step, read_ending, recorded_calls, say_not_continued
+from modal_app.cloud.call import CONTINUED, Ending, do_fetch, do_step
 from modal_app.cloud.claims import (
     PASSING,
     claim,
@@ -29,6 +29,7 @@ from modal_app.cloud.claims import (
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.executions import Superseded, is_open
 from modal_app.cloud.job import Job
+from modal_app.cloud.job_files import read_ending, recorded_calls, say_not_continued
 from modal_app.cloud.notices import deliver, look_after
 from modal_app.cloud.searches import entries_of, look_around
 from modal_app.halving.ends import note_end
