@@ -15,7 +15,7 @@ from typing import Any
 
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.read_json import fields_of
-from modal_app.store.step import Step
+from modal_app.store.step import Step, StepKind
 
 CACHE_MOUNT = Path("/cache")
 """hub/, inputs/, prepared/: written by fetch and preprocess, read by all functions."""
@@ -123,6 +123,11 @@ def halved_jobs(text: str) -> dict[str, Job]:
 
 def _halved(raw: Mapping[str, Any]) -> dict[str, Job]:
     return {one["name"]: Job.of(one) for one in raw.get("halved", ())}
+
+
+def job_name(kind: StepKind, key: str) -> str:
+    """The name of the job that does a step."""
+    return f"{kind}/{key}"
 
 
 def mark_name(name: str) -> str:

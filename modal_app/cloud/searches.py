@@ -19,7 +19,7 @@ from modal_app.cloud import volumes
 from modal_app.cloud.claims import call_each, is_live, last_claim
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.executions import put_if_absent
-from modal_app.cloud.job import RUNS_MOUNT, Job
+from modal_app.cloud.job import RUNS_MOUNT, Job, job_name
 from modal_app.cloud.rung_entries import DictEntries, searches_in, values_of
 from modal_app.halving.asking import give_answer, open_questions
 from modal_app.halving.choose import to_be_started
@@ -173,4 +173,4 @@ def may_start(claims: modal.Dict, name: str, claim: str, last: str | None, me: s
 
 
 def _name(run: str) -> str:
-    return f"{StepKind.TRAIN}/{run}"
+    return job_name(StepKind.TRAIN, run)

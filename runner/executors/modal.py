@@ -18,12 +18,11 @@ import modal.exception
 
 from modal_app.cloud.claims import Caller, enqueue_behind, is_at_work, is_live, last_claim
 from modal_app.cloud.deployment import build_app
-from modal_app.cloud.job import Job, mark_name, steps_file
+from modal_app.cloud.job import Job, job_name, mark_name, steps_file
 from modal_app.cloud.meter import CPU_STEP, Reservation
 from modal_app.cloud.notices import forget
 from modal_app.cloud.searches import ask_in_full, rungs_of
 from modal_app.cloud.settings import AFTER_FUNCTION, HOUR_S, Deployment, requested, train_function
-from modal_app.store.hub import fetch_names
 from modal_app.store.layout import STEPS, SUBMISSION, Store
 from modal_app.store.step import OutcomeStatus, Step, StepKind, write_atomically
 from runner.console import terminal
@@ -38,8 +37,8 @@ from runner.executors.modal_notices import watched
 from runner.executors.modal_rates import rates_now, stale_warning
 from runner.executors.modal_searches import ModalSearches, with_earlier_steps
 from runner.executors.modal_settled import wait_until_settled
-from runner.executors.modal_submission import MirroredStep, Names, with_earlier
-from runner.executors.modal_work import Work, job_name, make_work
+from runner.executors.modal_submission import MirroredStep, Names, mirrored_steps, with_earlier
+from runner.executors.modal_work import Work, make_work
 from runner.store.ledger import Event, Ledger, Record
 from runner.types import Plan, PriceTable
 
@@ -269,33 +268,3 @@ def _verbs(plan: Plan) -> str:
     sweep = plan.sweep.partition("/")[0]
     attach = f"axosweep attach {sweep}" if plan.runs else "the same command"
     return f"{attach} follows it, axosweep cancel {sweep} ends it."
-
-
-def mirrored_steps(plan: Plan) -> list[MirroredStep]:
-    datasets = [
-        MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key, fetch_names(dataset.step.config))
-        for dataset in plan.datasets
-    ]
-    runs = [
-        MirroredStep(
-            StepKind.TRAIN,
-            one.run.key,
-            one.run.data_key,
-            fetches=fetch_names(one.step.config) if one.step.own_data else (),
-            search=one.step.rungs.search if one.step.rungs else "",
-        )
-        for one in plan.runs
-        if one.trains or one.done
-    ]
-    after = [
-        MirroredStep(
-            one.step.kind,
-            one.step.key,
-            one.step.data_key,
-            run=one.step.run,
-            fetches=() if one.needs else fetch_names(one.step.config),
-            follows=job_name(*one.needs) if one.needs else "",
-        )
-        for one in plan.after
-    ]
-    return datasets + runs + after

@@ -12,6 +12,7 @@ import modal.exception
 
 from modal_app.cloud.claims import is_at_work, last_claim
 from modal_app.cloud.connection import lost_connections
+from modal_app.cloud.job import job_name
 from modal_app.cloud.notices import WatchedSweep, start_due, unsent, watched_of
 from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import SUBMISSION, Store
@@ -77,7 +78,7 @@ def settle(store: Store, sweep: str, finished: Set[str] | None = None, patience_
             if found is None:
                 return []
             if finished is not None:
-                others = {f"{StepKind.TRAIN}/{key}" for key in finished} - found.needs.keys()
+                others = {job_name(StepKind.TRAIN, key) for key in finished} - found.needs.keys()
                 found = replace(found, further=False, finished=len(others))
                 found.watch(claims)
             start_due(claims, found)

@@ -13,7 +13,7 @@ import modal
 
 from modal_app.cloud.claims import call_each, is_live, last_claim
 from modal_app.cloud.connection import lost_connections
-from modal_app.cloud.job import halved_jobs
+from modal_app.cloud.job import halved_jobs, job_name
 from modal_app.cloud.rung_entries import DictEntries
 from modal_app.cloud.searches import staying
 from modal_app.halving.entries import entries_folder, stop_of
@@ -69,7 +69,7 @@ class ModalSearches:
     def _start(self, search: str, sweep: str, ledger: Ledger) -> bool:
         found = [*self._look(search), *self._without_entries(search)]
         entries = dict(self.claims.items())
-        due = [name for run in found if self._is_due(name := f"{StepKind.TRAIN}/{run}", entries)]
+        due = [name for run in found if self._is_due(name := job_name(StepKind.TRAIN, run), entries)]
         if not due:
             return False
         jobs = halved_jobs(read_text(modal.Volume.from_name(self.names.runs_volume), f"sweeps/{sweep}/{STEPS}"))

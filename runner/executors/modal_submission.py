@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modal_app.cloud.job import job_name
+from modal_app.store.hub import fetch_names
 from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.read_json import read_as
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
+from runner.types import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,38 @@ class MirroredStep:
 
     @property
     def name(self) -> str:
-        return f"{self.kind}/{self.key}"
+        return job_name(self.kind, self.key)
+
+
+def mirrored_steps(plan: Plan) -> list[MirroredStep]:
+    """The steps of a plan, finished ones, too."""
+    datasets = [
+        MirroredStep(StepKind.PREPROCESS, dataset.key, dataset.key, fetch_names(dataset.step.config))
+        for dataset in plan.datasets
+    ]
+    runs = [
+        MirroredStep(
+            StepKind.TRAIN,
+            one.run.key,
+            one.run.data_key,
+            fetches=fetch_names(one.step.config) if one.step.own_data else (),
+            search=one.step.rungs.search if one.step.rungs else "",
+        )
+        for one in plan.runs
+        if one.trains or one.done
+    ]
+    after = [
+        MirroredStep(
+            one.step.kind,
+            one.step.key,
+            one.step.data_key,
+            run=one.step.run,
+            fetches=() if one.needs else fetch_names(one.step.config),
+            follows=job_name(*one.needs) if one.needs else "",
+        )
+        for one in plan.after
+    ]
+    return datasets + runs + after
 
 
 def before(step: MirroredStep, steps: Sequence[MirroredStep]) -> tuple[str, ...]:

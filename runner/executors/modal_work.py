@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from modal_app.cloud.job import Job, mark_name
+from modal_app.cloud.job import Job, job_name, mark_name
 from modal_app.store.hub import FETCH, fetch_names
 from modal_app.store.step import Step, StepKind
 from runner.types import Plan
@@ -91,7 +91,3 @@ class _JobBuilder:
             waiting.extend(job for job in ready if job not in waiting)
             ready = [fetch]
         self.first += [job for job in ready if job not in self.first]
-
-
-def job_name(kind: StepKind, key: str) -> str:
-    return f"{kind}/{key}"

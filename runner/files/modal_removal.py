@@ -14,7 +14,7 @@ from typing import Any
 import modal
 
 from modal_app.cloud.claims import call_and_job, is_at_work, is_live, job_of, last_claim
-from modal_app.cloud.job import DONE, mark_name
+from modal_app.cloud.job import DONE, job_name, mark_name
 from modal_app.store.layout import REMOVED, SUBMISSION, Store
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
 from runner.errors import SweepError
@@ -79,7 +79,7 @@ class ModalRemoval:
                 self.files.remove(path)
             return True
         kind = StepKind.TRAIN if one.kind is Kind.RUN else StepKind.PREPROCESS
-        claims, name = self._claims(), f"{kind}/{one.key}"
+        claims, name = self._claims(), job_name(kind, one.key)
         claims.put(f"cancelled/{name}", True)  # no call starts it from here on
         self.look()
         if self.at_work(one.key):
@@ -100,7 +100,7 @@ class ModalRemoval:
         return True
 
     def _remove_marks(self, key: str, kind: StepKind) -> None:
-        self.files.remove(f"{DONE}/{mark_name(f'{kind}/{key}')}")
+        self.files.remove(f"{DONE}/{mark_name(job_name(kind, key))}")
         beginnings = tuple(
             f"{DONE}/{mark_name(f'{after}/{key}/')}" for after in FOLLOW_UP_KINDS if kind is StepKind.TRAIN
         )
@@ -132,7 +132,7 @@ class ModalRemoval:
     def _jobs(self, key: str) -> list[str]:
         """The names of the jobs of a run or a dataset, and of its follow-up steps that have a claim or wait."""
         kinds = (StepKind.TRAIN, StepKind.PREPROCESS)
-        names = [f"{kind}/{key}" for kind in kinds]
+        names = [job_name(kind, key) for kind in kinds]
         after = tuple(f"{kind}/{key}/" for kind in FOLLOW_UP_KINDS)
         names += [name for name in map(job_of, self._entries) if name.startswith(after)]
         return list(dict.fromkeys(names))

@@ -11,8 +11,7 @@ import yaml
 from rich.console import Console
 
 from modal_app.store.layout import Store
-from runner.executors.modal import mirrored_steps
-from runner.executors.modal_submission import before
+from runner.executors.modal_submission import before, mirrored_steps
 from runner.launch.plain_configs import write_configs
 from runner.preflight.own_data import own_data_findings
 from runner.show.tables import show_plan

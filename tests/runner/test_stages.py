@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from modal_app.cloud.job import Job
+from modal_app.cloud.job import Job, job_name
 from modal_app.cloud.settings import Deployment
 from modal_app.store.layout import Store
 from modal_app.store.step import OutcomeStatus, Step, StepKind
@@ -15,10 +15,9 @@ from runner.config.stages import stages_of
 from runner.environment.trainer_environment import identity
 from runner.errors import SweepError
 from runner.executors.local import LocalExecutor
-from runner.executors.modal import mirrored_steps
 from runner.executors.modal_gpus import one_gpu, placements
-from runner.executors.modal_submission import before
-from runner.executors.modal_work import job_name, make_work
+from runner.executors.modal_submission import before, mirrored_steps
+from runner.executors.modal_work import make_work
 from runner.executors.slots import Slots
 from runner.follow_up.stage_steps import failed_stages, with_stages
 from runner.follow_up.steps import merge_step

@@ -11,15 +11,15 @@ import modal
 import pytest
 from modal.types import FileEntryType
 
-from modal_app.cloud.job import Job, steps_file
+from modal_app.cloud.job import Job, job_name, steps_file
 from modal_app.store.layout import STEPS, Store
 from modal_app.store.step import Step
 from runner.config.gpus import modal_gpu
 from runner.errors import SweepError
-from runner.executors.modal import mirrored_steps
 from runner.executors.modal_datasets import damaged_datasets
 from runner.executors.modal_inputs import put_input, upload_inputs
-from runner.executors.modal_work import Work, job_name, make_work
+from runner.executors.modal_submission import mirrored_steps
+from runner.executors.modal_work import Work, make_work
 from runner.keys.content import ContentHashes, keep
 from runner.types import Gpu, Input, InputKind, Plan
 from tests.modal_server import ModalServer

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from modal_app.cloud.job import Job
+from modal_app.cloud.job import Job, job_name
 from modal_app.store.layout import Store
 from modal_app.store.step import Share, Step, StepKind
 from runner.executors.modal_notices import watched
-from runner.executors.modal_work import job_name, make_work
+from runner.executors.modal_work import make_work
 from tests.modal_app.deployments import shipped
 from tests.runner.builders import finish_run, plan, run
 
