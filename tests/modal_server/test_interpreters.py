@@ -11,7 +11,8 @@ import pytest
 import typing_extensions
 
 from tests.modal_server import ModalServer, Settings
-from tests.modal_server.deployed import Small
+from tests.modal_server.deployed import Small, deploy_small
+from tests.modal_server.fixture import client_of, needs_mounts
 from tests.modal_server.interpreter import inspect_interpreter
 from tests.modal_server.settings import REPOSITORY
 
@@ -42,6 +43,23 @@ def test_the_clients_packages_come_after_those_of_the_interpreter(small: Small, 
 
 def test_an_interpreter_that_has_modal_runs_the_entrypoint_as_it_is() -> None:
     assert inspect_interpreter(Path(sys.executable)).entrypoint == ("-m", "modal._container_entrypoint")
+
+
+@needs_mounts
+def test_a_container_that_was_forked_sees_what_one_with_an_interpreter_of_its_own_sees(
+    fresh_app: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for variables in ({}, {"LD_PRELOAD": ""}):  # a fork would not load it
+        with (
+            ModalServer(Settings(container_environment=variables)) as server,
+            client_of(server, monkeypatch) as client,
+        ):
+            described = deploy_small(server, client)("describe").remote()
+        own = ("LD_PRELOAD", "MODAL_TASK_ID", "MODAL_FUNCTION_ID")
+        environment = {name: value for name, value in described["environment"].items() if name not in own}
+        seen.append({**described, "environment": environment})
+    assert seen[0] == seen[1]
 
 
 TRAINER = REPOSITORY / ".axosweep" / "trainer" / "bin" / "python"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,9 @@ def describe() -> dict[str, object]:
         "repository": os.listdir(os.environ["REPOSITORY"]) if "REPOSITORY" in os.environ else None,
         "prefix": sys.prefix,
         "path": sys.path,
+        "arguments": sys.argv,
+        "main": sys.modules["__main__"].__spec__.name if sys.modules["__main__"].__spec__ else "",
+        "handlers": {one.name: str(signal.getsignal(one)) for one in (signal.SIGINT, signal.SIGTERM)},
     }
 
 
