@@ -49,8 +49,6 @@ WANTED = {
     "axolotl, --launcher python": {"cold, one at a time": 1.4, "cold": 2.0, "warm": 4.0},
 }
 """How many times faster than each side of Axolotl's our sides must be, at least."""
-WANTED_OUTSIDE_S = 0.7
-"""How many seconds a run may take outside train_runtime, if one runs at a time."""
 
 
 @dataclass(frozen=True)

@@ -78,14 +78,6 @@ class Browser:
             time.sleep(0.05)
         return found
 
-    def screenshot(self, path: Path) -> None:
-        """A picture of the complete page."""
-        height = self.run("return document.documentElement.scrollHeight")
-        width = self.run("return document.documentElement.clientWidth")
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        shot = self.devtools("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        path.write_bytes(base64.b64decode(shot["data"]))
-
     def print(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._post("print", {"background": True})))
 

@@ -74,7 +74,6 @@ _QUANTIZED = (
       for loss in ("", ", fused loss") for cards in (2, 4)),
 )  # fmt: skip
 
-LLAMA_FACTORY = "https://github.com/hiyouga/LLaMA-Factory/issues/5977"
 _ZERO3 = {"stage": 3, "overlap_comm": False, "reduce_bucket_size": "auto", "stage3_max_live_parameters": 1e9}
 _ZERO = _by_config(
     "Llama 3 8B, full, ZeRO-3, 1,024 tokens a row",
@@ -101,4 +100,4 @@ _ZERO = _by_config(
 
 FAILED = (*(_from_group(group) for group in GROUPS if group.out_of_memory), *_MOE, *_QUANTIZED, _ZERO)
 """Every row without a figure of three files of fms-acceleration (memory_points_fms.py), and a report of LLaMA-Factory
-with its settings."""
+with its settings: https://github.com/hiyouga/LLaMA-Factory/issues/5977"""

@@ -40,9 +40,6 @@ def test_a_changed_default_is_reported_once(store: Store) -> None:
 
 
 def test_an_edited_file_and_another_trainer_are_reported(store: Store) -> None:
-    def with_rows(identity: str) -> Run:
-        return run({"learning_rate": 1.0}, inputs=[Input("datasets.0.path", "rows.jsonl", InputKind.FILE, identity)])
-
     old = run({"learning_rate": 1.0, "datasets": [{"path": "rows.jsonl"}]})
     open_sweep(store, [old], "rows")
     kept = store.folder(StepKind.TRAIN, old.key).identity
