@@ -72,10 +72,12 @@ def serve_hub(name: str | None = None, folder: Path | None = None) -> Iterator[H
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    yield hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -24,7 +24,7 @@ from runner.store.ledger import Event, Ledger, Record
 from runner.store.served import noted
 from tests.runner.builders import finish, run
 from tests.runner.halved_store import entries_of, halved_sweep
-from tests.runner.removing_store import Command, answering, asked_after, asked_for, keys, phase, trained
+from tests.runner.removing_store import Command, answering, asked_after, asked_for, kept_input, keys, phase, trained
 from tests.runner.run_files_store import make_files, merge
 
 
@@ -59,11 +59,12 @@ def test_a_removed_run_is_trained_again_when_it_is_requested(store: Store, comma
 
 def test_without_a_terminal_or_yes_nothing_is_removed(store: Store, command: Command) -> None:
     _, (one,) = trained(store, 0.1)
-    assert "--yes" in command("rm", one.key, code=2)
-    assert "--yes" in command("gc", code=2) if keys(command("gc", "--json", "--dry-run")) else True
-    printed = command("rm", one.key, "--dry-run")
-    assert "would be freed" in printed
+    kept_input(store, "a" * 16)
+    for words in (["rm", one.key], ["gc"]):
+        assert "--yes" in command(*words, code=2)
+        assert "would be freed" in command(*words, "--dry-run")
     assert phase(store, one) is Phase.SUCCEEDED
+    assert (store.inputs / ("a" * 16)).exists()
 
 
 def test_a_sweep_gives_up_the_runs_that_no_other_sweep_has(store: Store, command: Command) -> None:
@@ -172,7 +173,7 @@ def test_checkpoints_go_alone_and_of_finished_runs_only(store: Store, command: C
     }  # fmt: skip
     assert phase(store, one) is Phase.SUCCEEDED
     assert list(store.folder(StepKind.TRAIN, other.key).model.glob("checkpoint-*"))
-    assert f"{one.key}" not in keys(command("rm", "--checkpoints", "--json", "--dry-run"))
+    assert one.key not in keys(command("rm", "--checkpoints", "--json", "--dry-run"))
 
 
 def test_a_run_that_stopped_at_a_rung_keeps_its_checkpoints_unless_it_is_named(store: Store, command: Command) -> None:
@@ -227,7 +228,6 @@ def test_a_removal_that_was_killed_leaves_nothing_that_looks_complete_and_gc_end
 
 
 def test_a_removal_killed_in_the_middle_of_setting_aside_has_taken_the_word_done_first(store: Store) -> None:
-
     _, (one,) = trained(store, 0.1)
     (whole,) = runs_to_remove(take_stock(LocalFiles(store)), Choice(every=True), lambda key: "").to_delete
     for count in range(1, len(whole.paths)):
