@@ -44,9 +44,14 @@ class Choice:
         named = self.every or one.key in self.runs or bool(self.sweeps & set(one.sweeps))
         return named and (self.before is None or last_written(one.files) < self.before)
 
-    def others(self, one: StockedRun) -> list[str]:
-        """The sweeps that share a run and were not named; empty if the run itself was named."""
-        return [] if self.every or one.key in self.runs else [sweep for sweep in one.sweeps if sweep not in self.sweeps]
+    def shared(self, stock: Stock, one: StockedRun) -> str:
+        """Which sweeps that were not named have a run, too, or may have it; empty if the run itself was named."""
+        if self.every or one.key in self.runs:
+            return ""
+        if others := [sweep for sweep in one.sweeps if sweep not in self.sweeps]:
+            return f"{', '.join(others)} has it, too"
+        plans = [path for path in stock.unread if path.endswith("/plan.json")]
+        return f"{', '.join(plans)} cannot be read, and may have it, too" if plans else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,7 @@ def runs_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Removal:
     chosen = [one for one in stock.runs.values() if one.made and choice.takes(one)]
     # Children before their parents, so that both can be removed together.
     for one in sorted(chosen, key=lambda one: _generation(stock, one), reverse=True):
-        others = ", ".join(choice.others(one))
-        if why := at_work(one.key) or (f"{others} has it, too" if others else _children(stock, one, going)):
+        if why := at_work(one.key) or choice.shared(stock, one) or _children(stock, one, going):
             kept.append(KeptRun(one.key, why))
         else:
             going.add(one.key)

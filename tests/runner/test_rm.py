@@ -77,6 +77,19 @@ def test_a_sweep_gives_up_the_runs_that_no_other_sweep_has(store: Store, command
     assert keys(command("rm", first, second, "--yes", "--json")) == {shared.key, trained_key(0.3)}
 
 
+def test_the_runs_of_a_sweep_stay_while_a_plan_that_may_have_them_cannot_be_read(
+    store: Store, command: Command
+) -> None:
+    first, (one,) = trained(store, 0.1, name="first")
+    second, _ = trained(store, 0.1, name="second")
+    (store.sweeps / second / "plan.json").write_text("{")
+    printed = command("rm", first, "--yes", "--json")
+    why = f"sweeps/{second}/plan.json cannot be read, and may have it, too"
+    assert printed["kept"] == [{"key": one.key, "why": why}]
+    assert phase(store, one) is Phase.SUCCEEDED
+    assert keys(command("rm", one.key, "--yes", "--json")) == {one.key}
+
+
 def trained_key(rate: float) -> str:
     return run({"learning_rate": rate, "base_model": "tiny"}).key
 
