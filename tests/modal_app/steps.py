@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -26,6 +25,7 @@ from modal_app.warm.address import Address
 from modal_app.warm.context import Context, import_environment
 from runner.config.shipped import shipped_root
 from tests.forked_trainer.popen import BROKER
+from tests.waiting import wait_until
 
 DATA, MODEL = "inputs/rows.jsonl", "inputs/model"
 ROWS = 600
@@ -223,13 +223,6 @@ def wait_for_step(store: Store, step: Step, number: int, timeout_s: float = 120)
         return folder.metrics.exists() and any(line["step"] >= number for line in lines(store, step))
 
     wait_until(there, f"{step.key} to reach step {number}", timeout_s)
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.01)
 
 
 def kill_group(pid: int) -> None:

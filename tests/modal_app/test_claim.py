@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.store.claim import AlreadyClaimed, claim, holder
 from modal_app.store.layout import StepFolder
-from tests.modal_app.steps import wait_until
+from tests.waiting import wait_until
 
 SCRIPT = str(Path(__file__).with_name("claim_script.py"))
 

@@ -14,7 +14,8 @@ from modal_app.store.content import FileState, files_below, folder_sha256
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, Step, StepKind
 from runner.config.shipped import shipped_root
-from tests.modal_app.steps import CONFIG, MODEL, Warm, outcome, preprocess_step, train_step, wait_for_step, wait_until
+from tests.modal_app.steps import CONFIG, MODEL, Warm, outcome, preprocess_step, train_step, wait_for_step
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 WEIGHTS = "model.safetensors"

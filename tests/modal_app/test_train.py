@@ -38,9 +38,9 @@ from tests.modal_app.steps import (
     run_with_other_version,
     train_step,
     wait_for_step,
-    wait_until,
 )
 from tests.runner.checkpointed import checkpoint
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 LONG: dict[str, Any] = {"max_steps": 45, "eval_steps": 20, "save_steps": 7}

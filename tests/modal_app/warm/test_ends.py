@@ -16,7 +16,8 @@ from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from modal_app.warm.address import DOOR
 from tests.modal_app.hollow_trainer import probing
-from tests.modal_app.steps import Warm, alive, children, wait_until
+from tests.modal_app.steps import Warm, alive, children
+from tests.waiting import wait_until
 
 SLEEPS = "import time; open('here', 'w'); time.sleep(60)"
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")

@@ -23,7 +23,8 @@ from modal_app.store.sources import RUN
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
 from tests.modal_app.hollow_trainer import found, probing, serving
-from tests.modal_app.steps import Warm, alive, wait_until
+from tests.modal_app.steps import Warm, alive
+from tests.waiting import wait_until
 
 LOOK = Path(__file__).with_name("look_probe.py").read_text()
 DRAW = Path(__file__).with_name("random_probe.py").read_text()

@@ -22,6 +22,7 @@ from runner.executors.mixed_workers import RunningValidator
 from runner.executors.warm_server import TrainerConnection, idle_limit, is_alive, reach, reach_running, running
 from runner.executors.warm_workers import WarmWorkers
 from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing
+from tests.waiting import wait_until
 
 IDLE_S = 60.0
 
@@ -64,20 +65,13 @@ def connect(python: Path, store: Store, sockets: Path) -> Iterator[Callable[[], 
             each.process.wait()
 
 
-def until(what: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
-
-
 def ready(reached: TrainerConnection) -> None:
     reached.socket.settimeout(10)
     assert b'"ready"' in reached.socket.recv(1 << 12)
 
 
 def note_of(reached: TrainerConnection) -> Note:
-    until(lambda: any(note.address == reached.address for note in running(None)))
+    wait_until(lambda: any(note.address == reached.address for note in running(None)))
     return next(note for note in running(None) if note.address == reached.address)
 
 
@@ -107,7 +101,7 @@ def test_it_serves_the_next_command_after_the_first_has_gone(python: Path, store
         workers = WarmWorkers(python, store.root, {"SAID": key}, IDLE_S)
         probe = "import json, os; json.dump([os.getppid(), os.environ['SAID']], open('found.json', 'w'))"
         workers.start(probing(key, probe))
-        until(lambda workers=workers: workers.wait(0.05))  # type: ignore[misc]
+        wait_until(lambda workers=workers: workers.wait(0.05))  # type: ignore[misc]
         workers.close()
         pid, said = found(store, key)
         assert said == key
@@ -263,7 +257,7 @@ def test_modules_next_to_a_command_are_found_as_by_a_process_of_its_own(
         monkeypatch.chdir(tmp_path / where)
         workers = WarmWorkers(python, store.root, {}, IDLE_S)
         workers.start(probing(where, probe))
-        until(lambda workers=workers: workers.wait(0.05))  # type: ignore[misc]
+        wait_until(lambda workers=workers: workers.wait(0.05))  # type: ignore[misc]
         workers.close()
         assert found(store, where) == where
 
@@ -339,7 +333,7 @@ def test_stop_leaves_a_working_trainer_alone_and_says_so(
     workers = WarmWorkers(python, store.root, {}, IDLE_S)
     step = probing("one", "import time; time.sleep(1)")
     workers.start(step)
-    until(lambda: workers.wait(0.01) == [] and workers.pid((step.kind, step.key)))
+    wait_until(lambda: workers.wait(0.01) == [] and workers.pid((step.kind, step.key)))
     assert cli.main(["warm", "stop", "--store", str(store.root)]) == 0
     assert "will end when no command uses it" in capsys.readouterr().out
     assert cli.main(["warm", "--all"]) == 0
@@ -348,7 +342,7 @@ def test_stop_leaves_a_working_trainer_alone_and_says_so(
     assert exited.code == 1, "by its own account"
     (note,) = running(None)
     workers.close()
-    until(lambda: not is_alive(note))
+    wait_until(lambda: not is_alive(note))
 
 
 def test_a_lower_limit_of_a_command_is_not_the_next_ones(

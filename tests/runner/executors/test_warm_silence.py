@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from runner.executors.warm_silence import Silence
 from runner.executors.warm_workers import AGAIN, WarmWorkers
 from runner.executors.workers import FreshWorkers, WorkerExit
 from tests.modal_app.hollow_trainer import found, make_store, make_trainer, probing
+from tests.waiting import wait_until
 
 IDLE_S = 60.0
 OWN_PARENT = "import json, os; json.dump([os.getpid(), os.getppid()], open('found.json', 'w'))"
@@ -69,13 +70,6 @@ def process_of(workers: MixedWorkers) -> subprocess.Popen[bytes]:
     return workers.warm._reached.process
 
 
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
-
-
 def ended(workers: MixedWorkers, count: int) -> list[WorkerExit]:
     exited: list[WorkerExit] = []
 
@@ -83,13 +77,13 @@ def ended(workers: MixedWorkers, count: int) -> list[WorkerExit]:
         exited.extend(workers.wait(0.05))
         return len(exited) >= count
 
-    until(all_have)
+    wait_until(all_have)
     return exited
 
 
 def suspend(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
 
 def test_steps_of_a_trainer_that_is_killed_while_it_imports_are_submitted_again_once(
@@ -112,7 +106,7 @@ def test_steps_whose_trainer_is_killed_twice_are_lost(workers: MixedWorkers, mon
     workers.start(probing("one", "pass"))
     first = process_of(workers)
     first.kill()
-    until(lambda: workers.wait(0.05) == [] and workers.warm._reached and process_of(workers) is not first)
+    wait_until(lambda: workers.wait(0.05) == [] and workers.warm._reached and process_of(workers) is not first)
     process_of(workers).kill()
     (lost,) = ended(workers, 1)
     assert (lost.step, lost.code, lost.pid) == ((StepKind.TRAIN, "one"), None, None)
@@ -155,7 +149,7 @@ def test_a_suspended_trainer_is_waited_for_by_no_command(
 ) -> None:
     begun = probing("begun", "import os, time; open('here', 'w'); time.sleep(0.1)")
     workers.start(begun)
-    until(lambda: workers.wait(0.01) == [] and workers.pid((begun.kind, begun.key)))
+    wait_until(lambda: workers.wait(0.01) == [] and workers.pid((begun.kind, begun.key)))
     trainer, pid = process_of(workers), workers.pid((begun.kind, begun.key))
     suspend(trainer.pid)
 
@@ -211,6 +205,6 @@ def test_a_fork_ignores_the_signals_that_its_own_command_ignores(
     assert found(store, "one") == [True, True, False]
     other = WarmWorkers(python, store.root, {}, IDLE_S)
     other.start(probing("two", DISPOSITIONS))
-    until(lambda: other.wait(0.05))
+    wait_until(lambda: other.wait(0.05))
     other.close()
     assert found(store, "two") == [False, False, False], "the trainer was started by a command that ignored them"

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from runner.executors.warm_workers import WarmWorkers
 from runner.executors.workers import FreshWorkers, WorkerExit, Workers
 from runner.types import StepId
 from tests.runner.fake_trainer import make_trainer
+from tests.waiting import wait_until
 
 
 def step(key: str, **config: object) -> Step:
@@ -27,13 +28,6 @@ def step(key: str, **config: object) -> Step:
 
 def this(key: str) -> StepId:
     return (StepKind.TRAIN, key)
-
-
-def until(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not what():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 def ended(workers: Workers, count: int) -> list[WorkerExit]:
@@ -97,7 +91,7 @@ def test_a_worker_is_given_its_step_its_store_and_the_environment(workers: Worke
 def test_a_worker_leads_a_session_of_its_own_and_its_pid_is_known(workers: Workers, tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     workers.start(step("one", sees=str(seen), seconds=60))
-    until(lambda: workers.wait(0.01) == [] and seen.exists() and workers.pid(this("one")))
+    wait_until(lambda: workers.wait(0.01) == [] and seen.exists() and workers.pid(this("one")))
     written = json.loads(seen.read_text())
     assert written["pid"] == written["session"] == workers.pid(this("one"))
     assert written["session"] != os.getsid(0)
@@ -120,18 +114,18 @@ def test_each_worker_is_reported_once_with_its_exit_code(workers: Workers) -> No
 def test_a_signal_reaches_all_that_a_worker_started(workers: Workers, tmp_path: Path) -> None:
     child = tmp_path / "child"
     workers.start(step("one", child=str(child), seconds=60))
-    until(lambda: workers.wait(0.01) == [] and child.exists() and child.read_text() and workers.pid(this("one")))
+    wait_until(lambda: workers.wait(0.01) == [] and child.exists() and child.read_text() and workers.pid(this("one")))
     workers.start(step("other"))
     workers.signal(this("one"), signal.SIGTERM)
     codes = {one.step: one.code for one in ended(workers, 2)}
     assert codes == {this("one"): -signal.SIGTERM, this("other"): 0}
-    until(lambda: not is_running(int(child.read_text())))
+    wait_until(lambda: not is_running(int(child.read_text())))
 
 
 def test_a_worker_that_does_not_hear_sigterm_is_killed(workers: Workers, tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     workers.start(step("one", deaf=True, sees=str(seen), seconds=60))
-    until(lambda: workers.wait(0.01) == [] and seen.exists() and workers.pid(this("one")))
+    wait_until(lambda: workers.wait(0.01) == [] and seen.exists() and workers.pid(this("one")))
     workers.signal(this("one"), signal.SIGTERM)
     assert workers.wait(0.05) == []
     workers.signal(this("one"), signal.SIGKILL)
@@ -147,7 +141,7 @@ def test_a_signal_to_a_worker_that_has_ended_does_nothing(workers: Workers) -> N
 def test_closing_leaves_a_worker_at_its_work(workers: Workers, tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     workers.start(step("one", sees=str(seen), seconds=60))
-    until(lambda: workers.wait(0.01) == [] and seen.exists() and workers.pid(this("one")))
+    wait_until(lambda: workers.wait(0.01) == [] and seen.exists() and workers.pid(this("one")))
     pid = workers.pid(this("one"))
     assert pid is not None
     workers.close()
@@ -187,7 +181,7 @@ def test_one_preloaded_process_serves_every_step_and_says_what_it_says_to_a_file
 def test_steps_of_a_preloaded_process_that_dies_are_reported_without_a_code(warm: WarmWorkers, tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     warm.start(step("forked", sees=str(seen), seconds=60))
-    until(lambda: warm.wait(0.01) == [] and seen.exists() and warm.pid(this("forked")))
+    wait_until(lambda: warm.wait(0.01) == [] and seen.exists() and warm.pid(this("forked")))
     pid = warm.pid(this("forked"))
     assert pid is not None
     log = warm.log
@@ -236,7 +230,7 @@ def test_closing_ends_a_preloaded_process_that_was_not_used(
         workers.start(step("one", sees=str(tmp_path / "seen.json")))
     pid = process_of(workers).pid
     workers.close()
-    until(lambda: not is_running(pid))
+    wait_until(lambda: not is_running(pid))
     assert not (tmp_path / "seen.json").exists()
 
 
