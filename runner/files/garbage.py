@@ -105,6 +105,20 @@ def old_downloads(cache: Iterable[Entry], *, before: float | None, now: float) -
     )
 
 
+def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
+    """A mirror's own files that are no longer needed: copies of runs and datasets that belong to no sweep in the
+    mirror."""
+    if stock.unread:
+        return Removal(())
+    needed = {one.data_key for one in stock.runs.values() if one.sweeps}
+    runs = [one for one in stock.runs.values() if not one.sweeps]
+    data = [(name, one) for name, one in stock.prepared.items() if name.removesuffix(WORK) not in needed]
+    found = [(one.home, one.files) for one in runs] + [(f"prepared/{name}", entries) for name, entries in data]
+    old = [(path, entries) for path, entries in found if before is None or last_written(entries) < before]
+    note = "a copy that belongs to no sweep here"
+    return Removal(tuple(ToDelete(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in old))
+
+
 def _old(entries: Iterable[Entry], parts: int, limit: float, note: str) -> Iterable[ToDelete]:
     """Entries that were last written before `limit`, grouped by the first `parts` parts of their paths."""
     groups: dict[str, list[Entry]] = {}
@@ -126,10 +140,15 @@ def _is_left_by_a_finished_step(path: PurePosixPath) -> bool:
 
 
 def _leftover(path: str, size: int) -> ToDelete:
-    name = PurePosixPath(path).name
-    why = "an incomplete checkpoint" if name.startswith((ASIDE, COPYING)) else "an interrupted removal"
-    why = "an attempt's files that were not published" if name == DRAFT else why
-    return ToDelete(Kind.LEFTOVER, path, (path,), size, "a dead attempt's cache" if name in CACHES else why)
+    return ToDelete(Kind.LEFTOVER, path, (path,), size, _what_is_left(PurePosixPath(path).name))
+
+
+def _what_is_left(name: str) -> str:
+    if name in CACHES:
+        return "a dead attempt's cache"
+    if name == DRAFT:
+        return "an attempt's files that were not published"
+    return "an incomplete checkpoint" if name.startswith((ASIDE, COPYING)) else "an interrupted removal"
 
 
 def _groups(stock: Stock) -> Iterable[Sequence[Entry]]:
@@ -140,17 +159,3 @@ def _groups(stock: Stock) -> Iterable[Sequence[Entry]]:
 
 def _of(one: ToDelete, files: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in files if any(f"{entry.path}/".startswith(f"{path}/") for path in one.paths)]
-
-
-def stale_mirror(stock: Stock, *, before: float | None) -> Removal:
-    """A mirror's own files that are no longer needed: copies of runs and datasets that belong to no sweep in the
-    mirror."""
-    if stock.unread:
-        return Removal(())
-    needed = {one.data_key for one in stock.runs.values() if one.sweeps}
-    runs = [one for one in stock.runs.values() if not one.sweeps]
-    data = [(name, one) for name, one in stock.prepared.items() if name.removesuffix(WORK) not in needed]
-    found = [(one.home, one.files) for one in runs] + [(f"prepared/{name}", entries) for name, entries in data]
-    old = [(path, entries) for path, entries in found if before is None or last_written(entries) < before]
-    note = "a copy that belongs to no sweep here"
-    return Removal(tuple(ToDelete(Kind.LEFTOVER, path, (path,), bytes_of(entries), note) for path, entries in old))
