@@ -202,7 +202,7 @@ def _write(
                 digest.update(chunk)
         at = file.tell()
         watch(at)
-        for chunk in files.read(one.entry.path, at) if at < one.entry.size else ():
+        for chunk in _read(files, one.entry.path, at) if at < one.entry.size else ():
             needed = chunk[: one.entry.size - at]  # a log may have grown since it was listed
             file.write(needed)
             digest.update(needed)
@@ -215,6 +215,13 @@ def _write(
     if at < one.entry.size:
         raise SweepError(f"{files.place(one.entry.path)} became shorter while it was read. Run the command again.")
     return digest.hexdigest()
+
+
+def _read(files: Files, path: str, start: int) -> Iterator[bytes]:
+    try:
+        yield from files.read(path, start)
+    except FileNotFoundError as error:  # a run removes its old checkpoints
+        raise SweepError(f"{files.place(path)} was removed while it was read. Run the command again.") from error
 
 
 def _flush(file: IO[bytes]) -> None:

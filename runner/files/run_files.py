@@ -75,7 +75,7 @@ class Files(Protocol):
         ...
 
     def read(self, path: str, start: int) -> Iterator[bytes]:
-        """The file's bytes from `start` on. Raises SweepError when it cannot be read to its end."""
+        """The file's bytes from `start` on. Raises FileNotFoundError, or SweepError if its end cannot be read."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,15 @@ def test_the_beginning_of_another_source_is_not_gone_on_from(store: Store, folde
     assert list(folder.rglob(".optimizer.pt.part"))
     pull(local, wanted[1], folder, watch=nothing)
     assert (folder / "checkpoint-20" / "optimizer.pt").read_bytes() == content("another", 40_000)
+
+
+def test_a_checkpoint_that_its_run_removes_meanwhile_is_one_message(store: Store, folder: Path) -> None:
+    """As save_total_limit has a run do."""
+    one = finished_run(store)
+    wanted = wanted_of(store, one, "checkpoint")
+    shutil.rmtree(store.folder(StepKind.TRAIN, one.key).model / "checkpoint-20")
+    with pytest.raises(SweepError, match=r"checkpoint-20/.* was removed while it was read\. Run the command again\."):
+        pull(LocalFiles(store), wanted, folder, watch=nothing)
 
 
 def test_a_damaged_beginning_is_fetched_again(store: Store, folder: Path) -> None:
