@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 
 from modal_app.store.checkpoints import ASIDE, PREFIX
+from modal_app.store.layout import LATEST
 from runner.errors import SweepError
 from runner.files.run_files import Entry
 from runner.files.stock import Stock, StockedRun
@@ -132,7 +133,8 @@ def checkpoints_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Remo
 
 
 def _run(one: StockedRun) -> ToDelete:
-    names = dict.fromkeys(entry.path.removeprefix(f"{one.home}/").split("/")[0] for entry in one.made)
+    names = {entry.path.removeprefix(f"{one.home}/").split("/")[0] for entry in one.made}
+    names |= {LATEST} if one.begun else set()  # a link, which is not among the entries
     order = sorted(names, key=lambda name: (name != "result.json", name))
     others = f"of {len(one.sweeps)} sweeps" if len(one.sweeps) > 1 else ""
     status = "" if one.finished else _at_rung(one) if one.rung else "not finished"

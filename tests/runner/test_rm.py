@@ -31,6 +31,7 @@ from tests.runner.run_files_store import make_files, merge
 def test_a_removed_run_is_gone_but_for_the_question(store: Store, command: Command) -> None:
     sweep, (one, other) = trained(store, 0.1, 0.2)
     merge(store, one, "abc")
+    store.folder(StepKind.TRAIN, one.key).latest.symlink_to("attempt-1")
     size = sum(path.stat().st_size for path in store.folder(StepKind.TRAIN, one.key).path.rglob("*") if path.is_file())
     requested = store.folder(StepKind.TRAIN, one.key).identity.read_text()
     printed = command("rm", one.key, "--yes", "--json")
