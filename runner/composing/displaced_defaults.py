@@ -23,6 +23,19 @@ FAMILIES = (
 exception: it accepts save_strategy next to saves_per_epoch, and then ignores it without a message."""
 AGREES = "steps"
 """The strategy that goes together with an interval."""
+ATTENTION = "attn_implementation"
+OLD_ATTENTION = (
+    "xformers_attention",
+    "sage_attention",
+    "flex_attention",
+    "flash_attention",
+    "sdp_attention",
+    "eager_attention",
+)
+"""Flags that Axolotl had before attn_implementation. It refuses them next to that key, whatever their values
+(normalize_attn_implementation)."""
+WITHOUT_FLASH_ATTENTION = ("cpu", "t4")
+"""The options of `gpu` that set attn_implementation."""
 
 
 def without_displaced(
@@ -31,14 +44,39 @@ def without_displaced(
     """A composed config without the defaults that the user's own keys exclude. `overrides`: of the job, in the user's
     words; `choices`: the groups' options.
     """
+    axolotl = _with_one_attention(axolotl, overrides, choices)
     rivals = [found for family in FAMILIES if len(found := _set_in(axolotl, family)) > 1]
     if not rivals:
         return axolotl
-    others = {group: option for group, option in choices.items() if group != BASE_OPTION}
-    given = own_keys(others, current_project()) | {parts(one).key.removeprefix(f"{AXOLOTL}.") for one in overrides}
+    given = _of_own_files(choices) | {parts(one).key.removeprefix(f"{AXOLOTL}.") for one in overrides}
     safe = given | _of_the_base(choices)
     displaced = {key for family in rivals if given & set(family) for key in family if key not in safe}
     return {key: value for key, value in axolotl.items() if key not in displaced}
+
+
+def _with_one_attention(
+    axolotl: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Without attn_implementation or the old flags, if one is set with more authority than the other: by the command
+    line, gpu=cpu or gpu=t4, the user's own files, another group, and last a base.
+    """
+    keys = [key for key in (ATTENTION, *OLD_ATTENTION) if axolotl.get(key)]
+    if len(keys) < 2 or ATTENTION not in keys:
+        return axolotl
+    line = {parts(one).key.removeprefix(f"{AXOLOTL}.") for one in overrides}
+    own, base = _of_own_files(choices), _of_the_base(choices)
+
+    def authority(key: str) -> int:
+        by_gpu = key == ATTENTION and choices.get("gpu") in WITHOUT_FLASH_ATTENTION
+        return 4 if key in line else 3 if by_gpu else 2 if key in own else 0 if key in base else 1
+
+    most = max(map(authority, keys))
+    displaced = [key for key in keys if authority(key) < most]
+    return {key: value for key, value in axolotl.items() if key not in displaced}
+
+
+def _of_own_files(choices: Mapping[str, Any]) -> frozenset[str]:
+    return own_keys({group: one for group, one in choices.items() if group != BASE_OPTION}, current_project())
 
 
 def _set_in(axolotl: Mapping[str, Any], family: Sequence[str]) -> list[str]:

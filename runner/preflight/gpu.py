@@ -102,13 +102,14 @@ def _on_cpu(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     for key in ("bf16", "bfloat16", "tf32", "fp8"):
         if axolotl.get(key) is True:
             yield error(key, True, "gpu=cpu does not support it, and training would fail at once", f"Set {key}=false.")
-    attention = axolotl.get("attn_implementation") or ("flash_attention_2" if axolotl.get("flash_attention") else None)
-    if attention not in (None, *ON_CPU):
+    attention = axolotl.get("attn_implementation")
+    by_flag = axolotl.get("flash_attention") is True and not attention
+    if by_flag or attention not in (None, *ON_CPU):
         yield error(
-            "attn_implementation",
-            attention,
-            f"it does not run on a CPU; expected {' or '.join(ON_CPU)}",
-            "Set attn_implementation=sdpa.",
+            "flash_attention" if by_flag else "attn_implementation",
+            True if by_flag else attention,
+            f"it does not run on a CPU; expected {'attn_implementation=' if by_flag else ''}{' or '.join(ON_CPU)}",
+            f"Set {'flash_attention=false ' if by_flag else ''}attn_implementation=sdpa.",
         )
     yield from _lora_kernels_on_cpu(axolotl)
 

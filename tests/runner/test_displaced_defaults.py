@@ -14,6 +14,7 @@ from runner.keys.identity import identify_run
 from tests.conftest import refuse
 
 SAVES = ("save_steps", "saves_per_epoch", "save_strategy")
+ATTENTION = ("attn_implementation", "flash_attention", "sdp_attention")
 EVALS = ("eval_steps", "evals_per_epoch", "eval_strategy")
 GLOBAL = "# @package _global_\n"
 
@@ -33,6 +34,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "sweeps/axis.yaml": f"{GLOBAL}hydra: {{sweeper: {{params: {{save_steps: [20]}}}}}}\n",
         "sweeps/body.yaml": f"{GLOBAL}hydra: {{sweeper: {{params: {{seed: [1]}}}}}}\nsave_steps: 20\n",
         "sweeps/node.yaml": f"{GLOBAL}hydra: {{sweeper: {{params: {{seed: [1]}}}}}}\naxolotl: {{save_steps: 20}}\n",
+        "old.yml": "base_model: a/b\nflash_attention: true\n",
+        "conf/base/old.yaml": "# @package axolotl\nbase_model: a/b\nflash_attention: true\n",
+        "conf/experiment/old.yaml": f"{GLOBAL}defaults: [_self_, override /base: old, override /training: null]\n",
+        "conf/experiment/flash.yaml": f"{GLOBAL}axolotl: {{flash_attention: true}}\n",
+        "both.yml": "base_model: a/b\nflash_attention: true\nattn_implementation: sdpa\n",
         "base.yml": "base_model: a/b\ndatasets: [{path: a/c, type: alpaca}]\nsaves_per_epoch: 2\n",
     }
     for name, text in files.items():
@@ -95,6 +101,37 @@ def test_what_is_left_of_keys_that_exclude_each_other(
 ) -> None:
     (one,) = ask(*line.split()).experiments
     assert given(one.axolotl, *keys) == {key: value for key, value in left.items() if value}
+
+
+FLASH = {"flash_attention": True}
+SDPA = {"attn_implementation": "sdpa"}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("base=old.yml gpu=cpu", SDPA),
+        ("base=old.yml gpu=t4", SDPA),
+        ("experiment=old gpu=cpu", SDPA),
+        ("base=old.yml gpu=h100", FLASH),
+        ("base=old.yml gpu=h100 training=default", {"attn_implementation": "flash_attention_2"}),
+        ("base=old.yml attn_implementation=sdpa", SDPA),
+        ("base=both.yml", FLASH | SDPA),
+        ("base=both.yml gpu=cpu", SDPA),
+        ("experiment=flash gpu=cpu", SDPA),
+        ("experiment=flash gpu=h100", FLASH),
+        ("experiment=flash attn_implementation=sdpa", SDPA),
+        ("gpu=h100 sdp_attention=true", {"sdp_attention": True}),
+        ("gpu=h100 flash_attention=false", {"attn_implementation": "flash_attention_2"}),
+        ("flash_attention=true attn_implementation=sdpa", FLASH | SDPA),
+    ],
+)
+def test_one_of_attn_implementation_and_the_flags_before_it_is_left(
+    ask: Callable[..., Any], line: str, left: dict[str, Any]
+) -> None:
+    (one,) = ask(*line.split()).experiments
+    assert given(one.axolotl, *ATTENTION) == left
 
 
 def test_the_run_is_the_one_in_which_the_default_was_removed_by_hand(ask: Callable[..., Any]) -> None:
