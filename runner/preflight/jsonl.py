@@ -1,4 +1,4 @@
-"""Read a local JSON dataset before anything is started: what its rows have, and the first row that cannot be one.
+"""Read a local JSON dataset before anything is started: what its rows have, and which cannot be rows of it.
 
 A .jsonl file has a row on each line; a .json file may also be a list of rows.
 """
@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import SweepError
-from runner.preflight.row_formats import option_for_row
+from runner.preflight.row_formats import TOKENIZED, listed_messages
+from runner.preflight.wrong_rows import ENOUGH, WrongRows
 
 LARGEST_BYTES = 256 * 1024 * 1024
 """A larger file is checked by the worker only, since reading it here would take too long."""
-TOKENIZED = frozenset(("input_ids", "attention_mask", "labels"))
-"""Columns of rows that Axolotl takes as they are, whatever their `type` is."""
 
 THOUGHTS = frozenset(("reasoning_content", "reasoning", "thinking"))
 """Properties whose text templates write next to the content of a message, or in place of one."""
@@ -132,12 +131,16 @@ def _read(
     messages: str | None,
     columns: tuple[str, ...],
 ) -> LocalRows:
-    tally = _Tally(*conversation)
+    tally, wrong = _Tally(*conversation), WrongRows(messages, columns)
     for place, row, digest in rows_in(path):
-        problem = row if isinstance(row, str) else _no_conversation(row, messages) or _lacks(row, columns)
-        if problem or isinstance(row, str):
-            raise SweepError(f"{path} {place}: {problem}")
-        tally.add(row, digest, place)
+        if not isinstance(row, str) and not wrong.is_wrong(row):
+            tally.add(row, digest, place)
+            continue
+        wrong.add(row, place)
+        if len(wrong.places) == ENOUGH and not tally.rows:
+            break
+    if wrong.places:
+        raise SweepError(f"{path} {wrong.message(some_are_right=bool(tally.rows))}")
     if not tally.rows:
         raise SweepError(f"{path} has no rows. A dataset has one JSON object on each line.")
     return tally.result(stat[0])
@@ -269,16 +272,6 @@ def _counted(shapes: Mapping[tuple[str, ...], int]) -> Counter[str]:
     return counts
 
 
-def listed_messages(messages: Any) -> list[Any]:
-    """The messages of a conversation, which Axolotl also reads from a JSON text."""
-    if isinstance(messages, str):
-        try:
-            messages = json.loads(messages)
-        except (ValueError, RecursionError):
-            return []
-    return messages if isinstance(messages, list) else []
-
-
 def _row(line: bytes) -> Mapping[str, Any] | str:
     """The row, or what is wrong with it."""
     try:
@@ -290,32 +283,3 @@ def _row(line: bytes) -> Mapping[str, Any] | str:
 
 def _as_row(row: Any) -> Mapping[str, Any] | str:
     return row if isinstance(row, dict) else f"expected a JSON object, found a {type(row).__name__}."
-
-
-def _no_conversation(row: Mapping[str, Any], messages: str | None) -> str:
-    if messages is None or row.keys() >= TOKENIZED or listed_messages(row.get(messages)):
-        return ""
-    return (
-        f"type chat_template reads a list of messages under `{messages}`, and this row has {_has(row)}. "
-        f"{_way_out(row, messages)}"
-    )
-
-
-def _way_out(row: Mapping[str, Any], messages: str) -> str:
-    if messages in row:
-        return "Fix or remove the row."
-    if option := option_for_row(row):
-        return f"For such rows write {option}."
-    return "Set another name with datasets.0.field_messages=NAME."
-
-
-def _lacks(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
-    if row.keys() >= TOKENIZED or all(row.get(column) is not None for column in columns):
-        return ""
-    option = "" if set(columns) <= set(row) else option_for_row(row)
-    other = f"for such rows write {option}" if option else "set another type with datasets.0.type=NAME"
-    return f"its type reads {' and '.join(columns)}, and this row has {_has(row)}. Fix or remove the row, or {other}."
-
-
-def _has(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} (null)" if value is None else name for name, value in row.items()) or "nothing"

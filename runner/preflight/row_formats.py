@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+TOKENIZED = frozenset(("input_ids", "attention_mask", "labels"))
+"""Columns of rows that Axolotl takes as they are, whatever their `type` is."""
 TEXTS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("input", "output"))
 """Pairs of columns that often hold a question and its answer; no type of Axolotl has them as its own."""
 
@@ -39,3 +42,13 @@ def _option_for_conversation(row: Mapping[str, Any]) -> str:
             other = "" if name == "messages" else f" datasets.0.field_messages={name}"
             return f"dataset=local{other}"
     return ""
+
+
+def listed_messages(messages: Any) -> list[Any]:
+    """The messages of a conversation, which Axolotl also reads from a JSON text."""
+    if isinstance(messages, str):
+        try:
+            messages = json.loads(messages)
+        except (ValueError, RecursionError):
+            return []
+    return messages if isinstance(messages, list) else []

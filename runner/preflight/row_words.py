@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.preflight.jsonl import Conversation, conversation_of, listed_messages, rows_in
+from runner.preflight.jsonl import Conversation, conversation_of, rows_in
+from runner.preflight.row_formats import listed_messages
 
 ALWAYS_RENDERED = frozenset(("user", "human", "assistant", "gpt", "model", "True", "False"))
 """Roles (and labels of segments) whose content every chat template writes."""

@@ -81,7 +81,8 @@ def test_rows_of_another_format_get_the_option_that_reads_them(
         ('{"instruction": "a", "output": ""}', '{"prompt": "a", "completion": "b"}', "alpaca", "prompt, completion"),
         ('{"instruction": "a", "output": "b"}', '{"instruction": "a", "output": null}', "alpaca", r"output \(null\)"),
         ('{"text": "a"}', '{"text": null}', "completion", r"reads text, and this row has text \(null\)"),
-        (GOOD, '{"messages": null}', "chat_template", r"messages \(null\)"),
+        (GOOD, '{"messages": null}', "chat_template", "in this row it is null. Fix or"),
+        (GOOD, '{"messages": []}', "chat_template", "under `messages`, and in this row it is an empty list. Fix or"),
     ],
 )
 def test_a_row_among_good_ones_that_lacks_what_its_type_reads_is_named(
@@ -90,6 +91,17 @@ def test_a_row_among_good_ones_that_lacks_what_its_type_reads_is_named(
     with pytest.raises(SweepError, match=rf"my\.jsonl line 2: .*{says}"):
         check_rows(dataset(tmp_path / "my.jsonl", good, bad, good, type=kind))
     assert check_rows(dataset(tmp_path / "good.jsonl", good, good, type=kind)) == 2
+
+
+def test_all_rows_that_cannot_be_read_are_named_at_once_if_others_can(tmp_path: Path) -> None:
+    shared = '{"conversations": [{"from": "human", "value": "a"}]}'
+    with pytest.raises(SweepError) as printed:
+        check_rows(dataset(tmp_path / "my.jsonl", GOOD, shared, "{broken", GOOD, *('{"messages": []}',) * 6))
+    assert "line 2: type chat_template reads" in str(printed.value)
+    assert "has conversations. Fix or remove the row. 7 more cannot be read: line 3, line 5, " in str(printed.value)
+    assert str(printed.value).endswith("line 8, ...")
+    with pytest.raises(SweepError, match=r"my.jsonl line 1: .* write dataset=local_sharegpt\.$"):
+        check_rows(dataset(tmp_path / "my.jsonl", *(shared,) * 200))
 
 
 def test_rows_are_counted_and_counted_again_when_the_file_has_changed(tmp_path: Path) -> None:
