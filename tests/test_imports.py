@@ -20,6 +20,7 @@ AXOLOTL_SIDE = {
     "held_out.rows_table",
     "steps.batch_rows",
     "steps.row_origins",
+    "steps.rated_rows",
     "steps.row_rater",
     "steps.token_losses",
     "inference.formats",
