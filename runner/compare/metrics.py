@@ -61,7 +61,7 @@ def read_curves(path: Path) -> Curves:
     for row in logged_rows(path):
         try:
             step = int(row["step"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
         in_order, latest = in_order and step >= latest, step
         logged_at = row.get("time", logged_at)

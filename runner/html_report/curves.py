@@ -76,7 +76,7 @@ def moments(path: Path) -> dict[int, tuple[float, float]]:
                 float(row["seconds"]),
                 float(row["time"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         last[step] = (attempt, seconds, at)
         longest[attempt] = max(longest.get(attempt, 0.0), seconds)

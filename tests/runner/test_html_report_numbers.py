@@ -95,6 +95,7 @@ def test_seconds_go_on_where_the_attempt_before_ended(tmp_path: Path) -> None:
         {"attempt": 1, "step": 1, "time": 100.0, "seconds": 10.0, "loss": 2.0},
         {"attempt": 1, "step": 2, "time": 110.0, "seconds": 20.0, "loss": 1.9},
         {"attempt": 2, "step": 2, "time": 210.0, "seconds": 5.0, "loss": 1.8},
+        {"attempt": 2, "step": math.inf, "time": 220.0, "seconds": 6.0, "loss": 1.7},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"attempt": 2, "st')
     assert moments(path) == {1: (10.0, 100.0), 2: (25.0, 210.0)}
