@@ -31,6 +31,10 @@ CPU, MEMORY_GIB = 2.0, 16.0
 """Reserved for each GPU of a trainer: for its process and data loaders, and a model that is loaded through host memory.
 """
 
+MOST_MEMORY_GIB = 336
+"""Of a container. Modal's page says that a maximum is enforced, and its refusal of a larger request gives this one:
+between 128 and 344064 MiB, as several of its users quote it."""
+
 DISK_GIB, MOST_DISK_GIB = 512, 3072
 """Of a container's own disk: without a request, and at most."""
 DISK_PER_MEMORY = 20

@@ -159,5 +159,20 @@ def test_host_memory_beyond_what_is_reserved_is_in_the_price_and_a_warning(store
     assert much - little == pytest.approx((1051 - 8 * 16) * (RATES.of(MEMORY) or 0))
     (found,) = host_findings(planned, {one.key: 1051 * 2**30}, settings).values()
     assert "reserves 128 GiB of host memory, but the run needs about 1051 GiB" in found.text
-    assert "Set executor.modal.memory_gib=132" in found.text
+    assert found.severity is Severity.WARNING
+    assert "Modal reserves at most 336 GiB for a container" in found.text
+    (found,) = host_findings(planned, {one.key: 300 * 2**30}, settings).values()
+    assert "Set executor.modal.memory_gib=38" in found.text
     assert host_findings(planned, {one.key: 128 * 2**30}, settings) == {}
+
+
+@pytest.mark.parametrize(("each_gib", "refused"), [(42, False), (42.5, True), (132, True)])
+def test_more_host_memory_than_modal_reserves_is_a_gate(each_gib: float, refused: bool, store: Store) -> None:
+    one = of_70b()
+    settings = Deployment.from_node({**shipped_node(), "memory_gib": each_gib})
+    found = host_findings(plan([one], store), {}, settings)
+    assert (one.key in found) is refused
+    if refused:
+        assert found[one.key].severity is Severity.GATE
+        assert f"executor.modal.memory_gib={each_gib}: for 8 GPUs that is {8 * each_gib:g} GiB" in found[one.key].text
+        assert "Set executor.modal.memory_gib=42 or less." in found[one.key].text
