@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
+from http.client import HTTPException
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +67,7 @@ def ask(link: str) -> Answer:
         return Answer.DEAD if error.code in GONE else Answer.UNKNOWN
     except urllib.error.URLError as error:
         return Answer.OFFLINE if isinstance(error.reason, socket.gaierror) else Answer.UNKNOWN
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return Answer.UNKNOWN
 
 

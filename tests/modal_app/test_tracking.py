@@ -32,13 +32,8 @@ def told(store: Store, sweep: str, **rest: object) -> dict[str, str]:
 def test_a_later_sweep_continues_the_same_run_where_it_began_and_is_its_tag(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = told(store, "first")
-    assert {
-        "WANDB_PROJECT": "mine",
-        "WANDB_RUN_GROUP": "first",
-        "WANDB_TAGS": "a",
-        "WANDB_RESUME": "allow",
-    }.items() <= (first.items())
-    assert first["WANDB_JOB_TYPE"] == "train"
+    expected = {"PROJECT": "mine", "RUN_GROUP": "first", "TAGS": "a", "RESUME": "allow", "JOB_TYPE": "train"}
+    assert {name: first[f"WANDB_{name}"] for name in expected} == expected
     second = told(store, "second", project="other", entity="team")
     assert second == {**first, "WANDB_TAGS": "a,sweep:second"}
     assert told(store, "second") == second, "a sweep is one tag"

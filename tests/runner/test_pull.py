@@ -236,18 +236,8 @@ def test_rows_that_were_damaged_in_the_store_are_not_reused(
 def test_a_killed_pull_goes_on(store: Store, folder: Path) -> None:
     """With the command itself, killed by SIGKILL in the middle of the weights."""
     one = finished_run(store, weights=60_000_000)
-    words = [
-        sys.executable,
-        "-m",
-        "runner",
-        "pull",
-        one.key,
-        "adapter",
-        str(folder),
-        "--store",
-        str(store.root),
-        "--json",
-    ]
+    command = [sys.executable, "-m", "runner"]
+    words = [*command, "pull", one.key, "adapter", str(folder), "--store", str(store.root), "--json"]
     weights = ".adapter_model*.part"
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and not any(path.stat().st_size for path in folder.glob(weights)):
