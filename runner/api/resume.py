@@ -65,9 +65,12 @@ def _run_named(known: Sequence[Store], name: str) -> tuple[Store, SweepRun]:
     states = {run.key: state_of(store, run) for run in runs}
     waiting = [key for key, state in states.items() if state.status in RESUMABLE]
     listed = f"It has stopped: {' '.join(waiting)}" if waiting else "None of its runs has stopped before its end"
+    rungs = " without search.rungs" if searches_of(store, sweep) else ""
+    command = Ledger(store, sweep).plan().command
+    launched = f" It was launched with: {command}" if command else ""
     raise SweepError(
-        f"{sweep} is a sweep, and resume takes runs. {listed}. To finish all its runs, launch it again "
-        "without search.rungs."
+        f"{sweep} is a sweep, and resume takes runs. {listed}. To finish all its runs, launch it "
+        f"again{rungs}.{launched}"
     )
 
 

@@ -52,7 +52,7 @@ def attach(store_folder: str | None, sweep_name: str | None, runs_volume: str, *
     if sweep_name is not None and not sweep_ids(mirror) and sweep_name in sweep_ids(local):
         raise SweepError(
             f"{sweep_name} runs on this machine, so there is nothing on Modal to follow. axosweep status "
-            f"{sweep_name} shows it. To continue it, run the command line that launched it."
+            f"{sweep_name} shows it, and how to continue it."
         )
     if sweep_name is None and not sweep_ids(mirror):
         raise SweepError("This machine knows no sweep on Modal. Name one: axosweep attach SWEEP")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from modal_app.store.layout import Store
 from runner.compare.ranking import compare_sweep
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.show import tables
 from runner.show.status import all_sweeps
 from runner.store.finding import sweep_in
-from runner.store.ledger import no_sweep_text, sweep_ids
+from runner.store.going_on import goes_on
+from runner.store.ledger import Ledger, no_sweep_text, sweep_ids
 from runner.store.mirror_age import stale
+from runner.store.run_state import RunStatus
 from runner.store.search_note import interrupted_search
 from runner.store.stores import stores
 
@@ -48,6 +51,16 @@ def main(words: Sequence[str]) -> int:
         tables.show_rows(rows, found.store, found.sweep, as_json=args.json, judge=False)
         if further := interrupted_search(found.store, found.sweep):
             terminal.message(further.text)
+        elif again := _to_continue(found.store, found.sweep, {row.status for row in rows}):
+            terminal.message(again)
     for text in filter(None, (stale(store, sweep, args.store) for store, sweep in old)):
         terminal.message(text)
     return 0
+
+
+def _to_continue(store: Store, sweep: str, statuses: Collection[RunStatus]) -> str:
+    """The command line for a sweep whose runs have stopped before their end, and that nothing works on; otherwise
+    empty."""
+    ended_early = {RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED} & set(statuses)
+    command = Ledger(store, sweep).plan().command
+    return f"To continue it: {command}" if command and ended_early and not goes_on(store, sweep, statuses) else ""

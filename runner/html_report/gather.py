@@ -84,7 +84,7 @@ def gather(store: Store, sweep: str) -> dict[str, Any]:
     judged = settings_by_run(verdicts)
     winners = _starred(found_settings, judged)
     sets = answer_sets(store, names)
-    command = reproduce.command(store, sweep)
+    command = found.plan.command
     cost = sweep_cost(store, sweep, found.plan.runs)
     replaced = replaced_note(row.receipt for row in rows if row.receipt)
     return {

@@ -15,11 +15,6 @@ from runner.console.redact import redact
 from runner.store.ledger import SweepPlan
 
 
-def command(store: Store, sweep: str) -> str:
-    """The command line that first launched the sweep."""
-    return str(read_json(store.sweeps / sweep / "plan.json").get("command", ""))
-
-
 def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[str, Any]:
     """`commits` and `locks` are all those that the runs were trained with. If no commit is recorded, it is
     that of the first launch.
@@ -28,7 +23,7 @@ def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[s
     trained_at = _distinct(step.get("tracking", {}).get("commit") for step in steps)
     identities = [read_json(store.folder(StepKind.TRAIN, run.key).identity) for run in plan.runs]
     return {
-        "command": redact(command(store, sweep)),
+        "command": redact(plan.command),
         "commits": trained_at or _distinct([read_json(store.sweeps / sweep / "plan.json").get("commit")]),
         "locks": _distinct(identity.get("trainer_lock") for identity in identities),
         "datasets": _datasets(store, plan, identities),

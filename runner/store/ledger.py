@@ -76,6 +76,8 @@ class SweepPlan:
     runs: tuple[SweepRun, ...]
     note: str = ""
     """Of the newest launch that had one."""
+    command: str = ""
+    """The command line of the first launch, which continues the sweep; empty if no command launched it."""
 
 
 class Ledger:
@@ -151,7 +153,8 @@ def _parsed_plan(path: Path, _inode: int, _mtime_ns: int, _size: int) -> SweepPl
 
 def _plan_of(raw: Mapping[str, Any]) -> SweepPlan:
     runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
-    return SweepPlan(raw["sweep"], float(raw["created_at"]), runs, str(raw.get("note") or ""))
+    note, command = (str(raw.get(key) or "") for key in ("note", "command"))
+    return SweepPlan(raw["sweep"], float(raw["created_at"]), runs, note, command)
 
 
 def sweeps_after(store: Store, sweep: str) -> list[str]:

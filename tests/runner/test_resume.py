@@ -62,6 +62,8 @@ def test_a_run_without_an_end_to_train_to_is_refused(store: Store, sweep: Halved
         begin_attempt(store, StepKind.TRAIN, running.key)
         assert f"it is running; `axosweep logs {running.key} -f`" in refusal(running.key)
     assert f"is a sweep, and resume takes runs. It has stopped: {sweep.stopped.key}" in refusal(sweep.id)
+    assert "launch it again without search.rungs. It was launched with: axosweep" in refusal(sweep.id)
+    assert "launch it again. It was launched with: axosweep" in refusal(other)
     assert "There is no run or sweep ffff" in refusal("ffff")
 
 

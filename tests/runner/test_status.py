@@ -10,7 +10,7 @@ from runner.errors import SweepError
 from runner.show.status import all_sweeps, sweep_status
 from runner.store.ledger import Event, Ledger, Record
 from runner.store.run_state import RunStatus
-from tests.runner.builders import begin_attempt, finish, open_sweep, run
+from tests.runner.builders import begin_attempt, finish, open_sweep, plan, run
 
 
 def test_every_run_of_a_sweep_is_counted_by_its_status(store: Store) -> None:
@@ -53,6 +53,27 @@ def test_a_store_without_sweeps_has_none_and_an_unknown_sweep_is_refused(store: 
     assert all_sweeps(store) == []
     with pytest.raises(SweepError, match="There is no sweep x"):
         sweep_status(store, "x")
+
+
+def test_status_of_a_sweep_that_stopped_early_names_the_command_that_continues_it(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = run({"learning_rate": 1}), run({"learning_rate": 2})
+    Ledger(store, sweep := "rates-1").open(plan([one, two], store, sweep), "axosweep -m learning_rate=1,2")
+
+    def shown() -> str:
+        assert main([sweep, "--store", str(store.root)]) == 0
+        return capsys.readouterr().err
+
+    finish(store, StepKind.TRAIN, one.key)
+    assert "To continue" not in shown(), "it has not stopped"
+    finish(store, StepKind.TRAIN, two.key, OutcomeStatus.STOPPED)
+    assert "To continue" not in shown(), "its launcher, this process, still works on it"
+    (store.sweeps / sweep / "records.jsonl").write_text("")
+    assert "To continue it: axosweep -m learning_rate=1,2\n" in shown()
+    begin_attempt(store, StepKind.TRAIN, two.key)
+    with claim(store.folder(StepKind.TRAIN, two.key)):
+        assert "To continue" not in shown(), "it is running"
 
 
 def test_status_of_a_folder_without_sweeps_says_how_to_name_another_one(
