@@ -9,6 +9,7 @@ from pathlib import Path
 from modal_app.store.layout import Store, parts_of_key
 from modal_app.store.trained_weights import TrainedWeights
 from runner.console import terminal
+from runner.console.numbers import counted
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
 from runner.console.transfer import progress, size_text
@@ -105,14 +106,10 @@ def _own_merge(store: Store, key: str, parts: Sequence[Part]) -> str:
 
 def _print_result(key: str, wanted: Sequence[FileToPull], folder: Path, done: PullResult) -> None:
     checked = len(wanted) - len(done.unchecked)
-    here = f"{len(done.here)} of {_files(len(wanted))} were here already. " if done.here else ""
+    here = f"{len(done.here)} of {counted(len(wanted), 'file')} were here already. " if done.here else ""
     lines = [
-        f"{key}: {_files(len(done.fetched))} fetched, {size_text(done.bytes)}, to {folder}",
+        f"{key}: {counted(len(done.fetched), 'file')} fetched, {size_text(done.bytes)}, to {folder}",
         f"{here}{checked} checked against the run's own sha256; {JOURNAL} in that folder lists the sha256 of all.",
     ]
     for line in lines:
         terminal.result(line)
-
-
-def _files(number: int) -> str:
-    return f"{number} file{'' if number == 1 else 's'}"

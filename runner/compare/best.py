@@ -22,7 +22,7 @@ from runner.compare.settings import without_seeds
 from runner.compare.table import heading_of, tables_of
 from runner.compare.verdict_types import Verdict
 from runner.console import terminal
-from runner.console.numbers import loss
+from runner.console.numbers import counted, loss
 from runner.errors import SweepError
 from runner.keys.content import ContentHashes
 from runner.store.ledger import SweepRun
@@ -195,7 +195,7 @@ def _is_unchanged(found: Mapping[str, Any], hashes: ContentHashes) -> bool:
 
 def _table_line(row: Row, rows: Sequence[Row]) -> str:
     count = sum(one.eval_fingerprint == row.eval_fingerprint for one in rows)
-    runs = f"{count} run{'' if count == 1 else 's'}"
+    runs = counted(count, "run")
     return f"  eval_fingerprint={str(row.eval_fingerprint)[:8]}  {runs}, best {row.key}  {label(row.params)}".rstrip()
 
 

@@ -27,6 +27,7 @@ from runner.compare.table import (
 )
 from runner.compare.verdict_types import Verdict
 from runner.console import terminal
+from runner.console.numbers import counted
 from runner.console.print_json import print_json
 from runner.cost.spent import money
 from runner.store.ledger import Ledger
@@ -83,8 +84,8 @@ def title_of(result: Comparison, rows: Sequence[Row] | Sequence[Group], number: 
     name = result.sweep or (f"{len(result.sweeps)} sweeps" if result.sweeps else "runs")
     if tables == 1:
         count = sum(len(one.runs) if isinstance(one, Group) else 1 for one in rows)
-        counted = f"{count} run{'' if count == 1 else 's'}"
-        return f"{name}: {counted}" if name != "runs" else counted
+        runs = counted(count, "run")
+        return f"{name}: {runs}" if name != "runs" else runs
     fingerprint = rows[0].eval_fingerprint
     if is_of_a_task(result.metric):
         rows_text = f"questions {fingerprint[:8]}" if fingerprint else "not measured"

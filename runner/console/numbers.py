@@ -48,6 +48,14 @@ def difference(value: float | None, sign: Literal["", "+"] = "") -> str:
     return f"{value:{sign}.{decimals}f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "run"), counted(2, "further run")
+    ('1 run', '2 further runs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def ordinal(number: int) -> str:
     """
     >>> [ordinal(one) for one in (1, 2, 3, 4, 11, 12, 13, 21, 112)]

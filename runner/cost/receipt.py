@@ -13,6 +13,7 @@ from modal_app.store.facts import TrainState
 from modal_app.store.layout import Attempt, StepFolder
 from modal_app.store.parts import OTHER, WORKER_PARTS, parts_of
 from modal_app.store.state import lost, read_outcome
+from runner.console.numbers import counted
 from runner.console.redact import redact
 from runner.cost.prices import Rates, bill
 from runner.cost.spent import allocated, containers
@@ -166,12 +167,8 @@ def containers_line(receipts: Sequence[Receipt], number: int) -> str:
     if not rented:
         return ""
     spared = sum(not any(each.parts.get(BOOT) for each in one.containers) for one in rented)
-    counted = f"{_counted(len(rented), 'run')} in {_counted(number, 'container')}"
-    return f"{counted}; {_counted(spared, 'run')} began without a boot." if spared else f"{counted}."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    in_containers = f"{counted(len(rented), 'run')} in {counted(number, 'container')}"
+    return f"{in_containers}; {counted(spared, 'run')} began without a boot." if spared else f"{in_containers}."
 
 
 def _in_container(

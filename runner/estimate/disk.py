@@ -11,6 +11,7 @@ from modal_app.cloud.meter import Reservation
 from modal_app.cloud.settings import DISK_GIB, MOST_DISK_GIB, reserved_by
 from modal_app.store.step import StepKind
 from runner.config.gpus import GPUS
+from runner.console.numbers import counted
 from runner.cost.length import saves_of
 from runner.memory.disk import SavedBytes, saved_bytes
 from runner.memory.sharding import with_files
@@ -102,7 +103,7 @@ def disk_line(disk: PrintedDisk) -> str:
 
 
 def _parts(need: DiskNeed) -> str:
-    checkpoints = f"{need.checkpoints} checkpoint{'' if need.checkpoints == 1 else 's'} of {_size(need.checkpoint)}"
+    checkpoints = f"{counted(need.checkpoints, 'checkpoint')} of {_size(need.checkpoint)}"
     return f"{checkpoints}, a model of {_size(need.model)}, {ALSO_GIB} GiB for temporary rows and caches"
 
 

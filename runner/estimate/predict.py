@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from runner.console.numbers import counted
 from runner.cost.types import NOTHING, Length, PastRuns, Phases, Prediction, Range, Shape
 from runner.estimate.seeds import FORWARD, OFF, matmul_weights, operations, peak, seed_speed
 from runner.memory.disk import SavedBytes
@@ -207,7 +208,7 @@ def _with_use(shape: Shape, past: Sequence[PastRuns], seconds: Range, phases: Ph
         around=_recorded(past, lambda one: one.around, NOTHING) if shape.place == "modal" else NOTHING,
         cores=_recorded(alike, lambda one: one.cores, CORES_PER_RANK.scaled(shape.count)),
         memory_gib=_recorded(alike, lambda one: one.memory_gib, memory.scaled(shape.count)),
-        basis=f"{len(past)} record{'' if len(past) == 1 else 's'}{what}",
+        basis=f"{counted(len(past), 'record')}{what}",
         save_s=_save_seconds(past),
     )
 

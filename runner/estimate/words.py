@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modal_app.store.rungs import named
+from runner.console.numbers import counted
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import money
 from runner.cost.types import Phases, Range
@@ -201,7 +202,7 @@ def _fewer_saves(one: RunCost) -> str:
 
 def _steps(one: RunCost) -> str:
     assert one.length is not None
-    return f"{one.length.steps} step{'' if one.length.steps == 1 else 's'} ({one.length.source})"
+    return f"{counted(one.length.steps, 'step')} ({one.length.source})"
 
 
 def _total(cost: PlanCost) -> list[str]:
@@ -224,7 +225,7 @@ def _total(cost: PlanCost) -> list[str]:
 def _boots(cost: PlanCost) -> str:
     """The boots of the containers that do several runs, for people."""
     each = max((one.prediction.boot.likely for one in cost.runs if one.prediction), default=0.0)
-    return f"{cost.boots} boot{'' if cost.boots == 1 else 's'} of {span(each)}"
+    return f"{counted(cost.boots, 'boot')} of {span(each)}"
 
 
 def _rungs_line(cost: PlanCost) -> str:

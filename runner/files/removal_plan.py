@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from modal_app.store.checkpoints import ASIDE, PREFIX
 from modal_app.store.layout import LATEST
+from runner.console.numbers import counted
 from runner.errors import SweepError
 from runner.files.run_files import Entry
 from runner.files.stock import Stock, StockedRun
@@ -126,7 +127,7 @@ def checkpoints_to_remove(stock: Stock, choice: Choice, at_work: AtWork) -> Remo
         elif why := at_work(one.key) or _children(stock, one, set()):
             kept.append(KeptRun(one.key, why))
         else:
-            note = f"{len(folders)} checkpoint{'' if len(folders) == 1 else 's'}"
+            note = counted(len(folders), "checkpoint")
             note += "" if one.finished else f"; {_at_rung(one)}, and would begin again"
             to_delete.append(ToDelete(Kind.CHECKPOINTS, one.key, tuple(folders), sum(folders.values()), note))
     return Removal(tuple(to_delete), tuple(kept))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from modal_app.store.facts import DataManifest
 from modal_app.store.layout import Store
+from runner.console.numbers import counted
 from runner.keys.code import Code, find_code
 from runner.keys.hub_commits import hub_cache
 from runner.keys.inputs import hub_name, is_dataset
@@ -104,7 +105,7 @@ def lines(plan: Plan, store: Store, arguments: Sequence[str], *, ready: bool = T
 
 
 def _dataset(one: DatasetFacts) -> str:
-    runs = f"{one.runs} run{'' if one.runs == 1 else 's'}"
+    runs = counted(one.runs, "run")
     if not one.done:
         return f"to be tokenized, for {runs}"
     held_out = f", {one.eval_rows} held out" if one.eval_rows else ""

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 from runner.console import terminal
+from runner.console.numbers import counted
 from runner.cost.spent import money
 from runner.estimate.disk import disk_findings, disk_line
 from runner.estimate.host_memory import host_findings
@@ -78,7 +79,7 @@ def further_lines(launch: Launch) -> list[str]:
     parts = [spread(dollars, money)] if dollars else []
     parts += [f"{spread(seconds, span)} of work"] if seconds else []
     together = f"; all together {', '.join(parts)}" if parts else ""
-    runs = f"{further} further run{'' if further == 1 else 's'}"
+    runs = counted(further, "further run")
     beyond = " or ".join(launch.request.round.beyond)
     more = f"; if the best rate is at an end of the list, one of them is {beyond}" if beyond else ""
     return [

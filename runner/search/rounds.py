@@ -14,7 +14,7 @@ from runner.composing.hydra_sweep import LaunchSweep
 from runner.composing.searched import SearchInput
 from runner.console import terminal
 from runner.console.interrupts import terminate_as_interrupt
-from runner.console.numbers import number
+from runner.console.numbers import counted, number
 from runner.errors import SweepError
 from runner.request import Action, Request, SearchRound
 from runner.search.definition import Definition, define
@@ -151,7 +151,7 @@ class _Search:
         runs.refuse_other_rows()
         if missing := runs.unfinished():
             return (
-                f"The search is not over: {_count(len(missing), 'run')} of this round did not end "
+                f"The search is not over: {counted(len(missing), 'run')} of this round did not end "
                 f"({', '.join(missing[:5])}). To continue, run the same command again."
             )
         losses = runs.losses(failures_count=True)
@@ -174,7 +174,7 @@ class _Search:
         if problem:
             terminal.message(problem)
             return [*results, RunResult("", succeeded=False, objective=None, message=problem)]
-        terminal.message(f"The search is over: {_count(len(results), 'run')}{self._best('best')}.")
+        terminal.message(f"The search is over: {counted(len(results), 'run')}{self._best('best')}.")
         return results
 
     def _say(self, place: int, found: Round) -> None:
@@ -182,7 +182,7 @@ class _Search:
         if not self._launched:
             terminal.message(OPENING.format(method=self._request.search.method))
             self._records.note(over=False)
-        runs = _count(sum(len(one.experiments) for one in found.settings), "run")
+        runs = counted(sum(len(one.experiments) for one in found.settings), "run")
         which = f"round {place}{' of this command' if self._resumes else ''}"
         terminal.message(f"{which}  {runs}: {found.title}{self._best()}")
 
@@ -200,7 +200,3 @@ def _request_of(definition: Definition, found: Round) -> Request:
     points = definition.points
     part = SearchRound(found.further * points.seeds, found.beyond, others=points.probed.experiments)
     return replace(definition.request, round=part)
-
-
-def _count(many: int, noun: str) -> str:
-    return f"{many} {noun}{'' if many == 1 else 's'}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.console.numbers import difference
+from runner.console.numbers import counted, difference
 from runner.cost.spent import money
 from runner.estimate.words import span, spread
 from runner.launch.types import Launch
@@ -111,7 +111,7 @@ def opening_lines(now: Sweep, settling: Settling, next_: Preview) -> list[str]:
     estimate, terms = now.estimate, settling.terms
     margin = terms.worth * float(estimate.intervals.means[estimate.leader])
     names = "; ".join(now.name(one) for one in estimate.contenders)
-    counts = f"{_count(len(estimate.judged.settings), 'setting')}, {_count(len(estimate.contenders), 'contender')}"
+    counts = f"{counted(len(estimate.judged.settings), 'setting')}, {counted(len(estimate.contenders), 'contender')}"
     unknown = "" if estimate.intervals.seeds else " It is unknown yet how much seeds differ; the first ones measure it."
     lines = [
         f"{now.id}: {counts}: {names}.{unknown}",
@@ -125,7 +125,7 @@ def opening_lines(now: Sweep, settling: Settling, next_: Preview) -> list[str]:
     return [
         *lines,
         f"next    {seeds_text(now, next_.runs)}{_price(next_.planned)}",
-        f"total   {_count(room(estimate, terms), 'further run')} at most{_most(now, terms, next_.planned)}",
+        f"total   {counted(room(estimate, terms), 'further run')} at most{_most(now, terms, next_.planned)}",
         *needed_line(now),
     ]
 
@@ -151,7 +151,7 @@ def _ending(result: Result) -> list[str]:
     leader, terms = now.name(estimate.leader), result.settling.terms
     added = len(keys_of(now, [one for each in result.settling.rounds for one in each.runs]))
     dollars = f", {money(spent(now, result.settling))}" if is_mirror(now.store) else ""
-    used = f"{_count(added, 'further run')}{dollars}, {_count(len(result.settling.looks), 'look')}"
+    used = f"{counted(added, 'further run')}{dollars}, {counted(len(result.settling.looks), 'look')}"
     cheapest = f"The cheapest of them is {now.name(now.cheapest)}."
     others = [_against(now, one) for one in estimate.group if one != estimate.leader]
     table = [f"  {one}" for one in others]
@@ -199,7 +199,7 @@ def seeds_text(now: Sweep, further: Sequence[SeedRun]) -> str:
         if setting is not None:
             seeds.setdefault(setting, []).append(one.seed)
     each = "; ".join(f"{now.name(one)} ({', '.join(map(str, values))})" for one, values in seeds.items())
-    return f"{_count(len(further), 'further seed')}: {each}"
+    return f"{counted(len(further), 'further seed')}: {each}"
 
 
 def needed_line(now: Sweep) -> list[str]:
@@ -212,7 +212,7 @@ def needed_line(now: Sweep) -> list[str]:
     ways = []
     if found.seeds is not None:
         further = sum(max(0, found.seeds - len(now.runs_of(one))) for one in (leader, other))
-        runs = f"{_count(further, 'further run')}{_dollars(now, leader, other, further)}"
+        runs = f"{counted(further, 'further run')}{_dollars(now, leader, other, further)}"
         ways.append(f"{found.seeds} seeds of both ({runs})")
     if found.rows is not None:
         ways.append(f"{found.rows} held-out rows")
@@ -266,7 +266,3 @@ def _most(now: Sweep, terms: Terms, planned: Launch) -> str:
     if seconds and len(seconds) == len(runs):
         return f", {span(most * max(seconds))} one after another"
     return ""
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -14,6 +14,7 @@ from modal_app.store.layout import Store
 from runner.compare.params import label
 from runner.compare.ranking import EVAL_LOSS, Row
 from runner.console import terminal
+from runner.console.numbers import counted
 from runner.console.print_json import print_json
 from runner.cost.spent import money
 from runner.request import LeftOut
@@ -30,7 +31,7 @@ def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) ->
     done = len(plan.runs) - len(plan.pending)
     stopped = sum(planned.at_rung > 0 for planned in plan.pending)
     copies = sum(planned.copies - 1 for planned in plan.runs)
-    console.print(f"[bold]{plan.sweep}[/bold]: {_count(len(plan.runs), 'run')}, {_datasets(plan)}")
+    console.print(f"[bold]{plan.sweep}[/bold]: {counted(len(plan.runs), 'run')}, {_datasets(plan)}")
     for one in plan.datasets:
         if one.damage:
             text = f"The prepared dataset {one.key} is damaged, so it is prepared again: {one.damage}."
@@ -38,7 +39,7 @@ def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) ->
     for line in _own_data_lines(plan):
         console.print(line, soft_wrap=True, markup=False)
     if copies:
-        console.print(f"{_count(copies, 'duplicate')} left out: the same run is trained once.")
+        console.print(f"{counted(copies, 'duplicate')} left out: the same run is trained once.")
     for planned in plan.runs:
         key, data = planned.run.key, planned.run.data_key
         console.print(f"  {key}  data {data}  {_word(planned):<9}  {escape(_name(planned))}", soft_wrap=True)
@@ -58,9 +59,9 @@ def show_plan(plan: Plan, console: Console, left_out: Sequence[LeftOut] = ()) ->
         )
     if done:
         rest = f"{len(plan.pending) - stopped} to train" if plan.has_work else "nothing to do"
-        console.print(f"{_count(done, 'run')} finished before, skipped; {rest}.")
+        console.print(f"{counted(done, 'run')} finished before, skipped; {rest}.")
     if stopped:
-        console.print(f"{_count(stopped, 'run')} stopped at a rung; each continues if it is among the best later.")
+        console.print(f"{counted(stopped, 'run')} stopped at a rung; each continues if it is among the best later.")
 
 
 def _word(planned: PlannedRun) -> str:
@@ -125,14 +126,14 @@ def _datasets(plan: Plan) -> str:
     wanted = {planned.run.data_key for planned in plan.pending}
     missing = sum(dataset.key in wanted and not dataset.done for dataset in plan.datasets)
     rest = f"{missing} to tokenize" if missing else "nothing to tokenize"
-    return f"{_count(len(plan.datasets), 'dataset')} ({rest})"
+    return f"{counted(len(plan.datasets), 'dataset')} ({rest})"
 
 
 def _own_data_lines(plan: Plan) -> list[str]:
     """Which runs share no dataset, and why."""
     reasons = Counter(own.why for planned in plan.runs if (own := planned.step.own_data))
     return [
-        f"{_count(number, 'run')} {'reads its' if number == 1 else 'read their'} own data, so nothing is prepared or "
+        f"{counted(number, 'run')} {'reads its' if number == 1 else 'read their'} own data, so nothing is prepared or "
         f"shared ({why})."
         for why, number in reasons.items()
     ]
@@ -141,8 +142,4 @@ def _own_data_lines(plan: Plan) -> list[str]:
 def _later(plan: Plan) -> str:
     missing = [one for one in plan.after if not one.done]
     kinds = ", ".join(dict.fromkeys(str(one.step.kind) for one in plan.after))
-    return f"{kinds} ({_count(len(missing), 'step')} to do)" if missing else f"{kinds} (done before)"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{kinds} ({counted(len(missing), 'step')} to do)" if missing else f"{kinds} (done before)"

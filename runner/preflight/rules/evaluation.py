@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modal_app.store.own_data import own_data_of
+from runner.console.numbers import counted
 from runner.preflight.data import held_out_of, split_of, takes_a_part
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts, is_off
@@ -68,7 +69,7 @@ def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             at,
             value,
-            f"that is {rows} row{'' if rows == 1 else 's'} for evaluation; with so few, chance changes the loss "
+            f"that is {counted(rows, 'row')} for evaluation; with so few, chance changes the loss "
             "more than the runs differ, so it cannot rank them",
             "Hold out 50 rows or more.",
             NOISE,
