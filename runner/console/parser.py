@@ -75,8 +75,9 @@ class VerbParser(argparse.ArgumentParser):
         return args
 
     def error(self, message: str, more: str = "") -> NoReturn:
-        text = " ".join(filter(None, (f"{self._verb}: {message.removeprefix('argument ').rstrip('.')}.", more)))
-        raise SweepError(f"{text} See {self.prog} --help.")
+        text = message.removeprefix("argument ").rstrip(".")
+        text += "" if text.endswith("?") else "."
+        raise SweepError(" ".join(filter(None, (f"{self._verb}: {text}", more, f"See {self.prog} --help."))))
 
     def refuse_blank(self, args: argparse.Namespace) -> None:
         """An empty name comes from a shell variable that is not set. As the beginning of a name, it would fit all."""

@@ -30,6 +30,7 @@ def refusal(*words: str) -> str:
         (("run", "-x"), "There is no flag -x of axosweep ask. See axosweep ask --help."),
         (("run", "why", "so"), "ask: why so: 2 words too many. A question is --prompt. See axosweep ask --h"),
         (("run", "why"), "ask: why: a word too many."),
+        (("",), "ask: RUN is empty, but a name is expected. Is a shell variable not set? See axosweep ask --help."),
         ((), "ask: the following arguments are required: run. See axosweep ask --help."),
         (("run", "--port", "x"), "ask: --port: invalid int value: 'x'. See axosweep ask --help."),
         (("run", "--prompt"), "ask: --prompt: expected one argument. See axosweep ask --help."),
