@@ -122,7 +122,7 @@ def _shown(values: Sequence[Any]) -> str:
 
 def _short(value: Any) -> str:
     text = "null" if value is None else " ".join(show_value(value).split())
-    return f"{text[:12]}" if _is_digest(text) else text
+    return text[:12] if _is_digest(text) else text
 
 
 def _is_digest(text: str) -> bool:

@@ -42,7 +42,7 @@ def price(launch: Launch) -> Launch:
     refuse_blocked(launch)
     check_budget(cost, launch.request)
     confirm(with_further(cost, launch.request), launch.request, on_terminal=sys.stdin.isatty() and sys.stderr.isatty())
-    return replace(launch, cost=cost, plan=with_shares(launch.plan, cost, launch.request))
+    return replace(launch, plan=with_shares(launch.plan, cost, launch.request))
 
 
 def expected_of(launch: Launch) -> ExpectedSeconds:

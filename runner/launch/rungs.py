@@ -170,7 +170,7 @@ def _length(run: Run) -> dict[str, Any]:
         return {"max_steps": config["max_steps"]}  # whatever the batch: uneven_rows_note
     batch = {**{name: config.get(name) or 1 for name in BATCH}, "gpu.count": count}
     if not config.get("sample_packing"):
-        batch = {f"{' x '.join(batch)}": math.prod(batch.values())}
+        batch = {" x ".join(batch): math.prod(batch.values())}
     return {"num_epochs": config.get("num_epochs"), **batch}
 
 
