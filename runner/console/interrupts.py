@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -58,7 +59,11 @@ def further_requests() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """A signal that is ignored, as by a background job of a shell, stays ignored."""
+    """A signal that is ignored, as by a background job of a shell, stays ignored. In a thread other than the main one,
+    which gets no signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.getsignal(number) for number in NUMBERS}
     for number in NUMBERS:
         if before[number] is not signal.SIG_IGN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -21,6 +22,17 @@ def later(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
+
+
+def test_a_thread_other_than_the_main_one_sets_no_handlers() -> None:
+    """Python allows it in the main thread only; a notebook may launch a sweep in another one."""
+
+    def handlers() -> list[object]:
+        with terminate_as_interrupt(), further_requests() as further:
+            return [further(), *map(signal.getsignal, interrupts.NUMBERS)]
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(handlers).result() == [False, *map(signal.getsignal, interrupts.NUMBERS)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
