@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,8 +143,20 @@ def keep_files(files: Mapping[str, Path], identity: str, target: Path, source: o
         raise SweepError(CHANGED.format(source))
     if target.is_symlink():
         target.unlink()  # an older version has linked it
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)
+    put_folder(temporary, target, lambda: _identity_of(target) == identity)
+
+
+def put_folder(copy: Path, target: Path, is_good: Callable[[], bool]) -> None:
+    """Move a complete copy to its place, unless another launch has put one there meanwhile, which its run may be
+    reading. `is_good`: whether `target` is a complete copy now."""
+    if not is_good():
+        shutil.rmtree(target, ignore_errors=True)
+    try:
+        copy.replace(target)
+    except OSError:
+        if not is_good():
+            raise
+        shutil.rmtree(copy)
 
 
 def _identity_of(folder: Path) -> str | None:

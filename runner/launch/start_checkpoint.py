@@ -25,6 +25,7 @@ from runner.environment import trainer_environment
 from runner.errors import SweepError
 from runner.files.places import chosen_run, files_of, state_of
 from runner.files.run_files import Files, Part, PartKind, parts_of
+from runner.keys.content import put_folder
 from runner.keys.identity import data_key_with
 from runner.store.ledger import SweepRun
 from runner.store.run_state import RunStatus, status_text
@@ -269,8 +270,7 @@ def keep_checkpoint(source: Path, identity: str, target: Path) -> None:
     if changed:
         shutil.rmtree(partial, ignore_errors=True)
         raise SweepError(f"{source} was changed or removed after it was found. Run the command again.")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    put_folder(partial, target, lambda: not checkpoints.damage_of(target))
 
 
 def _start_state(state: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,29 @@ def test_a_stored_checkpoint_outlives_its_run_and_says_nothing_about_its_end(sto
     }
     assert not {"training_args.bin", "tokens_state.json", "README.md"} & {path.name for path in target.iterdir()}
     assert str(store.root).encode() not in b"".join(path.read_bytes() for path in target.iterdir())
+
+
+def test_of_two_launches_that_store_a_checkpoint_at_once_the_second_leaves_the_copy_of_the_first(store: Store) -> None:
+    """A run of the first may be reading it."""
+    one = source(store, 100)
+    start = find_start_checkpoint(one.key, [store])
+    target = store.inputs / start.identity[:16]
+    context = multiprocessing.get_context("fork")
+    begin, found = context.Barrier(2), context.SimpleQueue()
+
+    def launch() -> None:
+        begin.wait()
+        keep_checkpoint(Path(start.folder), start.identity, target)
+        found.put(target.stat().st_ino)
+
+    launches = [context.Process(target=launch) for _ in range(2)]
+    for each in launches:
+        each.start()
+    for each in launches:
+        each.join()
+    assert [each.exitcode for each in launches] == [0, 0]
+    assert {found.get(), found.get()} == {target.stat().st_ino}
+    assert [path.name for path in store.inputs.iterdir()] == [target.name]
 
 
 def test_a_stored_checkpoint_at_its_runs_end_can_be_resumed_from(store: Store) -> None:
