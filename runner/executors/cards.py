@@ -14,7 +14,7 @@ from modal_app.process import threads
 from modal_app.store.claim import holder, this_process
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.read_json import read_json
-from modal_app.store.step import Device, Step
+from modal_app.store.step import FOLLOW_UP_KINDS, Device, Step
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ANSWER_WITHIN_S = 30.0
@@ -45,7 +45,8 @@ def _count(nvidia_smi: str, within_s: float) -> int:
 def cards_in_use(store: Store) -> set[str]:
     """The cards of the steps that processes on this machine work on now, whichever launch has started them."""
     boot_id, found = this_process("").boot_id, set[str]()
-    for lock in (*store.runs.glob("*/lock"), *store.runs.glob("*/*/*/lock")):
+    of_steps = ("*/lock", *(f"*/{kind}/*/lock" for kind in FOLLOW_UP_KINDS))
+    for lock in itertools.chain.from_iterable(map(store.runs.glob, of_steps)):
         folder = StepFolder(lock.parent, done=lock.parent / "result.json")
         owner = holder(folder)
         if owner is not None and owner.boot_id in (None, boot_id) and (attempts := folder.attempts()):
