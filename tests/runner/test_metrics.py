@@ -40,7 +40,7 @@ def test_names_that_describe_the_line_and_values_that_are_not_numbers_are_not_cu
 
 
 def test_lines_that_are_not_rows_are_left_out(file: Path) -> None:
-    rows = [], "x", None, {"loss": 1.0}, {"step": None, "loss": 1.0}, {"step": math.inf, "loss": 1.0}
+    rows: list[object] = [[], "x", None, {"loss": 1.0}, {"step": None, "loss": 1.0}, {"step": math.inf, "loss": 1.0}]
     write(file, *rows, {"step": 3, "loss": 2.0})
     assert read_curves(file).by_name == {"loss": {3: 2.0}}
 
