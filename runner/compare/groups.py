@@ -49,8 +49,7 @@ def groups_over(over: Sequence[str], facts: Sequence[RunFacts], rows: Sequence[R
         alike.setdefault(json.dumps(configs[row.store, row.key], sort_keys=True), []).append(row)
     members = [ones for same in alike.values() for ones in _by_held_out(same)]
     first = [configs[ones[0].store, ones[0].key] for ones in members]
-    overrides = {(one.store, one.key): one.overrides for one in facts}
-    requested = requested_params(first, [overrides[ones[0].store, ones[0].key] for ones in members])
+    requested = requested_params(first, [ones[0].overrides for ones in members])
     shown = differing_params(first, requested)
     return _ranked([_group(params, ones, metric) for params, ones in zip(shown, members, strict=True)], metric)
 

@@ -62,16 +62,16 @@ def _judged_together(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row], 
 
 
 def _verdict(fingerprint: str, rows: Sequence[Row], losses: Losses, of: SettingLosses) -> Verdict:
-    against = _intervals(of)
+    against, by_key = _intervals(of), {row.key: row for row in rows}
     verdict = Verdict(
         eval_fingerprint=fingerprint,
-        settings=_judged_settings(of, against, {row.key: row for row in rows}),
+        settings=_judged_settings(of, against, by_key),
         rows=len(of.tokens),
         documents=len(set(of.document.tolist())),
         documents_known=of.documents_known,
         seed_sd=against.seeds.sd if against.seeds else None,
         seed_degrees=against.seeds.degrees if against.seeds else sum(len(runs) - 1 for runs in of.runs),
-        seeds_are_shared=_seeds_are_shared(of, {row.key: row for row in rows}),
+        seeds_are_shared=_seeds_are_shared(of, by_key),
         without_rows=tuple(row.key for row in rows if row.key not in losses),
         left_out=tuple(key for key in losses if not any(key in runs for runs in of.runs)),
     )

@@ -44,11 +44,11 @@ def headway_of_sweep(store: Store, sweep: str, facts: Sequence[RunFacts], now: f
 def lines_of(store: Store, facts: Sequence[RunFacts]) -> list[Line]:
     """A line for each run, and for the datasets that are being prepared."""
     datasets = [line for line in _datasets(store, facts) if line.status is RunStatus.RUNNING]
-    runs = [with_progress(line, store.folder(StepKind.TRAIN, line.key)) for line in _runs(facts)]
+    runs = [with_progress(line, store.folder(StepKind.TRAIN, line.key)) for line in run_lines(facts)]
     return [*datasets, *runs]
 
 
-def _runs(facts: Sequence[RunFacts]) -> list[Line]:
+def run_lines(facts: Sequence[RunFacts]) -> list[Line]:
     params = shown_params([one.config for one in facts], [one.overrides for one in facts])
     return [_run(one, own) for one, own in zip(facts, params, strict=True)]
 

@@ -10,18 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from modal_app.store.layout import Store
-from runner.compare.params import label
-from runner.compare.ranking import Row, rows_from
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.console import terminal
 from runner.show.downloads import download_lines
 from runner.show.fit import start_of
-from runner.show.following import headway_of_sweep, lines_of
+from runner.show.following import headway_of_sweep, lines_of, run_lines
 from runner.show.headway import ExpectedSeconds
 from runner.show.redraw import Redraw, can_redraw, marks_of
-from runner.show.rung_words import rung_words
 from runner.show.screen import screen
-from runner.store.run_state import RunStatus, status_text
 
 
 @dataclass(slots=True)
@@ -44,13 +40,11 @@ class SweepView:
             self._redraw = self._redraw or Redraw(self.console)
             self._draw(facts, self._redraw)
             return
-        for row in rows_from(facts):
-            reached = row.rungs[-1] if row.rungs else None
-            change = row.status, row.reason, row.rung, reached and (reached.rung, reached.why)
-            is_deciding = row.status is RunStatus.RUNNING and reached is not None and reached.is_open
-            if not is_deciding and self._printed.get(row.key) != change:
-                self._printed[row.key] = change
-                terminal.say(self.console, _line(row, rung_words(row.status, reached)))
+        for line in run_lines(facts):
+            if not line.is_deciding and self._printed.get(line.key) != line.change:
+                self._printed[line.key] = line.change
+                words = "  ".join(filter(None, (line.status_text, line.at_rung, line.message)))
+                terminal.say(self.console, f"{line.kind:<10} {line.label}: {words}")
 
     def _draw(self, facts: Sequence[RunFacts], redraw: Redraw) -> None:
         now, marks = time.time(), marks_of(self.console)
@@ -67,9 +61,3 @@ class SweepView:
     def close(self) -> None:
         if self._redraw is not None:
             self._redraw.close()
-
-
-def _line(row: Row, at_rung: str) -> str:
-    status = status_text(row.status, row.reason, row.rung or 0)
-    message = "" if row.status is RunStatus.AT_RUNG else row.message
-    return f"train      {label(row.params) or row.key}: {'  '.join(filter(None, (status, at_rung, message)))}"
