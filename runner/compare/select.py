@@ -13,7 +13,7 @@ from runner.compare.ranking import Row, by_held_out
 from runner.compare.rung_reasons import reason_of
 from runner.compare.source import RunFacts
 from runner.errors import SweepError, did_you_mean
-from runner.store.run_state import status_text
+from runner.store.run_state import RunStatus, status_text
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
@@ -163,6 +163,8 @@ def _values_text(facts: Sequence[RunFacts], key: str) -> str:
 def _column(row: Row, key: str) -> Any:
     if key == "status":
         return status_text(row.status, row.reason, row.rung or 0)  # as the table shows it
+    if key in ("final", "best") and row.status is RunStatus.AT_RUNG:
+        return None  # nor has the table
     return getattr(row, key) if key in COLUMNS else {**row.measured, **row.params}.get(key)
 
 

@@ -24,6 +24,7 @@ from runner.compare.halved import Audit, HalvedSearch, ResumedRuns, audit_text, 
 from runner.compare.pair import pair_of
 from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
 from runner.compare.row_losses import judgeable
+from runner.compare.select import in_order
 from runner.compare.source import facts_of_sweep
 from runner.compare.table import rungs_of as rungs_at
 from runner.errors import SweepError
@@ -98,6 +99,15 @@ def test_a_stopped_run_is_never_ranked_against_finished_ones(found: StoredSweep)
     assert list(rows)[:3] == [sweep.winner.key, sweep.audited.key, sweep.promoted.key]
     assert [row.key for row in rows.values() if row.is_best] == [sweep.winner.key]
     assert not any(row.can_win for row in rows.values() if row.rung)
+
+
+@pytest.mark.parametrize("column", ["final", "best"])
+def test_sorted_by_the_metric_a_stopped_run_comes_last_as_it_has_none_in_the_table(
+    found: StoredSweep, column: str
+) -> None:
+    _, sweep = found
+    ordered = in_order([*rows_of(found).values()], column, reverse=True)
+    assert [row.key for row in ordered[:2]] == [sweep.audited.key, sweep.winner.key]
 
 
 def test_a_stopped_seed_is_not_part_of_its_settings_mean(tmp_path: Path) -> None:
