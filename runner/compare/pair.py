@@ -4,7 +4,7 @@ curves."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from runner.console import terminal
 from runner.console.numbers import difference as shown_difference
 from runner.console.numbers import loss
 from runner.console.plot import MARKS, overlay
-from runner.store.run_state import RunStatus
+from runner.store.run_state import RunStatus, status_text
 from runner.verdict.where import Where
 
 
@@ -133,7 +133,17 @@ def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
         ]
     is_better = (pair.difference > 0) is metric.maximize
     word = "better" if is_better else "worse"
-    return [f"{heading_of(metric)}: {second.key} is {word} by {shown_difference(abs(pair.difference))}{where}"]
+    line = f"{heading_of(metric)}: {second.key} is {word} by {shown_difference(abs(pair.difference))}{where}"
+    return [line, *(() if pair.rung else _so_far(pair, metric))]
+
+
+def _so_far(pair: Pair, metric: Metric) -> Iterator[str]:
+    """Which runs have not finished, and the steps of their values."""
+    for row, curve in zip(pair.runs, pair.curves, strict=True):
+        if row.status is not RunStatus.SUCCEEDED and curve:
+            step = f"{max(curve)} of {row.max_steps}" if row.max_steps else str(max(curve))
+            status = status_text(row.status, row.reason)
+            yield f"{row.key} has not finished ({status}): its {heading_of(metric)} is that of step {step}."
 
 
 def _config_lines(pair: Pair) -> list[str]:

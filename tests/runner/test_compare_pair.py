@@ -5,13 +5,14 @@ import pytest
 from rich.console import Console
 
 from modal_app.store.layout import Store
+from modal_app.store.step import StepKind
 from runner.compare.pair import Pair, pair_of, show_pair
 from runner.compare.ranking import Metric
 from runner.compare.source import facts_of_sweep
 from runner.console.plot import overlay
 from runner.errors import SweepError
 from runner.types import Run
-from tests.runner.builders import finish_run, open_sweep, run
+from tests.runner.builders import begin_attempt, finish_run, log_losses, open_sweep, run
 
 LOSS = Metric()
 SETTINGS = {"datasets": [{"path": "rows", "type": "alpaca"}], "seed": 1}
@@ -81,6 +82,17 @@ def test_a_run_that_has_not_begun_has_no_curve_and_no_difference(finished: Store
     text = shown(pair(finished, ONE, later))
     assert "•" in text
     assert "No difference in eval loss yet" in text or "different or unknown held-out rows" in text
+
+
+def test_of_a_run_that_has_not_finished_the_step_of_its_value_is_shown(finished: Store) -> None:
+    lost = run(SETTINGS | {"learning_rate": 3e-4})
+    log_losses(finished, lost, {0: 4.0, 5: 2.5})
+    log_losses(finished, lost, {7: 2.6}, "loss")
+    begin_attempt(finished, StepKind.TRAIN, lost.key).train_state.write_text('{"max_steps": 10}')
+    text = shown(pair(finished, ONE, lost))
+    assert f"eval loss: {lost.key} is worse by 0.5000\n{lost.key} has not finished (lost): its eval loss is " in text
+    assert "is that of step 5 of 10.\n" in text
+    assert "that of step" not in shown(pair(finished, ONE, OTHER))
 
 
 def test_a_metric_that_neither_has_logged_is_refused_with_the_existing_ones(finished: Store) -> None:
