@@ -99,21 +99,24 @@ def _counts(config: Config, kind: GpuKind, fixed: int | None) -> Iterable[int]:
 
 def _priced(one: Estimate, config: Config, facts: ModelFacts, rates: Mapping[str, float]) -> _Candidate:
     name = one.gpu.name
-    seconds = STARTUP_S + _flops(config, facts) / (PEAK_TFLOPS[name] * 1e12 * SHARE_OF_PEAK * one.count)
+    flops = _flops(config, facts, one.count) / one.count
+    seconds = STARTUP_S + flops / (PEAK_TFLOPS[name] * 1e12 * SHARE_OF_PEAK)
     return _Candidate(one, rates[name] * one.count * seconds)
 
 
-def _flops(config: Config, facts: ModelFacts) -> float:
-    """Per weight and token: 2 for the forward pass, 2 for each kind of gradient, and 2 if the forward is recomputed."""
+def _flops(config: Config, facts: ModelFacts, cards: int) -> float:
+    """Of all cards together. Per weight and token: 2 for the forward pass, 2 for each kind of gradient, and 2 if the
+    forward pass is recomputed."""
     passes = (4 if config.get("adapter") else 6) + (2 if config.get("gradient_checkpointing") else 0)
-    return float(passes) * (facts.parameters - facts.vocabulary * facts.hidden) * _tokens(config)
+    return float(passes) * (facts.parameters - facts.vocabulary * facts.hidden) * _tokens(config, cards)
 
 
-def _tokens(config: Config) -> float:
+def _tokens(config: Config, cards: int) -> float:
+    """Of the run: each step has a batch for each card, but the rows are the same however many cards there are."""
     steps, epochs = config.get("max_steps"), config.get("num_epochs") or 1
     if isinstance(steps, int) and steps > 0:
         batch = (config.get("micro_batch_size") or 1) * (config.get("gradient_accumulation_steps") or 1)
-        return float(steps * batch * (config.get("sequence_len") or 512))
+        return float(steps * batch * cards * (config.get("sequence_len") or 512))
     return float(TOKENS_PER_EPOCH * epochs)
 
 

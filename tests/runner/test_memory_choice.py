@@ -48,6 +48,14 @@ def test_the_reason_has_the_price_and_the_next_best() -> None:
     assert ", next 1 x " in reason
 
 
+def test_each_card_has_its_own_batch_in_every_step() -> None:
+    steps = {**LORA, **ONE, "max_steps": 10_000}
+    one, four = (
+        float(choose(steps, LLAMA_8B, RATES, count=cards).reason.split("$")[1].split(",")[0]) for cards in (1, 4)
+    )
+    assert four == pytest.approx(4 * one, rel=0.01)
+
+
 def test_a_price_changes_the_choice() -> None:
     assert choose({**LORA, **ONE}, LLAMA_8B, {**RATES, "l40s": 1.0}).gpu != "l40s"
 
