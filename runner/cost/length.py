@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modal_app.store.own_data import own_data_of
+from runner.config.numbers import number
 from runner.cost.types import Length, Range, Rows, Shape
 from runner.memory.config import evaluates_without_logits
 
@@ -201,8 +202,5 @@ def _sharding(config: Config) -> str:
 
 
 def _number(config: Config, key: str, default: float) -> float:
-    try:
-        value = float(config.get(key) or default)
-    except (TypeError, ValueError, OverflowError):
-        return float(default)
-    return value if math.isfinite(value) else float(default)
+    value = number(config.get(key))
+    return value if value and math.isfinite(value) else default

@@ -19,6 +19,7 @@ from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
 from modal_app.store.smaller_batch import BATCH, changes_after
 from runner.config.gpus import GPUS
+from runner.config.numbers import number
 from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_of
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
@@ -33,7 +34,6 @@ from runner.memory.disk import SavedBytes
 from runner.memory.sharding import with_files
 from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
-from runner.preflight.values import number
 from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, Run
 
 # Guesses, for what was not recorded.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.config.numbers import number
 from runner.memory.stack import Sharding
 
 Config = Mapping[str, Any]
@@ -151,5 +153,5 @@ def _fsdp(config: Config, count: int) -> Shards:
 
 def integer(config: Config, key: str, default: int) -> int:
     """A positive count in a config; the default if there is none."""
-    value = config.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+    value = number(config.get(key))
+    return int(value) if value is not None and 1 <= value < math.inf else default

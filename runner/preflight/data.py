@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.config.known_names import PARTIAL
+from runner.config.numbers import is_count, is_integer, number
 from runner.errors import SweepError
 from runner.keys.inputs import UnusableInput, look_for_inputs
 from runner.preflight.findings import Finding, Severity, error
 from runner.preflight.jsonl import check_rows
 from runner.preflight.splits import rows_of_split
-from runner.preflight.values import number
 from runner.types import DataChoice, DatasetSize
 
 SPLIT_INTO_PIECES = ("completion", "pretrain")
@@ -85,7 +85,7 @@ def _choice(axolotl: Mapping[str, Any], data: DataChoice) -> Iterator[Finding]:
         yield error(at, None, "expected a path: dataset=local needs data.path=FILE, a file of your own")
     elif data.path is not None and data.path not in paths:
         yield error("data.path", data.path, "the chosen dataset does not use it", "Add dataset=local.")
-    if data.seed is not None and not _is_integer(data.seed):
+    if data.seed is not None and not is_integer(data.seed):
         yield error("data.seed", data.seed, "expected a whole number, or null for the run's own seed")
 
 
@@ -93,7 +93,7 @@ def limit_findings(axolotl: Mapping[str, Any], limit: Any) -> Iterator[Finding]:
     """Reasons why a limit cannot cut the datasets. None cuts nothing; a dataset with this cut already is fine."""
     if limit is None:
         return
-    if not _is_integer(limit) or limit < 1:
+    if not is_count(limit):
         yield error("data.limit", limit, "expected a number of rows, at least 1")
     elif not datasets_of(axolotl):
         yield error("data.limit", limit, "it limits `datasets`, but this run has none")
@@ -189,7 +189,3 @@ def _batch(axolotl: Mapping[str, Any]) -> int:
     micro = number(axolotl.get("micro_batch_size")) or 1
     batch_size = number(axolotl.get("batch_size"))
     return int(batch_size or micro * (number(axolotl.get("gradient_accumulation_steps")) or 1))
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

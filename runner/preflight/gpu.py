@@ -8,8 +8,8 @@ from typing import Any
 
 from runner.config.cpu_optimizers import NO_CPU_CODE, REPLACEMENT
 from runner.config.gpus import GPUS, GpuKind, gpu_problems
+from runner.config.numbers import is_count, number
 from runner.preflight.findings import Finding, error, from_problem, gate, warning
-from runner.preflight.values import number
 from runner.types import Experiment, Gpu, ModelFacts
 
 SHARDED = ("deepspeed", "fsdp", "fsdp_config", "fsdp_version")
@@ -34,7 +34,7 @@ FLASH_ATTENTION = "https://github.com/Dao-AILab/flash-attention"
 def gpu_findings(
     axolotl: Mapping[str, Any], gpu: Gpu, executor: str, facts: ModelFacts | None = None
 ) -> Iterator[Finding]:
-    if not _counts(gpu.count):
+    if not is_count(gpu.count):
         yield error("gpu.count", gpu.count, "expected at least one process", "Write gpu.count=1 or more.")
         return
     yield from map(from_problem, gpu_problems(gpu, executor))
@@ -74,7 +74,7 @@ def optimizer_findings(experiment: Experiment, *, swept: bool) -> Iterator[Findi
 
 def capabilities(gpu: Gpu) -> list[dict[str, Any]]:
     """What Axolotl would detect on each of the GPUs that a run may get (axolotl.cli.config.gpu_capabilities)."""
-    count = gpu.count if _counts(gpu.count) else 1  # another one is a finding of its own
+    count = gpu.count if is_count(gpu.count) else 1  # another one is a finding of its own
     if gpu.type == "cpu":
         return [{"bf16": False, "fp8": False, "tf32": False, "n_gpu": count, "compute_capability": None}]
     kinds = [GPUS[name] for name in dict.fromkeys((gpu.type, *gpu.fallback)) if name in GPUS]
@@ -195,7 +195,3 @@ def _on(kind: GpuKind, axolotl: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _capability(kind: GpuKind) -> int:
     return int(kind.compute_capability.removeprefix("sm_"))
-
-
-def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

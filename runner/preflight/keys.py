@@ -7,6 +7,7 @@ from typing import Any
 
 from modal_app.store.redact import is_secret
 from runner.config.fields import axolotl_fields, unknown_paths
+from runner.config.numbers import is_integer
 from runner.keys.identity import is_address
 from runner.preflight.findings import Finding, error, warning
 
@@ -38,7 +39,7 @@ def key_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
         yield error(key, "(ignored by Axolotl)", sentence)
     yield from _owned(axolotl)
     yield from _deprecated(axolotl)
-    if not _is_integer(axolotl.get("seed")):
+    if not is_integer(axolotl.get("seed")):
         yield error(
             "seed",
             axolotl.get("seed"),
@@ -128,7 +129,3 @@ def _deprecated(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
                     OLD,
                     f"Its name is now {RENAMED_IN_DATASETS[key]}.",
                 )
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from runner.config.numbers import is_count
 from runner.cost.prices import table_problems
 from runner.errors import did_you_mean
 from runner.preflight.findings import Finding, error, from_problem
@@ -40,9 +41,9 @@ def no_text_findings(tracking: TrackingChoice) -> Iterator[Finding]:
 
 
 def _executor(executor: ExecutorChoice) -> Iterator[Finding]:
-    if executor.parallel is not None and not _counts(executor.parallel):
+    if executor.parallel is not None and not is_count(executor.parallel):
         yield error("executor.parallel", executor.parallel, "expected a number of runs at a time, at least 1, or null")
-    if executor.max_gpus is not None and not _counts(executor.max_gpus):
+    if executor.max_gpus is not None and not is_count(executor.max_gpus):
         yield error("executor.max_gpus", executor.max_gpus, "expected a number of GPUs at a time, at least 1, or null")
     elif executor.max_gpus is not None and executor.type != "modal":
         yield error(
@@ -57,7 +58,3 @@ def _executor(executor: ExecutorChoice) -> Iterator[Finding]:
     idle = executor.warm_idle_s
     if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or not 0 <= idle < math.inf):
         yield error("executor.warm_idle_s", idle, "expected seconds, 0 or more, or null")
-
-
-def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

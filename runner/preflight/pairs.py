@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.config.numbers import number
 from runner.cost.length import batch_of
 from runner.memory.sharding import deepspeed_of, offloads, zero_of, zero_stage
 from runner.preflight.findings import Finding, error, shown, warning
-from runner.preflight.values import number
 
 PEFT_FSDP = "https://huggingface.co/docs/peft/accelerate/fsdp#caveats"
 PEFT_DEEPSPEED = "https://huggingface.co/docs/peft/accelerate/deepspeed#caveats"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.config.fields import Field, Fields, axolotl_fields, plugins_of
+from runner.config.numbers import number
 from runner.errors import did_you_mean
 from runner.preflight.findings import Finding, error, shown
 from runner.preflight.ranges import BELOW, IN_DATASETS, RANGES, VAL_SET_SIZE, Range
@@ -31,16 +32,6 @@ def value_findings(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
     yield from wrong_types
     reported = {one.key for one in wrong_types}
     yield from (one for one in (*_ranges(axolotl), *_names(axolotl)) if one.key not in reported)
-
-
-def number(value: Any) -> float | None:
-    """A value as Axolotl reads a number: text in figures is a number, too. None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _types(node: Mapping[str, Any], fields: Fields, before: str) -> Iterator[Finding]:

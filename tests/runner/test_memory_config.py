@@ -53,6 +53,10 @@ def test_a_run_with_held_out_rows_evaluates_its_first_and_last_state_whatever_th
     assert read({**ROWS, **without, "val_set_size": 0}).stack.evaluation is None
 
 
+def test_numbers_count_however_they_are_written() -> None:
+    assert read({"sequence_len": "4096", "micro_batch_size": 2.0}).stack.training == Batch(2, 4096)
+
+
 def test_rows_of_a_longer_test_set_count_in_full() -> None:
     tests = {"sequence_len": 2048, "test_datasets": [{"path": "long.jsonl"}], "eval_sequence_len": 8192}
     found = read(tests, longest_row=7000).stack

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modal_app.store.read_json import read_json
+from runner.config.numbers import number
 from runner.preflight.findings import Finding, error, shown, warning
 from runner.preflight.rules.run_facts import RunFacts
-from runner.preflight.values import number
 
 AXOLOTL_LORA = "https://docs.axolotl.ai/docs/config-reference.html"
 KERNELS = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/monkeypatch/lora_kernels.py"

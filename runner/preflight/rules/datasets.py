@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from modal_app.store.own_data import PRETRAINING, own_data_of
+from runner.config.numbers import is_count, is_integer, number
 from runner.preflight.columns import columns_read
 from runner.preflight.data import datasets_of, split_of
 from runner.preflight.findings import Finding, error, warning
@@ -15,7 +16,6 @@ from runner.preflight.jsonl import LocalRows, messages_column, properties_of
 from runner.preflight.row_formats import option_for_columns
 from runner.preflight.rules.run_facts import ListedDataset, RunFacts, rows_of_file
 from runner.preflight.splits import overlap, rows_of_split
-from runner.preflight.values import number
 
 LOADING = "https://docs.axolotl.ai/docs/dataset_loading.html"
 CONVERSATIONS = "https://docs.axolotl.ai/docs/dataset-formats/conversation.html"
@@ -179,7 +179,7 @@ def shards_that_leave_few_rows(run: RunFacts) -> Iterator[Finding]:
     """`shards: N` trains on one of N parts of a dataset; with a large N that is hardly anything."""
     for one in run.training:
         shards = one.entry.get("shards")
-        if not isinstance(shards, int) or isinstance(shards, bool) or shards < 2:
+        if not is_count(shards) or shards < 2:
             continue
         rows = _rows_before_shards(run, one)
         if rows is None:
@@ -203,7 +203,7 @@ def shard_that_does_not_exist(run: RunFacts) -> Iterator[Finding]:
     places = [(f"{one.at}.shards_idx", one.entry.get("shards"), one.entry.get("shards_idx")) for one in run.training]
     places.append(("dataset_shard_idx", run.axolotl.get("dataset_shard_num"), run.axolotl.get("dataset_shard_idx")))
     for at, shards, index in places:
-        if _is_count(shards) and _is_count(index) and not 0 <= index < shards:
+        if is_integer(shards) and is_integer(index) and not 0 <= index < shards:
             few = f"there are {shards} shards, numbered from 0 to {shards - 1}"
             yield error(at, index, few, "", CONFIG)
 
@@ -211,7 +211,7 @@ def shard_that_does_not_exist(run: RunFacts) -> Iterator[Finding]:
 def shard_of_all_rows(run: RunFacts) -> Iterator[Finding]:
     """`dataset_shard_num: N` trains on one of N parts of all rows; with a large N that is hardly anything."""
     shards, index = run.axolotl.get("dataset_shard_num"), run.axolotl.get("dataset_shard_idx")
-    if _is_count(shards) and _is_count(index) and 0 <= index < shards and shards >= MANY_SHARDS:
+    if is_integer(shards) and is_integer(index) and 0 <= index < shards and shards >= MANY_SHARDS:
         yield warning(
             "dataset_shard_num",
             shards,
@@ -252,10 +252,6 @@ def _overlap(run: RunFacts, one: ListedDataset, other: ListedDataset, test_split
     declared = run.experiment.sizes.get(one.path)
     rows = one.rows.count if one.rows else declared.rows if declared else None
     return overlap(split_of(one.entry), second, rows)
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _rows_before_shards(run: RunFacts, one: ListedDataset) -> int | None:

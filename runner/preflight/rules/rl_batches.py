@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.config.numbers import number
 from runner.preflight.findings import Finding, error
 from runner.preflight.rules.run_facts import RunFacts
-from runner.preflight.values import number
 
 GRPO_CONFIG = "https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig"
 KTO = "https://huggingface.co/docs/trl/kto_trainer#batch-size-recommendations"

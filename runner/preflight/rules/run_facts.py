@@ -11,6 +11,7 @@ from modal_app.store.facts import DataManifest
 from runner.config.architectures import Architecture, architecture
 from runner.config.fields import plugins_of
 from runner.config.known_names import class_named
+from runner.config.numbers import number
 from runner.cost.length import batch_of, data_ranks, length_of
 from runner.cost.types import Rows
 from runner.errors import SweepError
@@ -19,7 +20,6 @@ from runner.preflight.data import Steps, datasets_of, rows_taken, steps_of
 from runner.preflight.jsonl import LocalRows, rows_of
 from runner.preflight.memory import facts_for
 from runner.preflight.pairs import evaluates
-from runner.preflight.values import number
 from runner.types import Experiment, ModelFacts
 
 ADAPTERS = ("lora", "qlora")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runner.config.numbers import number
 from runner.preflight.findings import Finding, error, shown, warning
 from runner.preflight.rules.run_facts import RunFacts
-from runner.preflight.values import number
 
 TRAINER = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
 BUILDER = "https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/core/builders/causal.py"
