@@ -11,6 +11,7 @@ from runner.memory.config import attention_of
 from runner.memory.sharding import with_files
 from runner.preflight.findings import Severity
 from runner.preflight.gpu import gpu_findings
+from runner.preflight.keys import key_findings
 from runner.preflight.memory import facts_for
 from runner.preflight.values import value_findings
 from runner.types import Experiment, Gpu
@@ -31,7 +32,8 @@ def with_gpu(experiment: Experiment) -> Experiment:
         raise SweepError(f"gpu.count={gpu.count}: expected a number of cards, or null for the cheapest.")
     if experiment.prices is None:
         raise SweepError("gpu=auto needs prices, and there are none. Write prices=modal, or name the GPU: gpu=h100.")
-    if wrong := list(value_findings(experiment.axolotl)):
+    found = (*key_findings(experiment.axolotl), *value_findings(experiment.axolotl))
+    if wrong := [one for one in found if one.severity is Severity.ERROR]:
         lines = [f"- {one.text}" for one in wrong]
         raise SweepError("\n".join(["gpu=auto: no GPU can be chosen for wrong values.", *lines]))
     config = with_files(experiment.axolotl)

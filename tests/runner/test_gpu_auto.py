@@ -52,6 +52,7 @@ def test_the_number_of_cards_may_be_fixed_and_the_prices_set(composed: Compose) 
         ),
         ("model=llama3_1_8b gpu.count=many", "gpu.count=many: expected a number of cards"),
         ("model=llama3_1_8b num_epochs=two", "num_epochs=two: expected float"),
+        ("model=llama3_1_8b num_epochs=[1]", "num_epochs is one value"),
         ("model=llama3_1_8b max_steps=20 sequence_len=4k plugins=5", r"sequence_len=4k: expected int.\n- plugins=5: "),
         ("model=llama3_1_8b lora_modules_to_save=embed_tokens", r"expected a list: \[embed_tokens\]"),
     ],
