@@ -82,6 +82,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         finally:
             self._write_state(state)
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
+        """Let a sampler pack its rows again. In the epoch in which a run resumes, the Trainer does not reach it behind
+        the samplers that skip batches and share them among ranks, and it would have packed in another order than before
+        the kill: some rows would be trained on twice, and others not at all."""
+        sampler = train_dataloader
+        while (sampler := getattr(sampler, "batch_sampler", None)) is not None:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(int(state.epoch or 0))
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # The first step warms up and compiles, so its duration says nothing about the next ones.
         self._rank.clock.book("first" if state.global_step == self._resumed_from + 1 else "train")

@@ -18,12 +18,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed
 from axolotl.core.trainers.mixins import CheckpointSaveMixin
+from axolotl.utils.samplers import MultipackBatchSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder
 from modal_app.halving.snapshot import Terms
+from modal_app.process import ranks
 from modal_app.process.forked import leave
 from modal_app.process.rank import Rank
 from modal_app.steps.recorder import Recorder
@@ -37,6 +42,7 @@ from modal_app.store.step import Step, StepKind
 STEP = Step(StepKind.TRAIN, "run", {}, "data")
 ROWS = [{"labels": torch.zeros(1)}] * 20
 """Ten steps, once through."""
+NUMBERS = 20
 BEST: dict[str, Any] = {"load_best_model_at_end": True, "save_steps": 2}
 
 
@@ -60,6 +66,38 @@ class OptimizerNotSaved(Trainer):  # type: ignore[misc]
 
 class Sharded(CheckpointSaveMixin, OptimizerNotSaved):  # type: ignore[misc]
     pass
+
+
+class Numbers(Dataset[Any]):  # type: ignore[misc]
+    """A packed row is the sum of powers of two, which says which they are."""
+
+    def __len__(self) -> int:
+        return NUMBERS
+
+    def __getitem__(self, row: list[int]) -> dict[str, float]:
+        return {"labels": float(sum(2**number for number in row))}
+
+
+class Packing(Trainer):  # type: ignore[misc]
+    """Packs two numbers into a row, as Axolotl's trainer packs rows, and notes what each step gets."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.given: list[float] = []
+
+    def get_train_dataloader(self) -> Any:
+        sampler = packed()
+        len(sampler)  # as Axolotl does, before accelerate gives it another order
+        return self.accelerator.prepare(DataLoader(Numbers(), batch_sampler=sampler))
+
+    def training_step(self, model: Any, inputs: Any, items: Any = None) -> Any:
+        self.given.append(inputs["labels"].item())
+        return super().training_step(model, inputs, items)
+
+
+def packed() -> MultipackBatchSampler:
+    lengths = np.ones(NUMBERS)
+    return MultipackBatchSampler(RandomSampler(range(NUMBERS)), 1, 2, lengths, bin_size=2, sequential=True)
 
 
 class At(TrainerCallback):  # type: ignore[misc]
@@ -115,6 +153,7 @@ def trained(
         **{name: state[name] for name in ("global_step", "stopped", "early_stopped", "saves", "at_rung")},
         "taken": taken and checkpoints.step_number(taken),
         "complete": complete(model),
+        "given": getattr(trainer, "given", None),
         "logged": [line["step"] for line in lines if "loss" in line],
         "evaluated": [line["step"] for line in lines if "eval_loss" in line],
     }
@@ -200,10 +239,36 @@ def ended_at_a_rung(root: Path) -> dict[str, Any]:
     return trained(root, EarlyStoppingCallback(2), step=replace(STEP, rungs=rungs), **BEST)
 
 
+def packed_rows_of_two_ranks(root: Path) -> list[list[float]]:
+    """What rank 0 gets in each of ten steps, which are two epochs, and in those after it has resumed from step 6."""
+    list(packed())  # compiles it for both
+    first, second = ranks._environments(2)
+    if not os.fork():
+        try:
+            _of_a_rank(second, root)
+        finally:
+            leave(0)
+    return _of_a_rank(first, root)
+
+
+def _of_a_rank(environment: dict[str, str], root: Path) -> list[list[float]]:
+    os.environ |= environment | {"ACCELERATE_USE_CPU": "true"}
+    step = replace(STEP, processes=2)
+    undisturbed = trained(root, kind=Packing, step=step, save_steps=3)
+    torch.distributed.barrier()
+    if environment["RANK"] == "0":
+        for number in (9, 10):
+            shutil.rmtree(Store(root).folder(step.kind, step.key).model / f"checkpoint-{number}")
+    torch.distributed.barrier()
+    resumed = trained(root, kind=Packing, step=step, save_steps=3, attempt=2)
+    assert resumed["taken"] == 6
+    return [undisturbed["given"], resumed["given"]]
+
+
 CASES = (
     stopped_where_nothing_is_best, stopped_with_one_checkpoint_to_store, stopped_in_an_epoch, logged_seldom, halted,
     rotated, rotated_by_a_clock_that_was_set_back, without_optimizer, killed_after_a_bad_evaluation,
-    from_a_run_without_patience, ended_at_a_rung,
+    from_a_run_without_patience, ended_at_a_rung, packed_rows_of_two_ranks,
 )  # fmt: skip
 
 

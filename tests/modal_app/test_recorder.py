@@ -82,3 +82,11 @@ def test_the_steps_after_the_last_log_line_are_logged(left: dict[str, Any]) -> N
 def test_a_run_that_a_callback_ends_is_evaluated_and_logged_there(left: dict[str, Any]) -> None:
     found = left["halted"]
     assert (found["evaluated"], found["logged"]) == ([2, 4, 5], [4, 5])
+
+
+def test_packed_rows_are_each_trained_on_once_though_two_ranks_resume_in_the_middle_of_an_epoch(
+    left: dict[str, Any],
+) -> None:
+    undisturbed, resumed = left["packed_rows_of_two_ranks"]
+    assert len(undisturbed) == 10
+    assert resumed == undisturbed[6:]
