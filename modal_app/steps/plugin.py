@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import datasets.fingerprint
+import torch
 from axolotl.integrations.base import BasePlugin
 from axolotl.loaders import load_tokenizer
 from axolotl.utils.data.shared import generate_dataset_hash_from_config, get_prepared_dataset_path
@@ -28,6 +29,10 @@ from modal_app.steps.fingerprint import multiset_digest, row_digests
 from modal_app.steps.recorder import Recorder
 from modal_app.steps.row_rater import RowRater, reason_without_losses
 from modal_app.store.step import Device, FailureReason, StepKind
+
+COUNT_SEED = 0
+"""Axolotl counts the steps of packed rows by packing them in random orders. Without a seed, runs on the same rows would
+have different numbers of steps, and a run another one after it has resumed."""
 
 
 class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
@@ -53,6 +58,8 @@ class AxosweepPlugin(BasePlugin):  # type: ignore[misc]
             cache_datasets_in(this.attempt.path / DATASETS_CACHE)
         else:
             require_prepared(cfg)
+        if cfg.seed is not None:  # Axolotl seeds with it when it has counted the steps, and loads the model
+            torch.manual_seed(COUNT_SEED)
         datasets.disable_caching()  # a map over prepared rows would write its cache next to them
 
     def pre_model_load(self, cfg: DictDefault) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed
 from axolotl.core.trainers.mixins import CheckpointSaveMixin
+from axolotl.utils.dict import DictDefault
 from axolotl.utils.samplers import MultipackBatchSampler
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
@@ -30,7 +31,8 @@ from modal_app.halving.entries import TERMS, FileEntries, entries_folder
 from modal_app.halving.snapshot import Terms
 from modal_app.process import ranks
 from modal_app.process.forked import leave
-from modal_app.process.rank import Rank
+from modal_app.process.rank import Rank, become
+from modal_app.steps.plugin import AxosweepPlugin
 from modal_app.steps.recorder import Recorder
 from modal_app.steps.row_rater import RowRater
 from modal_app.store import checkpoints
@@ -265,10 +267,24 @@ def _of_a_rank(environment: dict[str, str], root: Path) -> list[list[float]]:
     return [undisturbed["given"], resumed["given"]]
 
 
+def drawn_for_the_number_of_steps(root: Path) -> list[float]:
+    """By two processes, which begin with random states of their own."""
+    folder = Store(root).folder(STEP.kind, STEP.key)
+    step = replace(STEP, config={"streaming": True})
+    become(Rank(step, folder, folder.attempt(1))).attempt.path.mkdir(parents=True)
+    drawn = []
+    for _ in range(2):
+        torch.seed()
+        AxosweepPlugin().load_datasets(DictDefault({"seed": 42}))
+        drawn.append(torch.rand(1).item())
+    return drawn
+
+
 CASES = (
     stopped_where_nothing_is_best, stopped_with_one_checkpoint_to_store, stopped_in_an_epoch, logged_seldom, halted,
     rotated, rotated_by_a_clock_that_was_set_back, without_optimizer, killed_after_a_bad_evaluation,
     from_a_run_without_patience, ended_at_a_rung, packed_rows_of_two_ranks,
+    drawn_for_the_number_of_steps,
 )  # fmt: skip
 
 

@@ -90,3 +90,9 @@ def test_packed_rows_are_each_trained_on_once_though_two_ranks_resume_in_the_mid
     undisturbed, resumed = left["packed_rows_of_two_ranks"]
     assert len(undisturbed) == 10
     assert resumed == undisturbed[6:]
+
+
+def test_the_number_of_steps_of_packed_rows_does_not_depend_on_chance(left: dict[str, Any]) -> None:
+    """Axolotl packs them in random orders to count the steps."""
+    one, other = left["drawn_for_the_number_of_steps"]
+    assert one == other
