@@ -5,7 +5,8 @@ Volumes have no locks; putting an entry into a Dict only if it is absent is atom
     train/<key>                 its claim: the call that does it or will do it, and the sweep
     train/<key>/after/<call>    the claim of the call that follows that one, which has ended
     ended/train/<key>           how it ended, and by which call
-    waiting/<call>/train/<key>  a job to start when the job of <call> has ended
+    waiting/<call>/train/<key> for <sweep>
+                                a job of a sweep, to start when the job of <call> has ended
     awaited/train/<key>         something waits for its end: jobs of other sweeps, or notices
     cancelled/train/<key>       it was cancelled: not started until it is requested again
     refused/train/<key>         why Modal has not started it
@@ -115,7 +116,7 @@ def call_and_job(entry: str) -> tuple[str, str] | None:
     """The call that a job waits for, and the job's name, if that is what the entry says."""
     kind, _, rest = entry.partition("/")
     call, _, name = rest.partition("/")
-    return (call, name) if kind == "waiting" else None
+    return (call, name.partition(" for ")[0]) if kind == "waiting" else None
 
 
 def is_at_work(look: Look, name: str, call: str) -> bool:
@@ -191,7 +192,7 @@ def enqueue_behind(claims: modal.Dict, call: str, name: str, waiting: Iterable[J
 
     None: that call starts them. Otherwise it has ended meanwhile, as returned, and may not have seen them.
     """
-    if entries := {f"waiting/{call}/{job.name}": job.to_json() for job in waiting}:
+    if entries := {f"waiting/{call}/{job.name} for {job.sweep}": job.to_json() for job in waiting}:
         claims.update({**entries, **awaited([name])})
     ended = claims.get(f"ended/{name}")
     return ended if ended is not None and ended["by"] == call else None
@@ -224,14 +225,13 @@ def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], st
         return entries  # another call of the job may start them
     places = tuple(f"waiting/{call}/" for call in _calls(entries.get, name))
     left = {key: Job.from_json(text) for key, text in entries.items() if key.startswith(places)}
-    jobs = {job.name: job for job in (*waiting, *left.values())}
-    following: dict[str, Job] = {}
-    for job in jobs.values() if status == OutcomeStatus.SUCCEEDED else ():
+    following: list[tuple[str, Job]] = []
+    for job in _each_once((*waiting, *left.values())) if status == OutcomeStatus.SUCCEEDED else ():
         key, last = last_claim(entries.get, job.name)
         # A job that others wait for is called in any case: the call itself adds them to the call that works on it.
         at_work = last is not None and not job.awaited and is_at_work(entries.get, job.name, last)
         if not at_work and f"cancelled/{job.name}" not in entries:
-            following[key] = job
+            following.append((key, job))
     passing = call_each(claims, following, entries)
     for key, job in left.items():
         if job.name not in passing:
@@ -241,13 +241,23 @@ def start_waiting_jobs(claims: modal.Dict, name: str, waiting: Iterable[Job], st
     return entries
 
 
+def _each_once(jobs: Iterable[Job]) -> list[Job]:
+    """The calls to make for these jobs, which may be the same ones of several sweeps: a call for each sweep in which
+    others wait for the job, since only that call finds them; otherwise one."""
+    by_name: dict[str, dict[str, Job]] = {}
+    for job in jobs:
+        by_name.setdefault(job.name, {})[job.sweep] = job
+    each = (list(of_sweeps.values()) for of_sweeps in by_name.values())
+    return [job for same in each for job in [one for one in same if one.awaited] or same[:1]]
+
+
 def call_each(
-    claims: modal.Dict, jobs: Mapping[str, Job], entries: Mapping[str, Any]
+    claims: modal.Dict, jobs: Iterable[tuple[str, Job]], entries: Mapping[str, Any]
 ) -> dict[str, modal.exception.Error]:
-    """Call jobs, by the keys of the claims that they are to have. What Modal refuses is recorded; returns, by name, the
-    refusals that another try may get past. `entries`: a copy of the claims."""
+    """Call jobs, each with the key of the claim that it is to have. What Modal refuses is recorded; returns, by name,
+    the refusals that another try may get past. `entries`: a copy of the claims."""
     caller, passing = Caller(claims), dict[str, modal.exception.Error]()
-    for key, job in jobs.items():
+    for key, job in jobs:
         try:
             caller.call(job, key)
         except modal.exception.Error as error:

@@ -87,15 +87,15 @@ def look_around(claims: modal.Dict, job: Job, me: str) -> None:
 
 def _to_call(
     claims: modal.Dict, copy: Mapping[str, Any], jobs: Mapping[str, Job], me: str, runs: Iterable[str]
-) -> dict[str, Job]:
-    """The jobs of these runs that this call starts, by the keys of their claims."""
-    store, following = Store(RUNS_MOUNT), dict[str, Job]()
+) -> list[tuple[str, Job]]:
+    """The jobs of these runs that this call starts, each with the key of its claim."""
+    store, following = Store(RUNS_MOUNT), list[tuple[str, Job]]()
     for name in map(_name, runs):
         key, last = last_claim(copy.get, name)
         if f"cancelled/{name}" in copy or name not in jobs:
             continue
         if _has_stopped(copy, name, store) and may_start(claims, name, key, last, me):
-            following[key] = jobs[name]
+            following.append((key, jobs[name]))
     return following
 
 

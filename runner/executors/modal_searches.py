@@ -76,7 +76,8 @@ class ModalSearches:
         self._started.update(due)
         for name in due:
             ledger.append(Record(Event.SUBMITTED, StepKind.TRAIN, _run(name), message=name))
-        call_each(self.claims, {last_claim(entries.get, name)[0]: jobs[name] for name in due if name in jobs}, entries)
+        following = [(last_claim(entries.get, name)[0], jobs[name]) for name in due if name in jobs]
+        call_each(self.claims, following, entries)
         entries = dict(self.claims.items())
         for name in due:
             facts = {"call": last_claim(entries.get, name)[1]}

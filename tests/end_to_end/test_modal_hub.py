@@ -27,6 +27,7 @@ TINY = Path(__file__).resolve().parents[2] / "tiny" / "model"
 ADAPTER_COMMIT = "adab7e5" + "0" * 33
 SHORT = ("max_steps=5", "tracking=disabled", "executor=modal")
 WEIGHTS = "model.safetensors"
+CLAIMS = "axosweep-claims"
 
 
 @pytest.fixture
@@ -77,13 +78,23 @@ def test_a_hub_model_then_an_adapter_and_a_tokenizer_of_the_hub_with_local_weigh
     assert Path(given).name == ADAPTER_COMMIT
 
 
-def test_a_hub_model_is_fetched_once_for_all_runs_and_again_after_its_removal(
+def test_a_hub_model_is_fetched_once_for_two_sweeps_at_a_time_and_again_after_its_removal(
     hub: Hub, fetching: ModalServer, tmp_path: Path
 ) -> None:
+    """Both have runs of the same two datasets."""
     on_modal = machine(fetching, tmp_path / "machine", HF_ENDPOINT=hub.url)
-    done = on_modal.run("-m", "base_model=owner/tiny", "sequence_len=64,128", "lora=r4,r8", *SHORT)
-    assert done.returncode == 0, done.stderr
-    assert Counter(call.function for call in fetching.function_calls()) == {"fetch": 1, "preprocess": 2, "train": 4}
+    words = ("-m", "base_model=owner/tiny", "sequence_len=64,128", *SHORT)
+    fetched = fetching.hold("VolumeCommit", nth=2)
+    first = on_modal.start(*words, "lora=r4")
+    fetching.wait_until(lambda: fetching.function_calls("fetch"), 60)
+    second = on_modal.start(*words, "lora=r8")
+    fetching.wait_until(lambda: any(key.startswith("waiting/") for key in fetching.dict_items(CLAIMS)), 60)
+    fetched()
+    for client in (first, second):
+        said, _ = client.communicate(timeout=120)
+        assert client.returncode == 0, said
+    calls = Counter(call.function for call in fetching.function_calls())
+    assert (calls["fetch"], calls["train"]) == (1, 4)
     assert hub.served[WEIGHTS] == 1
     for folder in ("hub", "prepared"):
         subprocess.run(

@@ -118,6 +118,18 @@ def start_what_waits() -> None:
     print(*app.known())
 
 
+def start_for_three_sweeps() -> None:
+    """A model is fetched for the first one. The others come meanwhile, with runs of their own of the same dataset, and
+    the same run, after which something waits in one sweep alone."""
+    app, fetch = Deployed(), job("fetch/model", awaited=True)
+    call = "fc-" + "f" * 22
+    for sweep in ("t", "u"):
+        enqueue_behind(app.claims, call, fetch.name, [replace(DATA, sweep=sweep), replace(RUN, sweep=sweep)])
+    app.claims.put(fetch.name, {"call": call, "sweep": "s"})
+    start_waiting_jobs(app.claims, fetch.name, [DATA, replace(RUN, awaited=True)], "succeeded")
+    print(*(key for key in app.claims.keys() if key.startswith("waiting/")))  # noqa: SIM118
+
+
 def continue_and_start_what_waits() -> None:
     app = Deployed()
     first = app.call(RUN)
@@ -177,7 +189,7 @@ CASES: Mapping[str, Callable[[], None]] = {
     for one in (
         ask_of_an_unknown_call, come_back, claim_of_a_waiting_call, follow_an_ended_job, start_what_waits,
         continue_and_start_what_waits, start_after_a_failure, start_what_is_refused_in_part, start_twice,
-        hand_on, call_five, choose_twice, start_after_a_starter_that_has_ended,
+        hand_on, call_five, start_for_three_sweeps, choose_twice, start_after_a_starter_that_has_ended,
     )
 }  # fmt: skip
 

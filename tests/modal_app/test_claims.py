@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from grpclib import Status
 
+from modal_app.cloud.job import Job
 from tests.fork_server import ForkServer, fork_server
 from tests.modal_server import ModalServer, Settings
 
@@ -101,6 +102,17 @@ def test_a_waiting_job_is_started_once_whichever_call_has_added_it(answer: Answe
     assert waited == ["preprocess/data", "train/other", "train/run"]
     assert [(call.function, call.gpu) for call in idle.function_calls()] == [
         ("preprocess", ""), ("train", ""), ("train", "H100:2"),
+    ]  # fmt: skip
+
+
+def test_a_job_that_waits_in_several_sweeps_is_called_for_each_in_which_something_waits_for_it(
+    answer: Answer, idle: ModalServer
+) -> None:
+    """Each call starts what waits for the job in its own sweep: another sweep's runs would never start."""
+    assert answer(idle, "start_for_three_sweeps") == ""
+    jobs = [Job.from_json(idle.argument(call.id)) for call in idle.function_calls()]
+    assert sorted((job.name, job.sweep) for job in jobs) == [
+        ("preprocess/data", "s"), ("preprocess/data", "t"), ("preprocess/data", "u"), ("train/run", "s"),
     ]  # fmt: skip
 
 
