@@ -13,12 +13,15 @@ from runner.composing.search_node import NO_SEARCH
 from runner.errors import SweepError
 from runner.launch.identify import identify, resolve
 from runner.launch.plan import plan
+from runner.launch.plan_diff import changed_since
 from runner.launch.price import price
 from runner.launch.sweep import unresolved_text
 from runner.launch.types import Launch
 from runner.request import Action, Request, SearchChoice
 from runner.store.stores import is_mirror
 from runner.types import Experiment, RunResult
+
+UNKNOWN_CHANGE = "its config files, its data, the trainer or the current folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,10 @@ class ComposedAgain:
             raise SweepError(f"Nothing was started: {text}")
         for key, run in zip(self.known, launch.runs, strict=False):
             if run.key != key:
+                changed = changed_since(run, launch.store, key, trainer=launch.trainer) or UNKNOWN_CHANGE
                 raise SweepError(
-                    f"The run {key} would be another one now ({run.key}), so {otherwise}: since it was trained, its "
-                    "config files, its data, the trainer or the current folder has changed. Change it "
-                    f"back{way_out}."
+                    f"The run {key} would be another one now ({run.key}), so {otherwise}. This has changed since it "
+                    f"was trained: {changed}. Change it back{way_out}."
                 )
         return launch
 

@@ -65,4 +65,4 @@ def _sets_a_seed(word: str) -> bool:
 
 
 def _base_model(store: Store, run: str) -> object:
-    return flat_run(store, SweepRun(run, "", ())).get("base_model")
+    return flat_run(store, run).get("base_model")

@@ -118,16 +118,16 @@ def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
     return list(found.values())
 
 
-def flat_run(store: Store, run: SweepRun) -> dict[str, Any]:
+def flat_run(store: Store, key: str) -> dict[str, Any]:
     """The config of an earlier run, one level deep; empty when it is not stored."""
-    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
+    identity = read_json(store.folder(StepKind.TRAIN, key).identity)
     return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}), identity.get("from"))
 
 
 def _facts(
     store: Store, sweep: str, run: SweepRun, lost: Unbegun, rates: Rates | None, launched: Sequence[float]
 ) -> RunFacts:
-    folder, config = store.folder(StepKind.TRAIN, run.key), flat_run(store, run)
+    folder, config = store.folder(StepKind.TRAIN, run.key), flat_run(store, run.key)
     state = observe(store, StepKind.TRAIN, run.key)
     outcome, curves, attempts = state.outcome, read_curves(folder.metrics), folder.attempts()
     train_states = [TrainState.read(attempt.train_state) for attempt in attempts]

@@ -13,10 +13,13 @@ from modal_app.store.step import StepKind
 from runner.compare.params import flat_experiment, label, show_value, shown_params
 from runner.compare.source import flat_run
 from runner.store.finding import sweep_in
-from runner.store.ledger import Ledger, SweepRun
+from runner.store.ledger import Ledger
 from runner.types import Plan, Run
 
 TRAINER = "the trainer's lock"
+CONTENT = "what "
+MOST_CHANGES = 5
+"""That a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def plan_diff(plan: Plan, stores: Sequence[Store], sweep: str, *, trainer: str) 
     """
     found = sweep_in(stores, sweep)
     earlier = Ledger(found.store, found.sweep).plan().runs
-    there = {run.key: flat_run(found.store, run) | _inputs_there(found.store, run) for run in earlier}
+    there = {run.key: flat_run(found.store, run.key) | _inputs_there(found.store, run.key) for run in earlier}
     here = {
         one.run.key: flat_experiment(one.run.experiment) | _inputs_here(one.run) | {TRAINER: trainer}
         for one in plan.runs
@@ -70,12 +73,29 @@ def plan_diff(plan: Plan, stores: Sequence[Store], sweep: str, *, trainer: str) 
     )
 
 
+def changed_since(run: Run, store: Store, key: str, *, trainer: str) -> str:
+    """What differs between a run and an earlier one, the run `key` of this store, in words; empty if it is unknown."""
+    there = flat_run(store, key) | _inputs_there(store, key)
+    if TRAINER not in there:
+        return ""
+    here = flat_experiment(run.experiment) | _inputs_here(run) | {TRAINER: trainer}
+    changes = [_in_words(one) for one in _changes([there], [here])]
+    more = f", and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
+    return f"{', '.join(changes[:MOST_CHANGES])}{more}"
+
+
+def _in_words(change: Change) -> str:
+    if change.name == TRAINER or change.name.startswith(CONTENT):
+        return change.name
+    return f"{change.name} ({_shown(change.there)} then, {_shown(change.here)} now)"
+
+
 def _runs(params: Mapping[str, Mapping[str, Any]], keys: Iterable[str]) -> tuple[DiffRun, ...]:
     return tuple(DiffRun(key, params[key]) for key in keys)
 
 
-def _inputs_there(store: Store, run: SweepRun) -> dict[str, Any]:
-    identity = read_json(store.folder(StepKind.TRAIN, run.key).identity)
+def _inputs_there(store: Store, key: str) -> dict[str, Any]:
+    identity = read_json(store.folder(StepKind.TRAIN, key).identity)
     found = {_content(one["at"]): one["identity"] for one in identity.get("inputs", ())}
     return found | ({TRAINER: identity["trainer_lock"]} if "trainer_lock" in identity else {})
 
@@ -85,7 +105,7 @@ def _inputs_here(run: Run) -> dict[str, Any]:
 
 
 def _content(at: str) -> str:
-    return f"what {at} holds"
+    return f"{CONTENT}{at} holds"
 
 
 def _changes(there: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]) -> Iterable[Change]:

@@ -32,6 +32,7 @@ def test_settle_goes_on_after_a_kill_and_trains_nothing_twice(axosweep: Axosweep
     refused = axosweep.run("settle")
     assert refused.returncode == 2
     assert "would be another one now" in refused.stderr
+    assert "This has changed since it was trained: lora_alpha (8 then, 64 now), " in refused.stderr
     assert not log.read_text()
     own.unlink()
 

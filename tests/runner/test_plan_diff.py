@@ -9,7 +9,7 @@ import pytest
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.errors import SweepError
-from runner.launch.plan_diff import TRAINER, diff_lines, plan_diff
+from runner.launch.plan_diff import TRAINER, changed_since, diff_lines, plan_diff
 from runner.types import Input, InputKind, Run
 from tests.runner.builders import LOCK, open_sweep, plan, run
 
@@ -53,6 +53,10 @@ def test_an_edited_file_and_another_trainer_are_reported(store: Store) -> None:
     changed = {one.name: (one.there, one.here) for one in found.changes}
     assert changed == {"what datasets.0.path holds": (("a" * 64,), ("b" * 64,)), TRAINER: (("old",), ("new",))}
     assert "  what datasets.0.path holds: aaaaaaaaaaaa there, bbbbbbbbbbbb here" in diff_lines(found)
+    assert changed_since(new, store, old.key, trainer="new") == f"what datasets.0.path holds, {TRAINER}"
+    faster = run({"learning_rate": 2.0, "datasets": [{"path": "rows.jsonl"}]}, inputs=new.inputs)
+    assert "learning_rate (1 then, 2 now)" in changed_since(faster, store, old.key, trainer="old")
+    assert changed_since(new, store, "no-such-run", trainer="new") == "", "nothing is known of it"
 
 
 def test_the_same_question_has_no_difference(store: Store) -> None:
