@@ -61,7 +61,10 @@ def compose_again(overrides: Sequence[str], store: Store, sweep: str) -> tuple[l
         found.append((experiments, request))
         return []
 
-    application.run(request_words([*overrides, *NO_SEARCH], str(root_of(store))), collect, refuse_pages)
+    try:
+        application.run(request_words([*overrides, *NO_SEARCH], str(root_of(store))), collect, refuse_pages)
+    except SweepError as error:
+        raise SweepError(f"The runs of {sweep} cannot be composed again in this folder: {error}") from error
     experiments, request = found[-1]
     return experiments, replace(request, sweep=sweep, search=SearchChoice())
 

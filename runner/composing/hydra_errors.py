@@ -18,6 +18,9 @@ from runner.config.overrides import in_a_shell, no_such_option, parts, spoken
 from runner.config.vocabulary import AXOLOTL, EXPERIMENT, Vocabulary
 from runner.errors import SweepError, did_you_mean
 
+WITHOUT_HEADER = re.compile(r"In '([\w-]+)/([^']+)': Could not override '([^'@]+)@\1\.")
+"""As Hydra says it of a file without a first line that says where its keys go. It looks for the group below the file's
+own."""
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, SweepError)
 
 
@@ -34,6 +37,12 @@ def explained(error: Exception, vocabulary: Vocabulary) -> str:
             return unresolved(error)
         case _ if isinstance(error.__cause__, ConfigAttributeError) and _is_of_modal(error.__cause__):
             return f"{error.__cause__.full_key} exists only with executor=modal."
+        case _ if found := WITHOUT_HEADER.match(_first_line(error)):
+            group, option, other = found.groups()
+            return (
+                f"The file of {group}={option} does not begin with the line `# @package _global_`: without it, Hydra "
+                f"looks for {other} below {group}."
+            )
         case _ if isinstance(error.__cause__, ConfigIndexError):
             return f"{_first_line(error)}: {_no_such_entry(error.__cause__)}"
         case _:

@@ -161,7 +161,8 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     by_name = BY_FILE if option.endswith(ROWS_FILES) else BY_NAME if "/" in option else {}
     directly = (BY_NUMBER if option.isdecimal() else by_name).get(group)
     way_out = f" To set it directly: {directly.format(option)}." if directly else did_you_mean(option, options)
-    return f"{group}={option}: there is no such {group}.{way_out} There are: {', '.join(options)}."
+    kind = "sweep" if group == "sweeps" else group
+    return f"{group}={option}: there is no such {kind}.{way_out} There are: {', '.join(options)}."
 
 
 def _axolotl(parsed: Parts) -> str:

@@ -161,6 +161,11 @@ def test_a_users_own_root_config_counts(ask: Callable[..., Any], here: Path) -> 
     ("name", "text", "says"),
     [
         ("experiment__mine", "axolotl: {max_steps: 3}\n", "# @package _global_"),
+        (
+            "experiment__mine",
+            "defaults: [{override /lora: r8}]\n",
+            "`# @package _global_`: without it, .* looks for lora",
+        ),
         ("lora__mine", "lora_r: 3\n", "# @package axolotl"),
         ("experiment__mine", "# @package _global_\nmax_steps: 3\n", "below `axolotl:`"),
         ("experiment__mine", "# @package _global_\ntrackin: {mode: offline}\n", "Did you mean tracking"),

@@ -84,3 +84,16 @@ def test_a_run_that_would_be_another_one_now_is_refused_and_not_requested(
     assert main(["resume", sweep.stopped.key, "--store", str(store.root)]) == 2
     assert f"The run {sweep.stopped.key} would be another one now" in capsys.readouterr().err
     assert entries_of(store, sweep.id).get(f"go/1/{sweep.stopped.key}") is None
+
+
+def test_a_run_of_a_sweep_file_that_has_been_renamed_is_refused_with_the_name_of_its_sweep(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = run({"learning_rate": 1.0}, overrides=("sweeps=rates", "learning_rate=1"))
+    sweep = open_sweep(store, [one], "rates").sweep
+    finish(store, StepKind.TRAIN, one.key, OutcomeStatus.STOPPED)
+    assert main(["resume", one.key, "--store", str(store.root)]) == 2
+    refusal = capsys.readouterr().err
+    assert (
+        f"The runs of {sweep} cannot be composed again in this folder: sweeps=rates: there is no such sweep." in refusal
+    )
