@@ -40,7 +40,7 @@ def _best(store: Store, best: Row, plan: SweepPlan) -> dict[str, Any]:
     return {
         "key": best.key,
         "overrides": redact(" ".join(overrides)),
-        "config": f"{changed}{redact(config.read_text(encoding='utf-8'))}" if config.exists() else "",
+        "config": f"{changed}{redact(config.read_text(encoding='utf-8', errors='replace'))}" if config.exists() else "",
     }
 
 

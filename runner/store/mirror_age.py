@@ -20,10 +20,11 @@ def stale(store: Store, sweep: str, store_arg: str | None = None) -> str:
         return ""
     if not (folder / SUBMISSION).exists():
         return f"{sweep} was never submitted to Modal. Run the same command again to submit it."
-    seen = read_json(folder / SEEN) or {"at": None, "over": False}
-    if seen["over"]:
+    seen = read_json(folder / SEEN)
+    if seen.get("over"):
         return ""
-    age = "as submitted" if seen["at"] is None else f"as of {_age(time.time() - seen['at'])} ago"
+    at = seen.get("at")
+    age = "as submitted" if at is None else f"as of {_age(time.time() - at)} ago"
     where = f" --store {shlex.quote(store_arg)}" if store_arg else ""
     return (
         f"{sweep} is on Modal; this is {age}. Update: axosweep status {sweep} --refresh{where}, or axosweep attach "

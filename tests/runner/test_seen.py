@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
 from modal_app.store.layout import SEEN, SUBMISSION, Store
 from runner.store.mirror_age import stale
 from tests.runner.builders import open_sweep, run
@@ -38,6 +40,7 @@ def test_a_sweep_whose_launch_was_killed_before_it_was_submitted_says_so(store: 
     assert "never submitted" in stale(mirror, sweep_in(mirror, submitted=False))
 
 
-def test_a_sweep_without_a_look_at_modal_says_so(store: Store) -> None:
+@pytest.mark.parametrize("seen", [None, {}, {"other": [1]}])
+def test_a_sweep_without_a_look_at_modal_says_so(store: Store, seen: dict[str, object] | None) -> None:
     mirror = Store(store.root / "modal")
-    assert "this is as submitted" in stale(mirror, sweep_in(mirror))
+    assert "this is as submitted" in stale(mirror, sweep_in(mirror, seen=seen))

@@ -93,10 +93,11 @@ def test_a_store_full_of_unreadable_files_ends_no_verb(
     capsys.readouterr()
 
 
-def test_a_report_leaves_out_what_is_no_answer(
+def test_a_report_is_written_of_answers_and_a_config_that_are_none(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, _, bad = prepare(store)
+    store.folder(StepKind.TRAIN, bad.key).config.write_bytes(GARBAGE[0])
     answers = store.folder(StepKind.INFER, after_key(bad.key, "own")).answers
     answers.write_bytes(b'{"other": [1]}')
     assert main(["report", "bad", "--out", str(tmp_path / "out.html"), "--store", str(store.root)]) == 0
