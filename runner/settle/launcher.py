@@ -69,7 +69,7 @@ def preview(now: Sweep, settling: Settling) -> Preview:
     if opened and not is_finished(now, opened):
         rest = tuple(one for one in opened.runs if not is_finished(now, Round((one,))))
         return Preview(None, rest, compose(now.store, now.id, rest).planned())
-    if found is None and now.estimate.intervals.seeds and (opened or not settling.events):
+    if found is None and now.estimate.intervals.seeds and settling.awaits_look:
         found, looks = verdict(now.estimate, settling.terms), looks + 1
     if found is not None:
         return Preview(SETTLED[found])

@@ -70,6 +70,11 @@ class Settling:
         return last if self.events and isinstance(last := self.events[-1], Round) else None
 
     @property
+    def awaits_look(self) -> bool:
+        """Whether a look follows when the runs so far have ended: there was none yet, or a round was begun since."""
+        return not self.events or self.open_round is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether it can never go on, be it settled or not."""
         return self.verdict is not None or len(self.looks) == self.terms.looks

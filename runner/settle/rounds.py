@@ -105,7 +105,7 @@ def settle(store: Store, sweep: str, settling: Settling, launcher: Launcher, sho
         if opened and (unusable := _unusable(now, opened)):
             why = tuple(f"{key}: a loss of its held-out rows is not a number" for key in unusable)
             return Result(Ending.FAILED, now, settling, why)
-        if now.estimate.intervals.seeds and (opened or not settling.events):
+        if now.estimate.intervals.seeds and settling.awaits_look:
             group = tuple(now.runs_of(one) for one in now.estimate.group)
             settling = log.add(settling, Look(verdict(now.estimate, terms), group))
             show(now, settling)
