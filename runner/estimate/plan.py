@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import median
 from types import MappingProxyType
-from typing import Any
 
 from modal_app.cloud.meter import CPU_STEP
 from modal_app.halving.choose import audited_of
@@ -19,22 +15,21 @@ from modal_app.store.hub import fetch_names
 from modal_app.store.layout import Store
 from modal_app.store.smaller_batch import BATCH, changes_after
 from runner.config.gpus import GPUS
-from runner.config.numbers import number
 from runner.cost.length import data_ranks, length_of, rest_of, saves_of, shape_of
 from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import fetch_folder
 from runner.cost.types import NOTHING, Length, Prediction, Range, Rows, Shape
 from runner.estimate.disk import GIB, reserved_for, saved_of
 from runner.estimate.predict import BOOT_MODAL, predict
-from runner.estimate.records import KnownRecords, PastDatasets, data_paths, read_past, rows_of
+from runner.estimate.records import KnownRecords, read_past, rows_of
+from runner.estimate.rows import rows_before_preparing
 from runner.estimate.seeds import OFF
 from runner.estimate.types import PlanCost, Pool, RunCost, Saving
 from runner.estimate.wall import wall
 from runner.memory.disk import SavedBytes
 from runner.memory.sharding import with_files
-from runner.preflight.data import datasets_of, split_of, steps_of
 from runner.preflight.memory import facts_for
-from runner.types import DatasetSize, Experiment, ModelFacts, Plan, PlannedDataset, Run
+from runner.types import Experiment, ModelFacts, Plan, PlannedDataset, Run
 
 # Guesses, for what was not recorded.
 PREPARE_START = Range(5.0, 20.0, 60.0)
@@ -42,7 +37,6 @@ ROWS_S = Range(300.0, 1000.0, 3000.0)
 """Rows that are tokenized per second."""
 UNKNOWN_PREPARE = Range(10.0, 60.0, 900.0)
 FETCH_BYTES_S = Range(5e7, 2e8, 5e8)
-CHARACTERS_PER_TOKEN = 4.0
 BETWEEN_RUNS = Range(0.0, 1.0, 4.0)
 """In a container that does several: it waits for the next one, two seconds at most, and commits files."""
 
@@ -189,30 +183,8 @@ class _Estimator:
     def rows(self, data_key: str, experiment: Experiment) -> Rows | None:
         if data_key not in self._rows:
             prepared = rows_of(DataManifest.read(self.store.manifest(data_key)))
-            self._rows[data_key] = prepared or self._of_files(experiment) or _declared(experiment)
+            self._rows[data_key] = prepared or rows_before_preparing(experiment, self.known)
         return self._rows[data_key]
-
-    def _of_files(self, experiment: Experiment) -> Rows | None:
-        """The rows of files on this machine, which are counted. Their lengths come from earlier preparations, or from
-        the size of the files."""
-        axolotl = experiment.axolotl
-        steps = steps_of(axolotl, 1)
-        if steps is None:
-            return None
-        before = self._before(axolotl)
-        if before is not None:
-            mean, longest = before.tokens_per_row, before.longest_row
-        else:
-            paths = [Path(path).expanduser() for path in data_paths(axolotl)]
-            size = sum(path.stat().st_size for path in paths if path.is_file())
-            rows = sum(_rows_in(path) for path in paths)
-            mean, longest = size / max(rows, 1) / CHARACTERS_PER_TOKEN, None
-        return Rows(steps.rows, _held_out(axolotl, steps.rows), mean, longest, "rows of the file")
-
-    def _before(self, axolotl: Mapping[str, Any]) -> PastDatasets | None:
-        """An earlier preparation of the same files with the same sequence_len."""
-        paths, length = data_paths(axolotl), axolotl.get("sequence_len")
-        return next((one for one in self.known.data if (one.paths, one.sequence_len) == (paths, length)), None)
 
     def preparing(self, dataset: PlannedDataset, experiments: Mapping[str, Experiment]) -> Range:
         """Seconds for a dataset, and for downloads that it needs first."""
@@ -259,38 +231,6 @@ def _with_starts(prediction: Prediction, many: int) -> Prediction:
 
 def _down(speed: Range) -> tuple[float, float, float]:
     return speed.high, speed.likely, speed.low
-
-
-def _rows_in(path: Path) -> int:
-    from runner.preflight.jsonl import check_rows
-
-    return check_rows({"path": str(path)}) or 0 if path.is_file() else 0
-
-
-def _declared(experiment: Experiment) -> Rows | None:
-    """The rows that the dataset's file in conf declares."""
-    sizes = [_cut(experiment.sizes.get(str(one.get("path"))), one) for one in datasets_of(experiment.axolotl)]
-    known = [one for one in sizes if one is not None]
-    if not known or len(known) < len(sizes):
-        return None
-    every = sum(one.rows for one in known)
-    mean = sum(one.rows * one.tokens_per_row for one in known) / every
-    held_out = number(experiment.axolotl.get("val_set_size") or 0) or 0
-    evals = math.ceil(every * held_out) if held_out < 1 else int(held_out)
-    return Rows(max(every - evals, 1), evals, mean, None, "rows as conf/dataset declares them")
-
-
-def _cut(size: DatasetSize | None, dataset: Mapping[str, Any]) -> DatasetSize | None:
-    limit = re.search(r"\[:(\d+)\]$", split_of(dataset))
-    if size is None or limit is None:
-        return size
-    return DatasetSize(min(size.rows, int(limit[1])), size.tokens_per_row)
-
-
-def _held_out(axolotl: Mapping[str, Any], rows: int) -> int:
-    """Rows for evaluation, in addition to `rows` for training."""
-    part = number(axolotl.get("val_set_size") or 0) or 0
-    return round(rows * part / (1 - part)) if part < 1 else int(part)
 
 
 def _at_least(amount: Range, least: float) -> Range:

@@ -17,9 +17,10 @@ from modal_app.store.rungs import Rungs
 from modal_app.store.step import Outcome, OutcomeStatus, StepKind, write_atomically
 from runner.cost.prices import rates_from
 from runner.cost.spent import money, planned_rates
-from runner.cost.types import NOTHING, Length, Phases, Prediction, Range
+from runner.cost.types import NOTHING, Length, Phases, Prediction, Range, Rows
 from runner.estimate.plan import plan_cost
-from runner.estimate.records import read_past
+from runner.estimate.records import KnownRecords, read_past
+from runner.estimate.rows import rows_before_preparing
 from runner.estimate.types import THIS_MACHINE, PlanCost, Pool, RunCost
 from runner.estimate.words import cost_lines, printed_cost, spread
 from runner.types import (
@@ -279,6 +280,39 @@ def test_a_dataset_cut_shorter_is_as_long_in_its_rows_as_before(store: Store, tm
     assert one.length is not None
     assert (one.length.steps, one.length.source) == (50, "rows of the file")
     assert one.length.micro_tokens == read_past([store]).runs[0].length.micro_tokens
+
+
+@pytest.mark.parametrize(
+    ("part", "rows"),
+    [
+        ({}, 1000),
+        ({"split": "train[:10%]"}, 100),
+        ({"split": "train[100:300]"}, 200),
+        ({"shards": 4}, 250),
+        ({"weight": 0.1}, 100),
+        ({"type": "completion"}, 2000),  # a row of 200 tokens becomes two of at most 100
+        ({"data_files": "a.jsonl"}, None),
+    ],
+)
+def test_a_part_of_a_declared_dataset_is_priced_as_that_part(part: dict[str, Any], rows: int | None) -> None:
+    datasets = [{"path": "owner/rows", "type": "alpaca", **part}]
+    requested = run(TINY | {"datasets": datasets, "val_set_size": 0}).experiment
+    found = rows_before_preparing(replace(requested, sizes={"owner/rows": DatasetSize(1000, 200.0)}), KnownRecords())
+    assert (found and found.rows) == rows
+
+
+def test_files_and_declared_datasets_add_up(tmp_path: Path) -> None:
+    rows, tests = tmp_path / "rows.jsonl", tmp_path / "tests.jsonl"
+    rows.write_text('{"instruction": "xxxxx", "output": "y"}\n' * 500)
+    tests.write_text('{"instruction": "xxxxx", "output": "y"}\n' * 30)
+    config = {"datasets": [{"path": str(rows), "type": "alpaca"}, {"path": "owner/rows", "type": "alpaca"}]}
+    sizes = {"owner/rows": DatasetSize(1500, 50.0)}
+    held_out = rows_before_preparing(replace(run(TINY | config).experiment, sizes=sizes), KnownRecords())
+    assert held_out == Rows(1800, 200, (500 * 10 + 1500 * 50) / 2000, None, "rows as conf/dataset declares them")
+    tested = {"test_datasets": [{"path": str(tests), "type": "alpaca"}], "val_set_size": 0}
+    found = rows_before_preparing(replace(run(TINY | config | tested).experiment, sizes=sizes), KnownRecords())
+    assert found is not None
+    assert (found.rows, found.eval_rows) == (2000, 30)
 
 
 def test_a_declared_size_tells_the_steps_and_is_said_to(store: Store) -> None:
