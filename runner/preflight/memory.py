@@ -6,10 +6,10 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from modal_app.store.smaller_batch import BATCH, MOST_TIMES, changes_after
-from runner.config.gpus import GPUS
+from runner.config.gpus import GPUS, GpuKind
 from runner.memory.estimate import Estimate, MeasuredPeak, Parts, Verdict, estimate
 from runner.memory.ladder import WaysToFit, next_batch, settings_now, ways_out, ways_to_load
 from runner.memory.measured import NOTHING_KNOWN, KnownMemory
@@ -61,19 +61,19 @@ def memory_of(
     """One estimate for each kind of card that the run may get; none on a CPU. `longest_row`: tokens of its dataset's
     longest row, if the dataset is prepared. `known`: what earlier runs of its model have shown.
     """
-    return tuple(one for one, _ in _weighed(*_question(experiment, longest_row), known))
+    return tuple(one for one, _ in _weighed(_Question.of(experiment, longest_row, known)))
 
 
 def memory_findings(
     experiment: Experiment, longest_row: int | None = None, known: KnownMemory = NOTHING_KNOWN
 ) -> Iterator[Finding]:
     """WON'T FIT is a gate, UNSURE a warning, and so is what on_oom=halve may heal."""
-    question = _question(experiment, longest_row)
-    for one, ways in _weighed(*question, known):
+    question = _Question.of(experiment, longest_row, known)
+    for one, ways in _weighed(question):
         if one.verdict not in (Verdict.WONT_FIT, Verdict.UNSURE):
             continue
         wont_fit = one.verdict is Verdict.WONT_FIT
-        times = _halvings(one, *question, known) if experiment.heals and wont_fit else 0
+        times = _halvings(one, question) if experiment.heals and wont_fit else 0
         healed = f"on_oom=halve then tries {BATCH}={changes_after(experiment.axolotl, times)[BATCH]}." if times else ""
         severity = Severity.GATE if wont_fit and not times else Severity.WARNING
         yield Finding(severity, "gpu", "", f"On {where(one)} {in_words(one)}.", healed or _way_out(one, ways))
@@ -84,9 +84,9 @@ def tries_that_fail(experiment: Experiment, longest_row: int | None = None, know
     one has a micro batch that may fit."""
     if not experiment.heals:
         return 0
-    question = _question(experiment, longest_row)
-    first = next((one for one, _ in _weighed(*question, known)), None)
-    return _halvings(first, *question, known) if first is not None and first.verdict is Verdict.WONT_FIT else 0
+    question = _Question.of(experiment, longest_row, known)
+    first = next((one for one, _ in _weighed(question)), None)
+    return _halvings(first, question) if first is not None and first.verdict is Verdict.WONT_FIT else 0
 
 
 def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) -> list[str]:
@@ -129,60 +129,58 @@ def facts_for(experiment: Experiment, *, ask_hub: bool = True) -> ShapeAnswer:
                     ask_hub=ask_hub and experiment.gpu.type != "cpu")  # fmt: skip
 
 
-Question = tuple[str, ShapeAnswer, tuple[str, ...], int, int | None]
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What the memory of a run depends on. The runs of a sweep mostly differ in other keys."""
 
+    config: str
+    """Axolotl's, as JSON."""
+    shape: ShapeAnswer
+    cards: tuple[str, ...]
+    count: int
+    longest_row: int | None
+    known: KnownMemory
 
-def _question(experiment: Experiment, longest_row: int | None) -> Question:
-    config = {key: value for key, value in with_files(experiment.axolotl).items() if key not in IRRELEVANT}
-    if config.get("lora_dropout"):
-        config["lora_dropout"] = True  # how much is dropped makes no difference
-    cards = tuple(name for name in dict.fromkeys((experiment.gpu.type, *experiment.gpu.fallback)) if name in GPUS)
-    shape = facts_for(experiment) if cards else ShapeAnswer(None)
-    return json.dumps(config, sort_keys=True), shape, cards, experiment.gpu.count, longest_row
+    @classmethod
+    def of(cls, experiment: Experiment, longest_row: int | None, known: KnownMemory) -> Self:
+        config = {key: value for key, value in with_files(experiment.axolotl).items() if key not in IRRELEVANT}
+        if config.get("lora_dropout"):
+            config["lora_dropout"] = True  # how much is dropped makes no difference
+        cards = tuple(name for name in dict.fromkeys((experiment.gpu.type, *experiment.gpu.fallback)) if name in GPUS)
+        shape = facts_for(experiment) if cards else ShapeAnswer(None)
+        return cls(json.dumps(config, sort_keys=True), shape, cards, experiment.gpu.count, longest_row, known)
+
+    def estimate(self, axolotl: Config, gpu: GpuKind) -> Estimate:
+        """Of this config, or of one with other batches; as measured, where earlier runs have shown it."""
+        facts = self.shape.facts
+        one = estimate(axolotl, facts, gpu, self.count, self.longest_row)
+        one = replace(one, reason=self.shape.problem) if facts is None else one
+        return self.known.corrected(one, axolotl, facts, self.longest_row)
 
 
 @functools.lru_cache(maxsize=4096)
-def _weighed(
-    config: str,
-    shape: ShapeAnswer,
-    cards: tuple[str, ...],
-    count: int,
-    longest_row: int | None,
-    known: KnownMemory,
-) -> tuple[tuple[Estimate, WaysToFit], ...]:
-    """Cached, since the runs of a sweep mostly differ in keys that memory does not depend on."""
-    axolotl, facts = json.loads(config), shape.facts
+def _weighed(question: _Question) -> tuple[tuple[Estimate, WaysToFit], ...]:
+    axolotl, facts = json.loads(question.config), question.shape.facts
     found = []
-    for name in cards:
-        one, ways = estimate(axolotl, facts, GPUS[name], count, longest_row), WaysToFit()
-        one = replace(one, reason=shape.problem) if facts is None else one
-        one = known.corrected(one, axolotl, facts, longest_row)
+    for name in question.cards:
+        one, ways = question.estimate(axolotl, GPUS[name]), WaysToFit()
         if one.verdict is Verdict.WONT_FIT and one.parts is None:
             smaller = next_batch(axolotl)
             ways = WaysToFit((smaller.words,) if smaller else (), Verdict.UNKNOWN)
         elif one.verdict in (Verdict.WONT_FIT, Verdict.UNSURE) and facts is not None:
-            current = settings_now(axolotl, facts, GPUS[name], count, longest_row, known)
+            current = settings_now(axolotl, facts, GPUS[name], question.count, question.longest_row, question.known)
             to_load = one.of_weights_alone
             ways = WaysToFit(ways_to_load(current), Verdict.UNKNOWN) if to_load else ways_out(current)
         found.append((one, ways))
     return tuple(found)
 
 
-def _halvings(
-    one: Estimate,
-    config: str,
-    shape: ShapeAnswer,
-    cards: tuple[str, ...],
-    count: int,
-    longest_row: int | None,
-    known: KnownMemory,
-) -> int:
+def _halvings(one: Estimate, question: _Question) -> int:
     """After how many tries on_oom=halve has a micro batch that may fit; 0 if it never has."""
-    axolotl: Config = json.loads(config)
+    axolotl: Config = json.loads(question.config)
     for times in range(1, MOST_TIMES + 1):
         smaller = {**axolotl, **changes_after(axolotl, times)}
-        found = estimate(smaller, shape.facts, one.gpu, count, longest_row)
-        if known.corrected(found, smaller, shape.facts, longest_row).verdict is not Verdict.WONT_FIT:
+        if question.estimate(smaller, one.gpu).verdict is not Verdict.WONT_FIT:
             return times
     return 0
 
