@@ -46,6 +46,7 @@ REQUEST_KEYS = ("action", "budget", "confirm_above", "confirmed", "force", "json
 """What is requested for a command: the same for all its runs, so never swept. `search` is a node."""
 HALVE = "halve"
 """What on_oom takes, besides null."""
+EXECUTORS = ("local", "modal")
 NOT_DEPLOYED = "executor.modal says what executor=modal deploys. Leave it out, or choose executor=modal."
 
 
@@ -73,9 +74,7 @@ def experiment_of(
     optimizer = axolotl.get("optimizer")
     replaced = optimizer if choices.get("gpu") == "cpu" and optimizer in NO_CPU_CODE else None
     axolotl = {**axolotl, "optimizer": REPLACEMENT} if replaced else axolotl
-    gpu = Gpu(**_fields(node, "gpu", Gpu))
-    if isinstance(gpu.fallback, list):
-        gpu = replace(gpu, fallback=tuple(gpu.fallback))
+    gpu = _gpu(_fields(node, "gpu", Gpu))
     data = _data(DataChoice(**_fields(node, "data", DataChoice)), axolotl, overrides)
     tracking = TrackingChoice(**_fields(node, "tracking", TrackingChoice))
     executor = _executor(_fields(node, "executor", ExecutorChoice, without=("problems",)))
@@ -99,6 +98,19 @@ def experiment_of(
     )
     require_possible_paths(experiment.axolotl)
     return with_gpu(experiment)
+
+
+def _gpu(values: Mapping[str, Any]) -> Gpu:
+    """Raises SweepError for a list where a name is expected, and the other way around."""
+    kind, fallback = values["type"], values.get("fallback") or []
+    if not isinstance(kind, str):
+        raise SweepError(
+            f"gpu.type={shown(kind)}: the name of one GPU is expected. For others that a run may use instead: "
+            "gpu.fallback=[h100]; for a run on each: -m gpu=h100,a100_80gb."
+        )
+    if not isinstance(fallback, list):
+        raise SweepError(f"gpu.fallback={shown(fallback)}: a list is expected. Write gpu.fallback=[{shown(fallback)}].")
+    return Gpu(**{**values, "fallback": tuple(map(str, fallback))})
 
 
 def _heals(value: Any) -> bool:
@@ -155,6 +167,11 @@ def _data(data: DataChoice, axolotl: Mapping[str, Any], overrides: Sequence[str]
 
 def _executor(values: Mapping[str, Any]) -> ExecutorChoice:
     """A `modal` node that cannot be deployed is replaced by its problems, which preflight reports with all others."""
+    if values["type"] not in EXECUTORS:
+        raise SweepError(
+            f"executor.type={shown(values['type'])}: there is no such executor. There are: {', '.join(EXECUTORS)}. "
+            "Choose one with executor=NAME."
+        )
     if values["type"] != "modal":
         problems = [Problem("executor.modal", "", NOT_DEPLOYED)] if values.get("modal") else []
         return ExecutorChoice(**{**values, "modal": None, "problems": tuple(problems)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modal_app.store.problem import Problem
@@ -107,8 +106,6 @@ def modal_gpus(gpu: Gpu) -> tuple[str, ...]:
 
 def gpu_problems(gpu: Gpu, executor: str) -> list[Problem]:
     """What is wrong with the GPUs that a run names."""
-    if isinstance(gpu.fallback, str) or not isinstance(gpu.fallback, Sequence):
-        return [Problem("gpu.fallback", str(gpu.fallback), f"a list. Write gpu.fallback=[{gpu.fallback}].")]
     names = () if gpu.type == "cpu" else (gpu.type,)
     problems = [_no_such(name) for name in names if name not in GPUS]
     problems += [

@@ -109,7 +109,7 @@ def executor_for(
             return _local(choice, plan, store, ledger, warm)
         case "modal":
             return _modal(choice, plan, store, ledger, request)
-    raise SweepError(f"executor.type={choice.type} does not exist; conf/executor has the choices.")
+    raise AssertionError(f"executor.type={choice.type} was accepted")
 
 
 def local_executor_for(plan: Plan, store: Store, ledger: Ledger) -> Executor:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from runner.config.numbers import is_count
 from runner.cost.prices import table_problems
 from runner.errors import did_you_mean
-from runner.preflight.findings import Finding, error, from_problem
+from runner.preflight.findings import Finding, error, from_problem, shown
 from runner.types import ExecutorChoice, Experiment, TrackingChoice
 
 MODES = ("online", "offline", "disabled")
@@ -36,8 +36,9 @@ def no_text_findings(tracking: TrackingChoice) -> Iterator[Finding]:
     """Values that W&B needs in another type than text; checked before they are converted to text."""
     if tracking.project is None:
         yield error("tracking.project", None, "expected a name", "Give it one, or choose tracking=disabled.")
-    if isinstance(tracking.tags, str):
-        yield error("tracking.tags", tracking.tags, "expected a list", f"Write tracking.tags=[{tracking.tags}].")
+    if tracking.tags is not None and not isinstance(tracking.tags, list | tuple):
+        way_out = f"Write tracking.tags=[{shown(tracking.tags)}]."
+        yield error("tracking.tags", tracking.tags, "expected a list", way_out)
 
 
 def _executor(executor: ExecutorChoice) -> Iterator[Finding]:

@@ -16,7 +16,6 @@ from runner.types import Gpu
         (Gpu("rtx4090", 1), "local", "there is no such GPU"),
         (Gpu("h100", 1, ("a100_80gb",)), "local", "trains on the GPUs of this machine"),
         (Gpu("cpu", 1, ("h100",)), "modal", "needs no other GPU"),
-        (Gpu("h100", 1, "a100_80gb"), "modal", r"gpu.fallback=\[a100_80gb\]"),  # type: ignore[arg-type]
     ],
 )
 def test_gpus_that_cannot_be_had_are_refused_with_the_way_out(gpu: Gpu, executor: str, says: str) -> None:
