@@ -72,7 +72,7 @@ def experiment_of(
     """
     axolotl = without_displaced(_mapping(node, "axolotl"), overrides, choices)
     optimizer = axolotl.get("optimizer")
-    replaced = optimizer if choices.get("gpu") == "cpu" and optimizer in NO_CPU_CODE else None
+    replaced = optimizer if choices.get("gpu") == "cpu" and str(optimizer) in NO_CPU_CODE else None
     axolotl = {**axolotl, "optimizer": REPLACEMENT} if replaced else axolotl
     gpu = _gpu(_fields(node, "gpu", Gpu))
     data = _data(DataChoice(**_fields(node, "data", DataChoice)), axolotl, overrides)

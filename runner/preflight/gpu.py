@@ -63,7 +63,7 @@ def optimizer_findings(experiment: Experiment, *, swept: bool) -> Iterator[Findi
     or the config is to be trained as it is (base=FILE without gpu=cpu).
     """
     name = experiment.replaced_optimizer or experiment.axolotl.get("optimizer")
-    if experiment.gpu.type != "cpu" or name not in NO_CPU_CODE:
+    if experiment.gpu.type != "cpu" or str(name) not in NO_CPU_CODE:
         return
     why = f"it has no code for a CPU ({NO_CPU_CODE[name]})"
     if swept or experiment.replaced_optimizer is None:

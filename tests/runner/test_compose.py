@@ -80,6 +80,7 @@ def test_a_users_file_is_read_by_the_local_dataset(composed: ComposeJob) -> None
     [
         ("gpu.count=0", "at least one process"),
         ("learning_rate=[1e-3,2e-3]", "-m learning_rate="),
+        ("optimizer=[adamw_torch,lion_pytorch]", "-m optimizer="),
         ("gpu.count=two", "at least one process"),
         ("deepspeed=zero2", "deepspeed=none"),
         ("+axolotl.fsdp_config.offload_params=true", "~fsdp_config"),
