@@ -9,9 +9,9 @@ import pytest
 
 from modal_app.cloud import attempts, budget
 from modal_app.cloud.container import WorkerExit
-from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import StepFolder, Store
 from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, StepKind
+from tests.modal_app.container_records import record_of
 
 SHARE = Share(dollars=1.5, seconds=1000.0)
 
@@ -25,8 +25,7 @@ def folder(tmp_path: Path) -> StepFolder:
 
 def spend(folder: StepFolder, *seconds: float) -> None:
     for number, one in enumerate(seconds):
-        record = ContainerRecord("ta", "fc", "train/run", 0.0, 0.0, 0.0, True, one, (1,), (), 2.0, None, 16.0, None)
-        (folder.containers / f"{number}.json").write_text(record.to_json())
+        (folder.containers / f"{number}.json").write_text(record_of(one))
 
 
 def test_the_seconds_of_all_containers_are_taken_off_and_time_is_left_for_a_checkpoint(folder: StepFolder) -> None:

@@ -18,6 +18,7 @@ from modal_app.store.layout import StepFolder
 from modal_app.store.notice import Notice, NoticeKind
 from modal_app.store.step import Share
 from tests.modal_app.cloud import Cloud, clouds
+from tests.modal_app.container_records import record_of
 from tests.modal_server.fixture import needs_mounts
 from tests.webhook_server import PATH, Webhook, serve_webhook
 
@@ -183,7 +184,7 @@ def test_a_notice_is_sent_until_it_is_confirmed_and_then_no_more(
     claims: modal.Dict = modal.Dict.from_name(there.job.claims, client=there.client)
     folder = StepFolder(tmp_path, tmp_path / "result.json")
     folder.containers.mkdir()
-    (folder.containers / "one.json").write_text('{"seconds": 80}')
+    (folder.containers / "one.json").write_text(record_of(80.0))
     spending = Spending(claims, there.job, Share(8.0, 100.0), folder)
     spending.tick(now=True)
     assert not there.server.dict_items(there.job.claims).keys() & {f"spent/{there.job.sweep}/train/run"}, "not watched"

@@ -13,7 +13,6 @@ import modal
 import pytest
 from grpclib import Status
 
-from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import Share, StepKind
@@ -22,6 +21,7 @@ from runner.executors.modal_searches import ModalSearches
 from runner.executors.modal_submission import MirroredStep, Names
 from runner.store.ledger import Ledger
 from tests.modal_app.cloud import LAST, Cloud, clouds
+from tests.modal_app.container_records import record_of
 from tests.modal_app.halved_cloud import RUNG, SEARCH, HalvedCloud
 from tests.modal_server.fixture import needs_mounts
 
@@ -195,9 +195,8 @@ def test_a_cancelled_run_and_one_whose_share_is_spent_do_not_go_on(cloud: Callab
     here.start("cancelled")[0].get(timeout=60)
     here.claims.put("cancelled/train/cancelled", 1.0)
     here.start("good")[0].get(timeout=60)
-    spent = ContainerRecord("ta-long", "", "train/good", 0.0, 0.0, 0.0, True, 3500.0, (), (), 2.0, None, 16.0, None)
     with modal.Volume.from_name(here.cloud.job.runs_volume, client=here.cloud.client).batch_upload() as batch:
-        batch.put_file(io.BytesIO(spent.to_json().encode()), "/runs/good/containers/ta-long.json")
+        batch.put_file(io.BytesIO(record_of(3500.0).encode()), "/runs/good/containers/ta-long.json")
     for run in ("bad", "worse"):
         here.start(run)[0].get(timeout=60)
     here.cloud.wait_for_all()
