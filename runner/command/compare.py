@@ -52,7 +52,7 @@ def parser() -> VerbParser:
     verb.add_argument(
         "--receipt", action="store_true", help="what the seconds of each run and each container were used for"
     )
-    verb.add_argument("--sort", metavar="KEY", help="a column or a parameter; the final value by default")
+    verb.add_argument("--sort", metavar="KEY", help="a column, a parameter or the metric; the metric by default")
     verb.add_argument("--reverse", action="store_true", help="sort the other way around")
     verb.add_argument(
         "--from",
@@ -89,7 +89,7 @@ def main(words: Sequence[str]) -> int:
     rows = rows_from(facts, metric)
     verdicts = verdicts_of(rows, metric)
     if args.sort:
-        rows = in_order(rows, args.sort, reverse=args.reverse)
+        rows = in_order(rows, args.sort, reverse=args.reverse, metric=metric.name)
     elif args.reverse:
         rows = in_order(rows, "final", reverse=not metric.maximize)  # the worst first
     groups, notes = _grouped(args.over, facts, rows, metric)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.compare.ranking import Row, by_held_out
+from runner.compare.metric_names import logged_name
+from runner.compare.ranking import OBJECTIVE, Row, by_held_out
 from runner.compare.rung_reasons import reason_of
 from runner.compare.source import RunFacts
 from runner.errors import SweepError, did_you_mean
@@ -51,7 +52,7 @@ def conditions(words: Iterable[str]) -> list[Condition]:
         match = _CONDITION.match(word)
         if match is None:
             raise SweepError(f"--where {word}: a condition is KEY=VALUE, as in lora_r=16; also !=, <, >, <=, >=.")
-        found.append(Condition(*match.group("key", "sign", "value")))
+        found.append(Condition(*(part.strip() for part in match.group("key", "sign", "value"))))
     return found
 
 
@@ -70,11 +71,13 @@ def select(facts: Sequence[RunFacts], wanted: Sequence[Condition]) -> list[RunFa
     return left
 
 
-def in_order(rows: Sequence[Row], key: str, *, reverse: bool) -> list[Row]:
-    """Sorted by a column or a parameter within each table; rows without a value always come last."""
+def in_order(rows: Sequence[Row], key: str, *, reverse: bool, metric: str = OBJECTIVE) -> list[Row]:
+    """Sorted by a column or a parameter within each table; rows without a value always come last. `metric`: what the
+    rows are compared by; its name stands for the column `final`."""
+    key = "final" if logged_name(key.replace(" ", "_")) == metric else key
     names = {name for row in rows for name in (*row.params, *row.measured)}
     if key not in COLUMNS and key not in names:
-        known = [*COLUMNS, *sorted(names)]
+        known = [*COLUMNS, metric, *sorted(names - {metric})]
         raise SweepError(f"--sort {key}: no such column.{did_you_mean(key, known)} There are: {', '.join(known)}.")
     tables: dict[str | None, list[Row]] = {}
     for row in rows:

@@ -36,6 +36,8 @@ def left(facts: list[RunFacts], *words: str) -> list[int]:
     ("words", "runs"),
     [
         (["lora_r=16"], [2, 3]),
+        (["lora_r = 16"], [2, 3]),
+        (["learning_rate > 1e-4", "status = failed"], [3]),
         (["learning_rate=1e-4"], [0, 2]),
         (["learning_rate=0.0001", "lora_r=8"], [0]),
         (["learning_rate>1e-4"], [1, 3]),
@@ -101,6 +103,9 @@ def test_only_the_parameters_that_differ_among_the_chosen_are_shown(facts: list[
     [
         ("final", False, [2, 1, 0, 3]),
         ("final", True, [0, 1, 2, 3]),
+        ("eval_loss", False, [2, 1, 0, 3]),
+        ("eval loss", True, [0, 1, 2, 3]),
+        ("eval/loss", False, [2, 1, 0, 3]),
         ("learning_rate", False, [2, 0, 1, 3]),
         ("status", True, [2, 1, 0, 3]),
     ],
