@@ -40,5 +40,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", ["learning_rate"])
     ''
     """
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    near = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(near)}?" if near else ""

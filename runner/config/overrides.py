@@ -19,6 +19,8 @@ from runner.errors import SweepError, did_you_mean
 _OVERRIDE = re.compile(r"(?P<sign>~|\+\+|\+|)(?P<key>[^=@+~\s]+)(?P<package>@[^=\s]+)?(?:=(?P<value>.*))?", re.S)
 
 
+_COUNTED = re.compile(r"(?P<many>\d+)x(?P<named>\w+)|(?P<kind>\w+):(?P<number>\d+)")
+"""Several GPUs, as people and Modal write them."""
 _NO_TEXT = re.compile(r"null|true|false|[+-]?(inf|nan|(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d+)?)", re.I)
 """What Hydra's grammar does not read as text; a group's option has to be text."""
 
@@ -28,7 +30,7 @@ ELSEWHERE = {
     "bs": "micro_batch_size", "per_device_train_batch_size": "micro_batch_size",
     "grad_accum": "gradient_accumulation_steps", "rank": "lora_r", "lora_rank": "lora_r",
     "optim": "optimizer", "lr_scheduler_type": "lr_scheduler", "max_length": "sequence_len", "seq_len": "sequence_len",
-    "max_seq_length": "sequence_len",
+    "max_seq_length": "sequence_len", **dict.fromkeys(("gpus", "num_gpus", "n_gpus", "num_processes"), "gpu.count"),
 }  # fmt: skip
 """Names that other programs and people use for keys of Axolotl."""
 AT_A_TIME = "executor.parallel (runs at a time) or executor.max_gpus"
@@ -157,12 +159,20 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     'alpha=64: there is no such alpha. To set it directly: lora_alpha=64. There are: fixed, sqrt.'
     >>> no_such_option("dataset", "my.jsonl", ["tiny"])
     'dataset=my.jsonl: there is no such dataset. To set it directly: dataset=local data.path=my.jsonl. There are: tiny.'
+    >>> no_such_option("gpu", "4xH100", ["h100", "cpu"])
+    'gpu=4xH100: write the kind and the number as gpu=h100 gpu.count=4.'
+    >>> no_such_option("gpu", "h100:2", ["h100", "cpu"])
+    'gpu=h100:2: write the kind and the number as gpu=h100 gpu.count=2.'
     """
+    if group == "gpu" and (counted := _COUNTED.fullmatch(option.lower())):
+        kind, number = counted["kind"] or counted["named"], counted["number"] or counted["many"]
+        if kind in options:
+            return f"gpu={option}: write the kind and the number as gpu={kind} gpu.count={number}."
     by_name = BY_FILE if option.endswith(ROWS_FILES) else BY_NAME if "/" in option else {}
     directly = (BY_NUMBER if option.isdecimal() else by_name).get(group)
     way_out = f" To set it directly: {directly.format(option)}." if directly else did_you_mean(option, options)
-    kind = "sweep" if group == "sweeps" else group
-    return f"{group}={option}: there is no such {kind}.{way_out} There are: {', '.join(options)}."
+    noun = "sweep" if group == "sweeps" else group
+    return f"{group}={option}: there is no such {noun}.{way_out} There are: {', '.join(options)}."
 
 
 def _axolotl(parsed: Parts) -> str:
