@@ -33,6 +33,7 @@ from runner.errors import SweepError, did_you_mean
 
 LOG = "log"
 SEARCH = "search"
+RUNGS = "search.rungs"
 PARAMS = "hydra.sweeper.params."
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 """An override of an exclude; it may have quoted spaces."""
@@ -128,7 +129,9 @@ def _refuse_unsweepable(override: Override, key: str) -> None:
     if not override.is_sweep_override():
         return
     if is_of_request(key):
-        raise SweepError(f"{override.input_line}: {key} applies to all runs of a command and cannot be swept.")
+        given = str(override.input_line)
+        way_out = f" For a list, write '{key}=[{parts(given).value}]'." if key == RUNGS else ""
+        raise SweepError(f"{given}: {key} applies to all runs of a command and cannot be swept.{way_out}")
     if key == SWEEPS:
         raise SweepError(f"{override.input_line}: a command launches one sweep file. Launch them one after the other.")
     if override.is_hydra_override():
