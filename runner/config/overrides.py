@@ -10,9 +10,11 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from runner.config.fields import unknown_key
+from runner.config.project import CONF, SWEEPS
 from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, FROM, Vocabulary
 from runner.errors import SweepError, did_you_mean
 
@@ -171,7 +173,9 @@ def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
     by_name = BY_FILE if option.endswith(ROWS_FILES) else BY_NAME if "/" in option else {}
     directly = (BY_NUMBER if option.isdecimal() else by_name).get(group)
     way_out = f" To set it directly: {directly.format(option)}." if directly else did_you_mean(option, options)
-    noun = "sweep" if group == "sweeps" else group
+    noun, folder = ("sweep", SWEEPS) if group == SWEEPS else (group, CONF)
+    if not way_out and not Path(folder).is_dir():
+        way_out = f" Your own would be in {folder}/, which the current folder does not have ({Path.cwd()})."
     return f"{group}={option}: there is no such {noun}.{way_out} There are: {', '.join(options)}."
 
 

@@ -179,6 +179,18 @@ def test_what_a_file_says_where_nothing_reads_it_is_refused(
         ask(f"{name.partition('__')[0]}=mine")
 
 
+@pytest.mark.parametrize(("word", "folder"), [("experiment=mine", "conf/"), ("+sweeps=mine", "sweeps/")])
+def test_an_option_of_another_folder_is_refused_with_the_folder_that_was_looked_in(
+    ask: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SweepError, match=rf"Your own would be in {folder}, which .* does not have \({tmp_path}\)"):
+        ask("-m", word, "lora=r8,r16")
+    (tmp_path / folder).mkdir()
+    with pytest.raises(SweepError, match=r"there is no such \w+\. There are"):
+        ask("-m", word, "lora=r8,r16")
+
+
 def test_a_folder_that_is_not_there_is_refused(ask: Callable[..., Any]) -> None:
     with pytest.raises(SweepError, match="--config-dir nowhere: there is no such folder"):
         ask("--config-dir", "nowhere", "lora=r8")
