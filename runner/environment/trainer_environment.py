@@ -145,7 +145,23 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
+def _refuse_while_used(environment: Path) -> None:
+    """A run at work would import the new versions of what it has not imported yet, under the key of the old ones."""
+    pythons = tuple(os.fsencode(folder / "bin" / "python") for folder in (environment, environment.resolve()))
+    found: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            if path.read_bytes().startswith(pythons):
+                found.append(path.parent.name)
+    if found:
+        raise SweepError(
+            f"The trainer environment in {environment} is used by process {', '.join(found)}. Wait until the runs have "
+            "ended, or stop them with `axosweep cancel`; `axosweep warm stop` ends preloaded trainers that wait."
+        )
+
+
 def _build(environment: Path) -> None:
+    _refuse_while_used(environment)
     uv = _uv()
     # Packages without wheels need a compiler, and so does triton at run time.
     if not any(shutil.which(name) for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name):

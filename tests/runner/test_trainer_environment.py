@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,21 @@ def test_setup_leaves_a_folder_alone_that_axosweep_did_not_create(environment: P
     with pytest.raises(SweepError, match="axosweep did not create"):
         trainer_environment.build()
     assert (environment / "precious").exists()
+
+
+def test_setup_leaves_an_environment_alone_while_a_run_uses_it(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run would import the new version of what it has not imported yet, under the key of the old one."""
+    shutil.copy(shutil.which("cat") or "", environment / "bin" / "python")
+    (environment / trainer_environment.STAMP).write_text("0" * 64)
+    monkeypatch.setenv("PATH", "")  # without a compiler, nothing is built in any case
+    monkeypatch.delenv("CC", raising=False)
+    with subprocess.Popen([environment / "bin" / "python"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(SweepError, match=rf"used by process {process.pid}\b.*axosweep cancel.*axosweep warm stop"):
+            trainer_environment.build()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def test_setup_leaves_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
