@@ -69,8 +69,8 @@ class Notifier:
     """Name -> how it sends."""
     settle: Callable[[], Sequence[str]] = lambda: ()
     """Looks after what others send, at the end, and returns why something was not sent."""
-    _before: Mapping[StepId, int] = field(default_factory=dict)
-    """The newest attempt of each step that had ended when the launch began."""
+    _before: Mapping[StepId, StepState] = field(default_factory=dict)
+    """The state of each step when the launch began."""
     _claimed: set[tuple[str, str]] = field(default_factory=set)
     """Sender and notice."""
     _unsent: dict[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Notifier:
 
     def begin(self) -> None:
         """Begin with what an earlier launch could not send."""
-        self._before = {step: state.attempt - (state.phase is Phase.RUNNING) for step, state in self._states()}
+        self._before = dict(self._states())
         threading.Thread(target=self._work, daemon=True).start()
         sent, claimed = _sent(self._ledger), _claimed(self._ledger)
         for (sender, id), notice in claimed.items():
@@ -99,9 +99,17 @@ class Notifier:
             return
         self._next = time.monotonic() + PAUSE_S
         for (kind, key), state in self._states():
-            if state.phase in (Phase.FAILED, Phase.LOST) and state.attempt > self._before.get((kind, key), 0):
+            if self._has_failed((kind, key), state):
                 why = state.outcome.message if state.outcome else "its process ended without a message"
                 self._claim(notices.failed(self.plan.sweep, f"{kind}/{key}", str(state.attempt), why))
+
+    def _has_failed(self, step: StepId, state: StepState) -> bool:
+        """Whether it has failed since the launch began. If the worker of a step dies that was running then, the launch
+        takes the step over."""
+        before = self._before.get(step)
+        if before is None or state.attempt > before.attempt:
+            return state.phase in (Phase.FAILED, Phase.LOST)
+        return state.phase is Phase.FAILED and before.phase is Phase.RUNNING
 
     def finish(self, rows: Sequence[Row], patience_s: float = PATIENCE_S) -> None:
         """Send a notice that the sweep is done, and say what was not sent."""

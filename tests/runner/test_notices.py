@@ -86,6 +86,19 @@ def test_a_run_that_is_at_work_when_a_launch_begins_and_then_fails_is_sent(store
     assert webhook.bodies[0]["id"] == f"{plan.sweep}/failed/train/{one.key}/1"
 
 
+def test_a_run_that_is_at_work_when_a_launch_begins_and_then_dies_is_not_sent(store: Store, webhook: Webhook) -> None:
+    """The launch takes it over."""
+    (one,) = runs = [run({"learning_rate": 1e-3})]
+    plan = open_sweep(store, runs)
+    left = Rival(store, StepKind.TRAIN, one.key)
+    begun = notifier(plan, store)
+    left.kill()
+    begun.look(at_once=True)
+    finish_run(store, one, {0: 1.0})
+    begun.finish(compare_sweep(store, plan.sweep))
+    assert webhook.events() == ["sweep done"]
+
+
 def test_what_a_webhook_does_not_take_is_said_and_sent_by_the_next_launch(
     store: Store, webhook: Webhook, capsys: pytest.CaptureFixture[str]
 ) -> None:
