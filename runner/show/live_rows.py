@@ -214,7 +214,7 @@ def _with_short_values(table: _Table, width: int, least: int) -> _Table:
     """Values and labels shortened to `least`, if the runs still differ in them."""
     ellipsis = table.marks.ellipsis
     # Headings follow the values, as far as there is room in the end.
-    bare = tuple(replace(one, shortened_heading=one.heading[:LEAST_HEADING]) for one in table.names)
+    bare = tuple(replace(one, shortened_heading=start_of(one.heading, LEAST_HEADING, "")) for one in table.names)
     table = replace(table, names=bare)
     while table.width > width:
         over = table.width - width
