@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from runner.cost.prices import CPU, MEMORY, Rates
 from runner.cost.spent import money
 from runner.cost.types import Phases, Range
 from runner.estimate.types import PlanCost, RunCost, Saving
+from runner.preflight.findings import which_runs
 
 WORTH_EXPLAINING_S = 60.0
 """For a shorter run, the plan does not say what its time is spent on."""
@@ -86,7 +87,7 @@ def cost_lines(cost: PlanCost, names: Mapping[str, str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for one in cost.runs:
         alike.setdefault(_of_run(one), []).append(names[one.key])
-    lines = [f"cost    {text}{_which(runs, len(cost.runs))}" for text, runs in alike.items()]
+    lines = [f"cost    {text}{which_runs(runs, len(cost.runs))}" for text, runs in alike.items()]
     return [*lines, *_total(cost)]
 
 
@@ -259,9 +260,3 @@ def _audit(cost: PlanCost) -> str:
     if not cost.audited:
         return " No run is audited, so the results will not show whether a stopped run would have been better"
     return f" {cost.audited} of the runs {'is' if cost.audited == 1 else 'are'} audited: an audited run never stops"
-
-
-def _which(runs: Sequence[str], total: int) -> str:
-    if len(runs) == total:
-        return ""
-    return f"  ({runs[0]})" if len(runs) == 1 else f"  ({len(runs)} runs, first {runs[0]})"

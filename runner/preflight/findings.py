@@ -138,6 +138,13 @@ def _runs_text(runs: Sequence[int], names: Sequence[str]) -> str:
     return f"\n  ({first})" if len(runs) == 1 else f"\n  ({len(runs)} runs, first {first})"
 
 
+def which_runs(names: Sequence[str], total: int) -> str:
+    """The runs that a line of several is about, for its end; empty if it is about all."""
+    if len(names) == total:
+        return ""
+    return f"  ({names[0]})" if len(names) == 1 else f"  ({len(names)} runs, first {names[0]})"
+
+
 def printed_findings(findings: Sequence[FindingOfRuns]) -> tuple[PrintedFinding, ...]:
     return tuple(
         PrintedFinding(

@@ -16,7 +16,7 @@ from runner.memory.measured import NOTHING_KNOWN, KnownMemory
 from runner.memory.model_facts import ShapeAnswer, facts_of
 from runner.memory.sharding import with_files
 from runner.memory.words import in_words, where
-from runner.preflight.findings import Finding, Severity
+from runner.preflight.findings import Finding, Severity, which_runs
 from runner.types import Experiment
 
 Config = Mapping[str, Any]
@@ -96,7 +96,7 @@ def memory_lines(estimates: Sequence[Sequence[Estimate]], names: Sequence[str]) 
         for one in of_run:
             if one.verdict in (Verdict.FITS, Verdict.UNKNOWN):
                 runs.setdefault(f"{where(one)}: {in_words(one)}", []).append(name)
-    return [f"memory  {line}{_runs_text(having, len(names))}" for line, having in runs.items()]
+    return [f"memory  {line}{which_runs(having, len(names))}" for line, having in runs.items()]
 
 
 def printed_memory(estimates: Sequence[Estimate]) -> tuple[PrintedMemory, ...]:
@@ -183,12 +183,6 @@ def _halvings(one: Estimate, question: _Question) -> int:
         if question.estimate(smaller, one.gpu).verdict is not Verdict.WONT_FIT:
             return times
     return 0
-
-
-def _runs_text(names: Sequence[str], total: int) -> str:
-    if len(names) == total:
-        return ""
-    return f"  ({names[0]})" if len(names) == 1 else f"  ({len(names)} runs, first {names[0]})"
 
 
 def _way_out(one: Estimate, ways: WaysToFit) -> str:
