@@ -17,6 +17,7 @@ from runner.config.fields import plugins_of
 from runner.config.gpus import GPUS, GpuKind
 from runner.memory.estimate import Estimate, Evidence, Verdict, estimate, verdict_of
 from runner.memory.measured import NOTHING_KNOWN, KnownMemory
+from runner.memory.sharding import fsdp_of
 from runner.types import ModelFacts
 
 Config = Mapping[str, Any]
@@ -125,7 +126,7 @@ def ways_to_load(current: CurrentSettings) -> tuple[str, ...]:
         bits = Change("lora=qlora_moe", {**four_bit, "quantize_moe_experts": True})
     else:
         bits = Change("lora=qlora", four_bit)
-    rungs = ([bits] if current.config.get("adapter") else [], _larger_cards(current), _more_gpus(current))
+    rungs = ([bits] if _takes_four_bits(current.config) else [], _larger_cards(current), _more_gpus(current))
     enough = ([one for one in rung if one and current.after([one]).verdict is not Verdict.WONT_FIT] for rung in rungs)
     return tuple(found[0].words for found in enough if found)
 
@@ -198,10 +199,17 @@ def _optimizers(current: CurrentSettings) -> Iterator[Change | None]:
 
 
 def _quantization(current: CurrentSettings) -> Iterator[Change | None]:
-    if current.config.get("adapter") in ("lora", "qlora") and not current.config.get("load_in_4bit"):
+    if _takes_four_bits(current.config) and not current.config.get("load_in_4bit"):
         axolotl = {"adapter": "qlora", "load_in_4bit": True, "load_in_8bit": False}
         eight = " load_in_8bit=false" if current.config.get("load_in_8bit") else ""
         yield Change(f"adapter=qlora load_in_4bit=true{eight}", axolotl)
+
+
+def _takes_four_bits(config: Config) -> bool:
+    """Axolotl refuses to load 4 bit on rank 0 alone for DoRA, or next to modules that are trained in full."""
+    loads_once = fsdp_of(config).get("cpu_ram_efficient_loading")
+    refused = loads_once and (config.get("peft_use_dora") or config.get("lora_modules_to_save"))
+    return config.get("adapter") in ("lora", "qlora") and not refused
 
 
 def _more_gpus(current: CurrentSettings) -> Iterator[Change | None]:

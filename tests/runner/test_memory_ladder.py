@@ -133,3 +133,11 @@ def test_on_oom_is_of_the_run_and_takes_one_word(composed: Compose) -> None:
     assert not composed("training=sanity on_oom=null").heals
     with pytest.raises(SweepError, match="on_oom=half: expected null, or halve to try"):
         composed("on_oom=half")
+
+
+@pytest.mark.parametrize("changed", [{"peft_use_dora": True}, {"lora_modules_to_save": ["embed_tokens", "lm_head"]}])
+def test_four_bits_are_not_proposed_where_axolotl_refuses_to_load_them(changed: dict[str, Any]) -> None:
+    loading = {"fsdp_config": {"reshard_after_forward": True, "cpu_ram_efficient_loading": True}}
+    lora = {**LORA, **loading, "micro_batch_size": 8}
+    assert any("load_in_4bit=true" in line for line in ways_out(asked(lora, LLAMA_70B, "a100_80gb")).lines)
+    assert not any("4bit" in line for line in ways_out(asked({**lora, **changed}, LLAMA_70B, "a100_80gb")).lines)
