@@ -62,8 +62,8 @@ def optimizer_findings(experiment: Experiment, *, swept: bool) -> Iterator[Findi
     """On a CPU, an optimizer that has no code for one. It was replaced unless it is what the sweep compares (`swept`),
     or the config is to be trained as it is (base=FILE without gpu=cpu).
     """
-    name = experiment.replaced_optimizer or experiment.axolotl.get("optimizer")
-    if experiment.gpu.type != "cpu" or str(name) not in NO_CPU_CODE:
+    name = experiment.replaced_optimizer or str(experiment.axolotl.get("optimizer"))
+    if experiment.gpu.type != "cpu" or name not in NO_CPU_CODE:
         return
     why = f"it has no code for a CPU ({NO_CPU_CODE[name]})"
     if swept or experiment.replaced_optimizer is None:
