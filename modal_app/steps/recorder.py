@@ -25,6 +25,7 @@ from modal_app.patches.apply import apply_training_patches
 from modal_app.process import stop
 from modal_app.process.failures import StepFailed
 from modal_app.process.rank import Rank
+from modal_app.steps.epoch_start import EpochStart
 from modal_app.steps.pinned_inputs import check_inputs, check_mapped
 from modal_app.steps.row_rater import RowRater
 from modal_app.steps.rungs import RungStops, stop_with_checkpoint
@@ -39,6 +40,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._trainer = trainer
         self._rank = rank
         self._rungs = RungStops(trainer, rank, rater)
+        self._epoch_start = EpochStart(trainer)
         self._eval_on_start = eval_on_start
         self._began = 0.0
         self._resumed_from = 0
@@ -86,6 +88,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Let a sampler pack its rows again. In the epoch in which a run resumes, the Trainer does not reach it behind
         the samplers that skip batches and share them among ranks, and it would have packed in another order than before
         the kill: some rows would be trained on twice, and others not at all."""
+        resumes = 0 < state.global_step == self._resumed_from
+        self._epoch_start.begin(state.epoch or 0.0, _checkpoint(args, state.global_step) if resumes else None)
         sampler = train_dataloader
         while (sampler := getattr(sampler, "batch_sampler", None)) is not None:
             if hasattr(sampler, "set_epoch"):
@@ -107,7 +111,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """A checkpoint names the best checkpoint by its path in the attempt that saved it, and on Modal each attempt
         has a folder of its own. The Trainer ignores a path that does not exist, and would store the last weights
         instead."""
-        best = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.best_global_step}"
+        best = _checkpoint(args, state.best_global_step)
         is_own = (state.best_global_step or 0) > (self._rank.origin_step or 0)
         if state.best_model_checkpoint is None and is_own and best.is_dir():
             state.best_model_checkpoint = str(best)
@@ -168,6 +172,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         unlogged = self._unlogged(args)
         check_mapped(self._rank.step, self._rank.store)
+        self._epoch_start.save(_checkpoint(args, state.global_step))
         if args.world_size > 1:
             torch.distributed.barrier()  # every rank has written its part
         if state.is_world_process_zero:
@@ -179,7 +184,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def _complete_checkpoint(self, args: Any, state: Any, control: Any, unlogged: Mapping[str, float]) -> None:
         """Mark the newest checkpoint, and only then remove others. The Trainer would remove them before, so that a kill
         in between could leave none, and by their time stamps, which a clock that is set back makes wrong."""
-        checkpoint = Path(args.output_dir) / f"{checkpoints.PREFIX}{state.global_step}"
+        checkpoint = _checkpoint(args, state.global_step)
         if missing := self._missing_in(checkpoint):
             print(f"axosweep: no run can resume from {checkpoint.name}, since its {missing} was not saved", flush=True)
         else:
@@ -223,9 +228,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def _unlogged_at(self, step: int) -> Mapping[str, Any] | None:
         """As saved with the checkpoint that this attempt resumes from; None at the beginning."""
-        return (
-            checkpoints.unlogged(Path(self._trainer.args.output_dir) / f"{checkpoints.PREFIX}{step}") if step else None
-        )
+        return checkpoints.unlogged(_checkpoint(self._trainer.args, step)) if step else None
 
     def _write_metrics(self, state: Any, logs: dict[str, Any]) -> None:
         line = {
@@ -273,6 +276,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             ),
             durable=self._ended or not self._rank.store.is_mounted,  # no step waits for a Volume
         )
+
+
+def _checkpoint(args: Any, step: int | None) -> Path:
+    return Path(args.output_dir) / f"{checkpoints.PREFIX}{step}"
 
 
 def _open_for_lines(path: Path) -> Any:

@@ -71,7 +71,7 @@ class Sharded(CheckpointSaveMixin, OptimizerNotSaved):  # type: ignore[misc]
 
 
 class Numbers(Dataset[Any]):  # type: ignore[misc]
-    """A packed row is the sum of powers of two, which says which they are."""
+    """A packed row is the sum of powers of two, which says which numbers they are of."""
 
     def __len__(self) -> int:
         return NUMBERS
@@ -80,21 +80,25 @@ class Numbers(Dataset[Any]):  # type: ignore[misc]
         return {"labels": float(sum(2**number for number in row))}
 
 
-class Packing(Trainer):  # type: ignore[misc]
-    """Packs two numbers into a row, as Axolotl's trainer packs rows, and notes what each step gets."""
+class Noting(Trainer):  # type: ignore[misc]
+    """Notes the sum of what each step gets."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.given: list[float] = []
 
+    def training_step(self, model: Any, inputs: Any, items: Any = None) -> Any:
+        self.given.append(inputs["labels"].sum().item())
+        return super().training_step(model, inputs, items)
+
+
+class Packing(Noting):
+    """Packs two numbers into a row, as Axolotl's trainer packs rows."""
+
     def get_train_dataloader(self) -> Any:
         sampler = packed()
         len(sampler)  # as Axolotl does, before accelerate gives it another order
         return self.accelerator.prepare(DataLoader(Numbers(), batch_sampler=sampler))
-
-    def training_step(self, model: Any, inputs: Any, items: Any = None) -> Any:
-        self.given.append(inputs["labels"].item())
-        return super().training_step(model, inputs, items)
 
 
 def packed() -> MultipackBatchSampler:
@@ -128,9 +132,15 @@ def complete(model: Path) -> list[int]:
 
 
 def trained(
-    root: Path, *callbacks: Any, step: Step = STEP, kind: Any = Trainer, attempt: int = 1, **arguments: Any
+    root: Path,
+    *callbacks: Any,
+    step: Step = STEP,
+    kind: Any = Trainer,
+    attempt: int = 1,
+    rows: Any = ROWS,
+    **arguments: Any,
 ) -> dict[str, Any]:
-    """What a training of at most ten steps leaves, from its newest usable checkpoint on."""
+    """What a training leaves, from its newest usable checkpoint on."""
     store = Store(root)
     folder = store.folder(step.kind, step.key)
     rank = Rank(step, folder, folder.attempt(attempt))
@@ -143,7 +153,7 @@ def trained(
         "report_to": [], "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
     settings = TrainingArguments(str(model), **{**defaults, **arguments})
-    trainer = kind(Weight(), settings, train_dataset=ROWS, eval_dataset=ROWS[:2], callbacks=list(callbacks))
+    trainer = kind(Weight(), settings, train_dataset=rows, eval_dataset=rows[:2], callbacks=list(callbacks))
     rater = RowRater(trainer, rank, without="a weight has no rows")
     for one in (rater, Recorder(trainer, rank, rater, eval_on_start=False)):
         trainer.add_callback(one)
@@ -241,6 +251,24 @@ def ended_at_a_rung(root: Path) -> dict[str, Any]:
     return trained(root, EarlyStoppingCallback(2), step=replace(STEP, rungs=rungs), **BEST)
 
 
+def grouped_rows(root: Path) -> list[list[float]]:
+    """What a run gets in each of 20 steps, two epochs, and in those after it has resumed from step 13, and from 10."""
+    rows = [{"labels": torch.tensor([2.0**number]), "input_ids": [0] * (number % 3)} for number in range(NUMBERS)]
+    model = Store(root).folder(STEP.kind, STEP.key).model
+    found = []
+    for attempt, resumed_from in enumerate((None, 13, 10), start=1):
+        for checkpoint in checkpoints.all_checkpoints(model):
+            if checkpoints.step_number(checkpoint) > (resumed_from or 0):
+                shutil.rmtree(checkpoint)
+        left = trained(
+            root, kind=Noting, rows=rows, attempt=attempt, train_sampling_strategy="group_by_length",
+            max_steps=20, save_steps=1, eval_steps=3,
+        )  # fmt: skip
+        assert left["taken"] == resumed_from
+        found.append(left["given"])
+    return found
+
+
 def packed_rows_of_two_ranks(root: Path) -> list[list[float]]:
     """What rank 0 gets in each of ten steps, which are two epochs, and in those after it has resumed from step 6."""
     list(packed())  # compiles it for both
@@ -284,6 +312,7 @@ CASES = (
     stopped_where_nothing_is_best, stopped_with_one_checkpoint_to_store, stopped_in_an_epoch, logged_seldom, halted,
     rotated, rotated_by_a_clock_that_was_set_back, without_optimizer, killed_after_a_bad_evaluation,
     from_a_run_without_patience, ended_at_a_rung, packed_rows_of_two_ranks,
+    grouped_rows,
     drawn_for_the_number_of_steps,
 )  # fmt: skip
 

@@ -96,3 +96,13 @@ def test_the_number_of_steps_of_packed_rows_does_not_depend_on_chance(left: dict
     """Axolotl packs them in random orders to count the steps."""
     one, other = left["drawn_for_the_number_of_steps"]
     assert one == other
+
+
+@pytest.mark.parametrize(("resumed", "step"), [(1, 13), (2, 10)])
+def test_rows_that_are_grouped_by_their_length_are_each_trained_on_once_though_a_run_resumes(
+    left: dict[str, Any], resumed: int, step: int
+) -> None:
+    """In the middle of its second epoch, or at its beginning."""
+    found = left["grouped_rows"]
+    assert len(found[0]) == 20
+    assert found[resumed] == found[0][step:]
