@@ -41,13 +41,25 @@ def fail(share: Share, attempt: Attempt, outcome: Outcome) -> None:
 
     The same holds for one whose rank died. One that ended in another way keeps its own outcome.
     """
-    is_over = outcome.status is OutcomeStatus.FAILED and outcome.reason is not FailureReason.LOST
-    if is_over or outcome.status is OutcomeStatus.SUCCEEDED:
+    if _is_over(outcome) or outcome.status is OutcomeStatus.SUCCEEDED:
         return
     message = f"stopped: its share of the budget, {_money(share.dollars)}, is spent ({outcome.message})"
     message += "; the same command with a higher budget continues it"
     failed = replace(outcome, status=OutcomeStatus.FAILED, reason=FailureReason.BUDGET, message=message)
     write_atomically(attempt.result, failed.to_json())
+
+
+def refuse(share: Share, attempt: Attempt, outcome: Outcome) -> None:
+    """Record that a step is not tried again, since its share is spent. `attempt`: the last one, with its outcome."""
+    not_tried = f"; not tried again, since its share of the budget, {_money(share.dollars)}, is spent"
+    if not _is_over(outcome):
+        fail(share, attempt, outcome)
+    elif outcome.reason is not FailureReason.BUDGET and not outcome.message.endswith(not_tried):
+        write_atomically(attempt.result, replace(outcome, message=outcome.message + not_tried).to_json())
+
+
+def _is_over(outcome: Outcome) -> bool:
+    return outcome.status is OutcomeStatus.FAILED and outcome.reason is not FailureReason.LOST
 
 
 def _money(dollars: float) -> str:

@@ -142,7 +142,7 @@ def _ended_before(job: Job, call: str, folder: StepFolder, share: Share | None) 
         attempts.give_up(folder, earlier[-1])
         return earlier[-1]
     if share and budget.is_spent(share, folder):
-        budget.fail(share, earlier[-1], _outcome(folder, earlier[-1]))
+        budget.refuse(share, earlier[-1], _outcome(folder, earlier[-1]))
         return earlier[-1]
     return None
 

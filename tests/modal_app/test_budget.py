@@ -14,6 +14,7 @@ from modal_app.store.step import FailureReason, Outcome, OutcomeStatus, Share, S
 from tests.modal_app.container_records import record_of
 
 SHARE = Share(dollars=1.5, seconds=1000.0)
+OOM = Outcome(OutcomeStatus.FAILED, 1, 0.0, 5.0, FailureReason.OOM, "no memory")
 
 
 @pytest.fixture
@@ -61,6 +62,20 @@ def test_a_dead_rank_is_the_end_too_when_the_share_is_spent(folder: StepFolder) 
     attempt.path.mkdir()
     budget.fail(SHARE, attempt, Outcome(OutcomeStatus.FAILED, 1, 0.0, 5.0, FailureReason.LOST, "rank 1 was killed"))
     assert attempts.is_final(attempt)
+
+
+def test_a_step_that_had_failed_before_says_that_it_is_not_tried_again_since_its_share_is_spent(
+    folder: StepFolder,
+) -> None:
+    """Otherwise, its old failure would look like a new one."""
+    attempt = folder.attempt(1)
+    attempt.path.mkdir()
+    for _ in range(2):
+        before = Outcome.from_json(attempt.result.read_text()) if attempt.result.exists() else OOM
+        budget.refuse(SHARE, attempt, before)
+        after = Outcome.from_json(attempt.result.read_text())
+        assert after.reason is FailureReason.OOM
+        assert after.message == "no memory; not tried again, since its share of the budget, $1.50, is spent"
 
 
 @pytest.mark.parametrize(
