@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import modal
 import modal.exception
@@ -104,19 +104,28 @@ def _calls(look: Look, name: str) -> list[str]:
 
 def job_of(entry: str) -> str:
     """The name of the job that an entry is about."""
-    if (waiting := call_and_job(entry)) is not None:
-        return waiting[1]
+    if (waiting := waiting_in(entry)) is not None:
+        return waiting.name
     kind, _, rest = entry.partition("/")
     if kind in ("attempt", "start"):
         return rest.partition("/")[2]
     return rest if kind in SAYS else entry.partition("/after/")[0]
 
 
-def call_and_job(entry: str) -> tuple[str, str] | None:
-    """The call that a job waits for, and the job's name, if that is what the entry says."""
+class Waiting(NamedTuple):
+    """A job of a sweep that waits for a call."""
+
+    call: str
+    name: str
+    sweep: str
+
+
+def waiting_in(entry: str) -> Waiting | None:
+    """What waits, if that is what the entry says."""
     kind, _, rest = entry.partition("/")
-    call, _, name = rest.partition("/")
-    return (call, name.partition(" for ")[0]) if kind == "waiting" else None
+    call, _, job = rest.partition("/")
+    name, _, sweep = job.partition(" for ")
+    return Waiting(call, name, sweep) if kind == "waiting" else None
 
 
 def is_at_work(look: Look, name: str, call: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import modal
 import modal.exception
 
-from modal_app.cloud.claims import call_and_job, is_live, job_of, last_claim
+from modal_app.cloud.claims import is_live, job_of, last_claim, waiting_in
 from modal_app.cloud.connection import lost_connections
 from modal_app.cloud.container import TICK_S
 from modal_app.cloud.rung_entries import DictEntries
@@ -155,7 +155,7 @@ class ModalMirror:
         calls = {name: call for name in mine if (call := last_claim(entries.get, name)[1])}
         if sweep is not None:
             shared = {name for step in steps for name in (step.name, *step.fetches)} - mine
-            calls |= {name: call for name in shared if (call := _only_for(entries, name, sweep, mine | shared))}
+            calls |= {name: call for name in shared if (call := _only_for(entries, name, sweep))}
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             ended = {name: pool.submit(_end_call, call) for name, call in calls.items()}
         return {name for name, one in ended.items() if one.result()}
@@ -270,10 +270,11 @@ def _why_not_begun(entries: Entries, name: str, before: Sequence[str]) -> str:
     return "nothing works on it; run the same command again to start it"
 
 
-def _only_for(entries: Entries, name: str, sweep: str, names: Collection[str]) -> str | None:
-    """The call that does a job for this sweep, if no other sweep waits for the job."""
+def _only_for(entries: Entries, name: str, sweep: str) -> str | None:
+    """The call that does a job for this sweep, if no other sweep waits for the job. The sweep's id is also the first
+    part of the ids under which its follow-up steps are submitted."""
     call = last_claim(entries.get, name)[1]
     if call is None or not any(claim == {"call": call, "sweep": sweep} for claim in entries.values()):
         return None
-    waiting = [found for found in map(call_and_job, entries) if found is not None]
-    return call if {name for other, name in waiting if other == call} <= set(names) else None
+    waiting = [found for found in map(waiting_in, entries) if found is not None and found.call == call]
+    return call if {one.sweep.partition("/")[0] for one in waiting} <= {sweep} else None

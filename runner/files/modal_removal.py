@@ -13,7 +13,7 @@ from typing import Any
 
 import modal
 
-from modal_app.cloud.claims import call_and_job, is_at_work, is_live, job_of, last_claim
+from modal_app.cloud.claims import is_at_work, is_live, job_of, last_claim, waiting_in
 from modal_app.cloud.job import DONE, job_name, mark_name
 from modal_app.store.layout import REMOVED, SUBMISSION, Store
 from modal_app.store.step import FOLLOW_UP_KINDS, StepKind
@@ -118,8 +118,8 @@ class ModalRemoval:
             batch.put_file(io.BytesIO(removal_note(one.bytes).encode()), f"/{home}/{REMOVED}")
 
     def _works(self, name: str) -> bool:
-        waiting = [found for found in map(call_and_job, self._entries) if found is not None]
-        if any(self._is_live(call) for call, job in waiting if job == name):
+        waiting = [found for found in map(waiting_in, self._entries) if found is not None]
+        if any(self._is_live(one.call) for one in waiting if one.name == name):
             return True
         call = last_claim(self._entries.get, name)[1]
         return call is not None and is_at_work(self._entries.get, name, call)
@@ -139,7 +139,7 @@ class ModalRemoval:
 
     def _entries_of(self, key: str, entries: Collection[str]) -> list[str]:
         jobs = self._jobs(key)
-        of_jobs = [entry for entry in entries if call_and_job(entry) is None and job_of(entry) in jobs]
+        of_jobs = [entry for entry in entries if waiting_in(entry) is None and job_of(entry) in jobs]
         return list({*of_jobs, *(f"cancelled/{job}" for job in jobs)})
 
     def _claims(self) -> modal.Dict:

@@ -17,6 +17,8 @@ import modal
 import pytest
 from grpclib import Status
 
+from modal_app.cloud.claims import enqueue_behind
+from modal_app.cloud.job import Job
 from modal_app.cloud.meter import Meter, Reservation
 from modal_app.store.layout import Store
 from modal_app.store.state import Phase, observe
@@ -143,6 +145,18 @@ def test_a_cancel_that_modal_refuses_for_one_run_ends_the_others(place: Place) -
     states = Counter(call.status for call in place.server.function_calls())
     assert states == {"terminated": 2, "pending": 1}
     assert len(place.mirror.cancel(steps, "sweep")) == 1
+
+
+@pytest.mark.parametrize(("waits", "ends"), [("sweep", True), ("sweep/merge", True), ("other", False)])
+def test_a_cancel_leaves_a_download_that_another_sweep_waits_for_with_the_same_dataset(
+    place: Place, waits: str, ends: bool
+) -> None:
+    data = MirroredStep(StepKind.PREPROCESS, "data", "data", fetches=("fetch/model",))
+    call = place.train.spawn("").object_id
+    place.claims.put("fetch/model", {"call": call, "sweep": "sweep"})
+    waiting = Job(data.name, waits, "app", "preprocess", "claims", "cache", "runs", awaited=True)
+    enqueue_behind(place.claims, call, "fetch/model", [waiting])
+    assert place.mirror.cancel([data, STEP], "sweep") == ({"fetch/model"} if ends else set())
 
 
 def test_the_next_look_comes_when_the_last_call_has_ended(place: Place) -> None:
