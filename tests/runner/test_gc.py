@@ -67,6 +67,35 @@ def test_gc_takes_what_no_run_needs_and_nothing_else(store: Store, command: Comm
     assert phase(store, one) is phase(store, other) is Phase.SUCCEEDED
 
 
+def test_what_an_attempt_at_work_uses_is_not_gcs(store: Store, command: Command) -> None:
+    _, (one,) = trained(store, 0.1)
+    steps = [store.folder(StepKind.TRAIN, one.key), store.folder(StepKind.PREPROCESS, one.data_key)]
+    caches = [step.attempt(1).path / "datasets-cache" for step in steps]
+    for cache in caches:
+        aged(cache / "rows.arrow", 2)
+    left = [cache.relative_to(store.root).as_posix() for cache in caches]
+    assert keys(command("gc", "--json", "--dry-run")) == {*left}
+    for step, of_the_other in zip(steps, reversed(left), strict=True):
+        with claim(step):
+            assert keys(command("gc", "--json", "--dry-run")) == {of_the_other}
+
+
+def test_the_draft_of_an_attempt_is_left_once_its_step_has_finished(store: Store, command: Command) -> None:
+    """Before, it is what the next attempt resumes from."""
+    _, (one,) = trained(store, 0.1)
+    for step in (store.folder(StepKind.TRAIN, one.key), store.folder(StepKind.PREPROCESS, one.data_key)):
+        draft = step.attempt(1).draft
+        aged(draft / "model" / "checkpoint-10" / "optimizer.pt", 2)
+        (found,) = command("gc", "--json", "--dry-run")["to_delete"]
+        assert store.root / found["key"] == draft
+        assert found["note"] == "an attempt's files that were not published"
+        done = step.done.read_text()
+        step.done.unlink()
+        assert not keys(command("gc", "--json", "--dry-run"))
+        step.done.write_text(done)
+        shutil.rmtree(draft)
+
+
 def test_the_dataset_of_removed_runs_is_gcs(store: Store, command: Command) -> None:
     """Runs that are only planned still need theirs."""
     sweep, (one, other) = trained(store, 0.1, 0.2)
@@ -106,7 +135,8 @@ def test_copies_of_what_no_mirrored_sweep_has_are_stale(store: Store, command: C
     sweep, (one,) = trained(mirror, 0.2)
     assert not keys(command("gc", "--json", "--dry-run"))
     (mirror.sweeps / sweep / "plan.json").unlink()
-    assert f"runs/{one.key}" in keys(command("gc", "--json", "--dry-run"))
+    assert keys(command("gc", "--json", "--dry-run")) >= {f"runs/{one.key}", f"prepared/{one.data_key}"}
+    assert not keys(command("gc", "--older-than", "1h", "--json", "--dry-run"))
 
 
 @pytest.mark.parametrize("run_or_base", ["run", "base"])

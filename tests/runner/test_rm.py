@@ -190,6 +190,17 @@ def test_checkpoints_go_alone_and_of_finished_runs_only(store: Store, command: C
     assert one.key not in keys(command("rm", "--checkpoints", "--json", "--dry-run"))
 
 
+def test_the_checkpoints_of_other_runs_and_of_a_run_that_a_process_works_on_stay(
+    store: Store, command: Command
+) -> None:
+    sweep, (one, other) = trained(store, 0.1, 0.2)
+    assert keys(command("rm", one.key, "--checkpoints", "--dry-run", "--json")) == {one.key}
+    with claim(merge(store, other, "abc")):
+        printed = command("rm", sweep, "--checkpoints", "--yes", "--json")
+    assert (keys(printed), keys(printed, "kept")) == ({one.key}, {other.key})
+    assert list(store.folder(StepKind.TRAIN, other.key).model.glob("checkpoint-*"))
+
+
 def test_a_run_that_stopped_at_a_rung_keeps_its_checkpoints_unless_it_is_named(store: Store, command: Command) -> None:
     sweep = halved_sweep(store)
     (store.sweeps / sweep.id / "records.jsonl").write_text("")
