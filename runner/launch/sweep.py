@@ -18,6 +18,7 @@ from runner.html_report.finish import leave_report
 from runner.keys.inputs import how_to_pin
 from runner.launch.budget import left_line
 from runner.launch.execute import execute, record_request
+from runner.launch.held_out import separate_tables_note
 from runner.launch.identify import identify, resolve
 from runner.launch.moved_keys import say_moved
 from runner.launch.notices import Notifier, notifier_of
@@ -56,13 +57,13 @@ def _show_plan(experiments: Sequence[Experiment], request: Request) -> list[RunR
     if not request.json:
         tables.show_plan(launch.plan, terminal.results(), request.left_out)
     say_moved(launch)
-    _say_uneven_rows(launch.plan)
+    _say_how_runs_compare(launch)
     show_launch(price(launch))
     return []
 
 
-def _say_uneven_rows(plan: Plan) -> None:
-    if note := uneven_rows_note(plan):
+def _say_how_runs_compare(launch: Launch) -> None:
+    for note in filter(None, (uneven_rows_note(launch.plan), separate_tables_note(launch.plan, launch.store))):
         terminal.message(note, style="yellow")
 
 
@@ -88,7 +89,7 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
             console = terminal.messages() if request.json else terminal.results()
             tables.show_plan(launch.plan, console, request.left_out)
         say_moved(launch)
-        _say_uneven_rows(launch.plan)
+        _say_how_runs_compare(launch)
         _check_resolved(launch.plan)
         if launch.plan.has_work:
             _refuse_blocked(launch, workers)
