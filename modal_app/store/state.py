@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -98,7 +99,8 @@ def record_exit(store: Store, kind: StepKind, key: str, pid: int, code: int) -> 
         return
     out_of_memory = _kills.take() if code == -signal.SIGKILL else None
     exited = {"pid": pid, "code": code, "at": time.time(), "out_of_memory": out_of_memory}
-    write_atomically(newest.exit, json.dumps(exited))
+    with contextlib.suppress(OSError):  # the disk is full, or the run's folder is gone
+        write_atomically(newest.exit, json.dumps(exited))
 
 
 def _newest(folder: StepFolder) -> Attempt | None:

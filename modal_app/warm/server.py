@@ -215,8 +215,7 @@ class Server:
                 child.command.tell(event="ended" if child.serves else "validated", code=code)
                 continue
             kind, key = child.step.kind, child.step.key
-            with contextlib.suppress(OSError):  # the disk is full, or the run's folder is gone
-                state.record_exit(self.store, kind, key, child.pid, code)
+            state.record_exit(self.store, kind, key, child.pid, code)
             child.command.tell(event="exited", kind=kind, key=key, pid=child.pid, code=code)
 
     def _drop_closed(self) -> None:

@@ -168,6 +168,16 @@ def test_how_a_fresh_worker_was_killed_is_noted_in_its_attempt(fresh: FreshWorke
     assert json.loads(attempt.exit.read_text())["code"] == -signal.SIGKILL
 
 
+def test_a_fresh_worker_ends_also_if_that_cannot_be_noted(fresh: FreshWorkers, tmp_path: Path) -> None:
+    """A full disk may be what has ended it, and there are other workers."""
+    attempt = Store(tmp_path / "store").folder(*this("one")).attempt(1)
+    attempt.exit.mkdir(parents=True)
+    fresh.start(step("one", seconds=60))
+    attempt.started.write_text(json.dumps({"pid": fresh.pid(this("one"))}))
+    fresh.signal(this("one"), signal.SIGKILL)
+    assert [one.code for one in ended(fresh, 1)] == [-signal.SIGKILL]
+
+
 def test_one_preloaded_process_serves_every_step_and_says_what_it_says_to_a_file(
     warm: WarmWorkers, tmp_path: Path
 ) -> None:
