@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,10 +11,21 @@ from rich.cells import cell_len, chop_cells
 from runner.compare.params import show_values
 from runner.console.harmless import harmless
 
+LONGEST = 200
+"""Columns of a value. A chat template has thousands of characters."""
+
 
 def texts_of(values: Sequence[Any], encoding: str = "utf-8") -> tuple[str, ...]:
-    """Values as `compare` shows them. One line each."""
-    return tuple(one_line(text, encoding) for text in show_values(values))
+    """Values as `compare` shows them. One line each, not longer than anything that a terminal has room for."""
+    texts = tuple(one_line(text, encoding) for text in show_values(values))
+    return shortened(texts, LONGEST, "...") or tuple(map(_with_digest, texts))
+
+
+def _with_digest(text: str) -> str:
+    """A long text that differs from others only in its middle."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 10]}... {hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def one_line(text: str, encoding: str = "utf-8") -> str:
@@ -46,6 +58,7 @@ def end_of(text: str, room: int, ellipsis: str) -> str:
     """The end of a text, the most informative part of a path."""
     if cell_len(text) <= room:
         return text
+    text = text[-4 * max(room, 1) :]  # measuring a long text once for each character takes seconds
     while text and cell_len(text) > room - cell_len(ellipsis):
         text = text[1:]
     return f"{ellipsis}{text}"[-max(room, 0) :] if room > 0 else ""

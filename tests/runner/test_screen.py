@@ -26,6 +26,10 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     "many": [{f"parameter_{bit}": bool(number >> bit & 1) for bit in range(11)} for number in range(12)],
     "texts": [{"system_prompt": f"{'be brief ' * 30}{number}\n\x1b[2J", "seed": number} for number in range(3)],
     "wide letters": [{"dataset": f"数据集的名字很长很长很长很长-{number}"} for number in range(3)],
+    "templates": [
+        {"chat_template_jinja": f"{start}{'{{ m }} ' * 500}{part}{'{{ m }} ' * 500}", "seed": 1}
+        for start, part in (("", "a"), ("", "b"), ("{% if m %}", "a"))
+    ],
     "a wide name": [{"数据集的名字": number, "base_model": f"a-model-with-a-long-name-{number}b"} for number in (1, 7)],
     "what some lack": [{"warmup": 3}, {"warmup": None}],
 }
