@@ -20,6 +20,7 @@ from runner.compare.ranking import OBJECTIVE, Metric, Row
 from runner.compare.rung_reasons import why_of
 from runner.compare.stars import groups_judged, groups_starred, starred
 from runner.compare.verdict_types import JudgedSetting, Verdict, settings_by_run
+from runner.console.cut import end_of, start_of
 from runner.console.numbers import difference, loss
 from runner.cost.spent import money
 from runner.store.run_state import RunStatus, status_text
@@ -192,7 +193,7 @@ def shortened(columns: Sequence[Column], width: int, least: int = LEAST) -> list
         over -= 1
     return [
         one if one.width <= room else
-        replace(one, heading=_start(one.heading, room), cells=tuple(_end(cell, room) for cell in one.cells))
+        replace(one, heading=start_of(one.heading, room), cells=tuple(end_of(cell, room) for cell in one.cells))
         for one, room in zip(columns, widths, strict=True)
     ]  # fmt: skip
 
@@ -232,19 +233,6 @@ def _column(
 
 def _width(columns: Sequence[Column]) -> int:
     return sum(one.width for one in columns) + GAP * (len(columns) - 1)
-
-
-def _start(text: str, room: int) -> str:
-    return text if cell_len(text) <= room else f"{text[: room - 1]}…"
-
-
-def _end(text: str, room: int) -> str:
-    """Shortened to its end, the most informative part of a model's name or a path."""
-    if cell_len(text) <= room:
-        return text
-    while cell_len(text) > room - 1:
-        text = text[1:]
-    return f"…{text}"
 
 
 def interval(one: JudgedSetting) -> str:

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 
 from runner.compare.params import show_values
+from runner.console.cut import end_of, start_of
 from runner.console.harmless import harmless
 
 LONGEST = 200
@@ -52,23 +53,6 @@ def narrowest(values: Sequence[str], ellipsis: str, least: int = 4) -> int:
     """The least room in which the values still differ."""
     widest = max(map(cell_len, values), default=0)
     return next((room for room in range(least, widest) if shortened(values, room, ellipsis) is not None), widest)
-
-
-def end_of(text: str, room: int, ellipsis: str) -> str:
-    """The end of a text, the most informative part of a path."""
-    if cell_len(text) <= room:
-        return text
-    text = text[-4 * max(room, 1) :]  # measuring a long text once for each character takes seconds
-    while text and cell_len(text) > room - cell_len(ellipsis):
-        text = text[1:]
-    return f"{ellipsis}{text}"[-max(room, 0) :] if room > 0 else ""
-
-
-def start_of(text: str, room: int, ellipsis: str) -> str:
-    if cell_len(text) <= room:
-        return text
-    left = room - cell_len(ellipsis)
-    return f"{chop_cells(text, left)[0]}{ellipsis}" if left > 0 else ellipsis[: max(room, 0)]
 
 
 def _ways(values: Sequence[str], room: int, ellipsis: str) -> Iterator[tuple[str, ...]]:

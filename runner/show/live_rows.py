@@ -15,8 +15,9 @@ from rich.text import Text
 
 from modal_app.store.step import StepKind
 from runner.compare.table import STATUS_COLOURS
+from runner.console.cut import end_of, start_of
 from runner.console.durations import about, clock
-from runner.show.fit import end_of, narrowest, one_line, shortened, start_of, texts_of
+from runner.show.fit import narrowest, one_line, shortened, texts_of
 from runner.show.headway import FAILED, ExpectedSeconds, Timing, run_left
 from runner.show.line import Line
 from runner.store.run_state import RunStatus

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from runner.show.fit import start_of
+from runner.console.cut import start_of
 from runner.show.headway import ExpectedSeconds, Headway
 from runner.show.line import Line
 from runner.show.live_rows import GAP, UNICODE, Marks, bar, rows

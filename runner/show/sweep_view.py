@@ -12,8 +12,8 @@ from rich.text import Text
 from modal_app.store.layout import Store
 from runner.compare.source import RunFacts, facts_of_sweep
 from runner.console import terminal
+from runner.console.cut import start_of
 from runner.show.downloads import download_lines
-from runner.show.fit import start_of
 from runner.show.following import headway_of_sweep, lines_of, run_lines
 from runner.show.headway import ExpectedSeconds
 from runner.show.redraw import Redraw, can_redraw, marks_of
