@@ -90,7 +90,7 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
         raise SweepError(explained(error, vocabulary)) from error
     except yaml.YAMLError as error:
         raise SweepError(f"A config file is not valid YAML: {error}") from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if (file := unreadable_file(error)) is None:
             raise
         raise SweepError(f"The config file {file} cannot be used: {str(error).rstrip('.')}.") from error

@@ -84,16 +84,12 @@ def _load(file: str) -> dict[str, Any]:
 
 def _without_addresses(base: Base) -> Base:
     """Removes the keys that say where results go. Empty ones, which most files have, are not mentioned."""
-    left = [key for key, value in base.axolotl.items() if _is_address(key) and value not in (None, "", False)]
+    left = [key for key, value in base.axolotl.items() if is_address(key) and value not in (None, "", False)]
     tracking = {TRACKING[key]: str(base.axolotl[key]) for key in left if key in TRACKING}
     notes = [f"{', '.join(left)}: left out; axosweep sets where a run writes and what it reports to."] if left else []
     notes += [f"tracking.{name} is {value}, from the file." for name, value in tracking.items()]
-    remaining = {key: value for key, value in base.axolotl.items() if not _is_address(key)}
+    remaining = {key: value for key, value in base.axolotl.items() if not is_address(key)}
     return replace(base, axolotl=remaining, tracking=tracking, notes=(*base.notes, *notes))
-
-
-def _is_address(key: object) -> bool:
-    return isinstance(key, str) and is_address(key)
 
 
 def _without_secrets(base: Base) -> Base:

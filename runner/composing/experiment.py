@@ -263,7 +263,7 @@ def _mapping(node: Mapping[str, Any], name: str) -> dict[str, Any]:
     values = node.get(name)
     if not isinstance(values, dict):
         raise SweepError(f"{name} is {values!r}; a mapping of keys is expected. Set one of them: {name}.KEY=value.")
-    return dict(values)
+    return {str(key): value for key, value in values.items()}
 
 
 def _fields(node: Mapping[str, Any], name: str, kind: type[Any], *, without: Collection[str] = ()) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.composing.config_parts import MergedParts, Part, ReadFile, pickled
 from runner.config.project import SWEEPS, SWEEPS_PROVIDER
+from runner.errors import SweepError
 
 
 def apply_overrides(overrides: Sequence[Override], config: DictConfig) -> None:
@@ -257,6 +258,8 @@ class CachingRepository(ConfigRepository):
         if known is None or known.stamp != stamp:
             read = super().load_config(config_path)
             assert read is not None
+            if isinstance(read.config, DictConfig) and read.config.get("hydra", {}) is None:
+                raise SweepError(f"The config file {config_path}.yaml has `hydra:` without a value. Remove it.")
             if (stored := pickled(read)) is None:
                 return read
             known = _PARSED[key] = _ParsedFile(stamp, stored)

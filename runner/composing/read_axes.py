@@ -48,6 +48,8 @@ def canonical_axes(params: Mapping[str, Any], vocabulary: Vocabulary) -> list[st
             f"hydra.sweeper.params: {key} applies to all runs of a command, so it is no axis. Write it at the file's "
             f"{place} or on the command line."
         )
+    if any(str(key).lstrip("+~") == SWEEPS for key in params):
+        raise SweepError(f"hydra.sweeper.params: {SWEEPS} is no axis, since a command launches one sweep file.")
     return [canonical(axis(str(key), value), vocabulary) for key, value in params.items()]
 
 

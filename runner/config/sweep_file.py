@@ -48,6 +48,11 @@ def _overrides(file: Path, text: str, vocabulary: Vocabulary) -> Iterator[str]:
                 f"{file}: {key} is a config group. Choose one option for all runs in the file's defaults list "
                 f"(`- override /{key}: {value}`), or several under hydra.sweeper.params."
             )
+        if key in vocabulary.groups and key not in vocabulary.read:
+            raise SweepError(
+                f"{file}: {key} is a config group, so nothing reads keys below it. Write Axolotl's keys by their own "
+                f"names, or below `{AXOLOTL}:`."
+            )
         if key not in vocabulary.nodes:
             try:
                 yield canonical(f"{key}={written(value)}", vocabulary)

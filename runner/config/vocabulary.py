@@ -123,7 +123,8 @@ def _only_axes_as_of(file: Path, stamp: tuple[int, int]) -> bool:
         return False  # reported when it is used
     hydra = content.pop("hydra", None)
     content.pop("search", None)  # describes the sweep, not its runs
-    if all(isinstance(one, dict) and one.keys() == {"override /search"} for one in content.get("defaults") or ()):
+    listed = content.get("defaults") or []
+    if isinstance(listed, list) and all(isinstance(one, dict) and one.keys() == {"override /search"} for one in listed):
         content.pop("defaults", None)
     sweeper = hydra.get("sweeper") if isinstance(hydra, dict) and len(hydra) == 1 else None
     return not content and isinstance(sweeper, dict) and sweeper.keys() <= {"params", "zip", "exclude"}

@@ -64,9 +64,9 @@ wrongly here would make a run train on the wrong rows. tests/modal_app checks ev
 """
 
 
-def is_address(key: str) -> bool:
-    """Whether an Axolotl key says only where a run's results go."""
-    return key in ADDRESSES or key.startswith(ADDRESS_PREFIXES)
+def is_address(key: object) -> bool:
+    """Whether an Axolotl key says only where a run's results go. A key of a file may be a number."""
+    return isinstance(key, str) and (key in ADDRESSES or key.startswith(ADDRESS_PREFIXES))
 
 
 def identify_run(experiment: Experiment, inputs: Iterable[Input], *, trainer_lock: str) -> Run:

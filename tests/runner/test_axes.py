@@ -95,6 +95,17 @@ def test_a_sweep_file_has_no_axis_for_what_applies_to_all_runs(
         ask("-m", "+sweeps=lost")
 
 
+def test_a_sweep_file_is_no_axis_of_another_one(ask: Callable[..., Any], elsewhere: Path) -> None:
+    """Its axes would not count."""
+    (elsewhere / "sweeps").mkdir()
+    (elsewhere / "conf").mkdir()
+    (elsewhere / "sweeps" / "both.yaml").write_text(
+        SAVED.replace("    params:", "    params:\n      sweeps: tiny_grid")
+    )
+    with pytest.raises(SweepError, match="sweeps is no axis"):
+        ask("-m", "+sweeps=both")
+
+
 def test_an_unknown_key_of_the_sweeper_in_a_file_is_named(ask: Callable[..., Any], elsewhere: Path) -> None:
     (elsewhere / "sweeps").mkdir()
     (elsewhere / "conf").mkdir()

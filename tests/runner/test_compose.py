@@ -131,6 +131,7 @@ def test_a_users_file_is_read_by_the_local_dataset(composed: ComposeJob) -> None
         ("hub_model_id=me/mine", "~hub_model_id"),
         ("resume_from_checkpoint=there", "lora_model_dir"),
         ("axolotl={learnig_rate:1}", "learning_rate"),
+        ("axolotl={5:6}", "Axolotl has no key 5"),
         ("plugins=5", "plugins=5: expected a list: \\[5\\]"),
         ("plugins=axolotl.integrations.liger.LigerPlugin", "expected a list: \\[axolotl"),
         ("chat_template_jinja='${nothing}'", "cannot be resolved"),

@@ -115,6 +115,7 @@ def test_a_broken_file_stops_only_who_asks_for_it(ask: Callable[..., Any], here:
         (b"# @package\nlora_r: 3\n", "Expected header format: KEY VALUE, got '@package'"),
         (b"# @package axolotl\nnote: \xe9t\xe9\n", "can't decode byte 0xe9"),
         (b"# @package axolotl\ndefaults: r8\n", "defaults must be a list"),
+        (b"5\n", "Invalid loaded object type: int"),
         (b"# @package _global_\ndefaults: [{override /alpha: 8}]\n", "Unsupported item value in defaults : int"),
     ],
 )
@@ -168,6 +169,7 @@ def test_a_users_own_root_config_counts(ask: Callable[..., Any], here: Path) -> 
         ),
         ("lora__mine", "lora_r: 3\n", "# @package axolotl"),
         ("experiment__mine", "# @package _global_\nmax_steps: 3\n", "below `axolotl:`"),
+        ("experiment__mine", "# @package _global_\nhydra:\n", "mine.yaml has `hydra:` without a value"),
         ("experiment__mine", "# @package _global_\ntrackin: {mode: offline}\n", "Did you mean tracking"),
     ],
 )

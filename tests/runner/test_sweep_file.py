@@ -42,6 +42,8 @@ def test_nodes_and_what_is_hydras_are_left_to_hydra(tmp_path: Path) -> None:
         ("# @package _global_\nlearnin_rate: 3\n", "Did you mean learning_rate"),
         ("# @package _global_\nlora: r4\n", "override /lora: r4"),
         ("# @package _global_\ngpu: h100\n", "override /gpu: h100"),
+        ("# @package _global_\nlora: {lora_r: 5}\n", "nothing reads keys below it"),
+        ("# @package _global_\ndeepspeed: {zero_optimization: {stage: 2}}\n", "or below `axolotl:`"),
     ],
 )
 def test_what_would_be_dropped_in_silence_is_refused(tmp_path: Path, text: str, says: str) -> None:

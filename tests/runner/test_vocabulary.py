@@ -68,6 +68,8 @@ def _sweep(root: Path, text: str) -> frozenset[str]:
         ("hydra: {sweeper: {params: {lora: [r8]}}}\naxolotl: {max_steps: 5}", False),
         ("defaults: [{override /model: tiny}]\nhydra: {sweeper: {params: {lora: [r8]}}}", False),
         ("hydra:", False),
+        ("defaults: 5", False),
+        ("defaults: {override /search: random}", False),
     ],
 )
 def test_a_sweep_file_of_axes_alone_is_distinguished_from_one_that_also_sets_values(
