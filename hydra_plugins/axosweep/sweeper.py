@@ -24,6 +24,8 @@ class AxosweepSweeperConf:
     """Points that are left out, as in ['lora=r128 learning_rate=8e-4']; also --exclude."""
     single: bool = False
     """The request has no -m, so more than one job is a mistake."""
+    alone: bool = False
+    """The overrides describe runs completely: what a sweep file says of axes does not count."""
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="axosweep", node=AxosweepSweeperConf, provider="axosweep")
@@ -38,6 +40,7 @@ class AxosweepSweeper(Sweeper):
         zip: ListConfig | None = None,
         exclude: ListConfig | None = None,
         single: bool = False,
+        alone: bool = False,
     ) -> None:
         self.single = single
 

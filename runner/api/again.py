@@ -24,6 +24,10 @@ from runner.types import Experiment, RunResult
 UNKNOWN_CHANGE = "its config files, its data, the trainer or the current folder"
 
 
+ALONE = "hydra.sweeper.alone=true"
+"""The overrides of a run do not name the axes of its sweep file that the command line had left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class ComposedAgain:
     """Runs that are ready to be planned or launched."""
@@ -62,7 +66,7 @@ def compose_again(overrides: Sequence[str], store: Store, sweep: str) -> tuple[l
         return []
 
     try:
-        application.run(request_words([*overrides, *NO_SEARCH], str(root_of(store))), collect, refuse_pages)
+        application.run(request_words([*overrides, *NO_SEARCH, ALONE], str(root_of(store))), collect, refuse_pages)
     except SweepError as error:
         raise SweepError(f"The runs of {sweep} cannot be composed again in this folder: {error}") from error
     experiments, request = found[-1]

@@ -147,7 +147,8 @@ def _overrides(config: DictConfig, arguments: Sequence[str], vocabulary: Vocabul
     """All overrides of a sweep, canonical: those of its file, the body first, then those of the command line."""
     params = OmegaConf.to_container(config.hydra.sweeper.params, resolve=True)
     assert isinstance(params, dict)
-    axes = canonical_axes({str(key): value for key, value in params.items()}, vocabulary)
+    of_file = {} if config.hydra.sweeper.alone else {str(key): value for key, value in params.items()}
+    axes = canonical_axes(of_file, vocabulary)
     choices, words = config.hydra.runtime.choices, canonical_all(arguments, vocabulary)
     if not isinstance(name := choices.get(SWEEPS), str):
         return with_bases([*axes, *words], vocabulary)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig
 
-from runner.composing.axes import AxisRules, Points, SearchSpace
+from runner.composing.axes import NO_RULES, AxisRules, Points, SearchSpace
 from runner.composing.draw import draw
 from runner.composing.hydra_inside import plain
 from runner.composing.job_product import grid
@@ -32,7 +32,7 @@ def space_of(
     added to those of the config. Only a grid is shuffled: other methods come to the same points again.
     """
     space = read_space(overrides, loader, vocabulary, shuffled=method is SearchMethod.GRID)
-    of_config = rules_of(plain(config.hydra.sweeper, resolve=True))
+    of_config = NO_RULES if config.hydra.sweeper.alone else rules_of(plain(config.hydra.sweeper, resolve=True))
     space = with_file_rules(space, of_config, [*arguments, *config.hydra.overrides.hydra], vocabulary)
     return with_rules(space, rules, vocabulary)
 

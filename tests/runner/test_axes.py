@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from modal_app.store.layout import Store
+from runner.api.again import compose_again
 from runner.composing.axes import IntervalAxis
 from runner.composing.search_node import NO_SEARCH
 from runner.errors import SweepError
@@ -93,6 +95,18 @@ def test_a_sweep_file_has_no_axis_for_what_applies_to_all_runs(
     (elsewhere / "sweeps" / "lost.yaml").write_text(SAVED.replace("    params:", f"    params:\n      {key}"))
     with pytest.raises(SweepError, match=f"{key.partition(':')[0]} applies to all runs .* no axis"):
         ask("-m", "+sweeps=lost")
+
+
+def test_a_run_is_composed_again_without_an_axis_that_was_left_out(ask: Callable[..., Any], elsewhere: Path) -> None:
+    (elsewhere / "sweeps").mkdir()
+    (elsewhere / "conf").mkdir()
+    (elsewhere / "sweeps" / "saved.yaml").write_text(SAVED)
+    left_out = [f"~hydra.sweeper.params.{key}" for key in ("lora_r", "lora_alpha")]
+    requested = ask("-m", "+sweeps=saved", *left_out).experiments
+    assert len(requested) == 2
+    for one in requested:
+        again, _ = compose_again(one.overrides, Store(elsewhere / "store"), "saved")
+        assert again == [one]
 
 
 def test_a_sweep_file_is_no_axis_of_another_one(ask: Callable[..., Any], elsewhere: Path) -> None:
