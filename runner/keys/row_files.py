@@ -162,7 +162,7 @@ def _rows(path: Path) -> Iterator[Any]:
     if text.lstrip().startswith("["):
         yield from json.loads(text)
     else:
-        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+        yield from (json.loads(line) for line in text.split("\n") if line.strip())
 
 
 def _with_names(row: Any, rename: Rename) -> Any:

@@ -76,6 +76,13 @@ def test_a_list_of_rows_is_read_like_lines() -> None:
     assert len(named_files("rows.json").files) == 2
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85"])
+def test_a_text_may_have_characters_that_separate_lines_elsewhere(separator: str) -> None:
+    row = json.dumps(sees("pictures/red.png", note=f"a{separator}b"), ensure_ascii=False)
+    Path("rows.jsonl").write_text(f"{row}\n", encoding="utf-8")
+    assert set(named_files("rows.jsonl").files) == {"pictures/red.png"}
+
+
 def move_pictures() -> None:
     Path("pictures").rename("elsewhere")
     write(sees("elsewhere/red.png"), sees("elsewhere/blue.png"))
