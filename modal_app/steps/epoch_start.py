@@ -29,6 +29,7 @@ class EpochStart:
         self._state = torch.random.get_rng_state()
 
     def save(self, checkpoint: Path) -> None:
+        checkpoint.mkdir(parents=True, exist_ok=True)  # another rank may be later, and create it
         torch.save(self._state, self._file(checkpoint))
 
     def _file(self, checkpoint: Path) -> Path:
