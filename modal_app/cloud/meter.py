@@ -196,6 +196,8 @@ class Meter:
     def tick(self) -> None:
         """Measure."""
         cards = read_cards()
+        if self._ended:
+            return  # nvidia-smi has hung until after the last record
         self._find_cards(cards)
         for samples, card in zip(self._cards, cards, strict=False):
             samples.add(card)

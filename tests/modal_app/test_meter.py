@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modal_app.cloud.meter import ContainerRecord
+from modal_app.cloud.meter import ContainerRecord, Meter, Reservation
 from modal_app.cloud.usage import memory_gib, read_cards
 from tests.modal_server.fixture import needs_mounts
 
@@ -119,6 +119,16 @@ def test_what_nvidia_smi_cannot_report_is_neither_a_card_nor_an_error(
 def test_a_machine_without_nvidia_smi_has_no_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert read_cards() == []
+
+
+def test_a_measurement_that_hung_until_after_the_last_record_is_not_written(tmp_path: Path) -> None:
+    """The container may work on another run by then."""
+    meter = Meter(tmp_path, step="train/run", call="fc-1", attempt=1, reserved=Reservation(1.0, 1.0))
+    meter.end()
+    (path,) = tmp_path.iterdir()
+    before = path.read_text()
+    meter.tick()
+    assert path.read_text() == before
 
 
 def test_a_record_that_cannot_be_written_ends_no_training(tmp_path: Path) -> None:
