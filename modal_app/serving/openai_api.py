@@ -245,6 +245,8 @@ async def _on_refused(request: Request, error: Any) -> Response:
 
 
 async def _on_invalid(request: Request, error: Any) -> Response:
+    if "json" not in request.headers.get("content-type", ""):  # curl -d sends another one
+        return RequestRefused("the body is read only with the header Content-Type: application/json").response()
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     return RequestRefused(f"{where}: {first['msg']}" if where else first["msg"], param=where or None).response()

@@ -231,6 +231,9 @@ def test_a_body_that_is_too_long_or_no_json_is_refused(serving: Serving) -> None
         request = urllib.request.Request(f"{serving.url}/chat/completions", body, {"Content-Type": "application/json"})
         with pytest.raises(urllib.error.HTTPError, match=status):
             urllib.request.urlopen(request)
+    with pytest.raises(urllib.error.HTTPError, match="400") as refused:  # with the header that curl -d sends
+        urllib.request.urlopen(f"{serving.url}/chat/completions", b'{"model": "base", "messages": []}')
+    assert "Content-Type: application/json" in json.loads(refused.value.read())["error"]["message"]
 
 
 def test_a_token_is_required_and_written_nowhere_and_ctrl_c_leaves_nothing(
