@@ -76,8 +76,18 @@ def parts(override: str) -> Parts:
         dotted = match["key"].replace(index[0], f".{index[1]}")
         raise SweepError(f"{override!r}: write an entry of a list with a dot: {dotted}=...")
     if match is None or (match["value"] is None and match["sign"] != "~"):
-        raise SweepError(f"{override!r} is not an override. Write key=value, or ~key to remove a key.")
+        raise SweepError(
+            f"{override!r} is not an override. Write key=value, or ~key to remove a key.{_for_file(override)}"
+        )
     return Parts(match["sign"], match["key"], match["package"] or "", match["value"])
+
+
+def _for_file(word: str) -> str:
+    """The override that selects the file which a word names."""
+    path = Path(word.lstrip("+"))
+    if path.parent.name == SWEEPS:
+        return f" For a sweep file: +{SWEEPS}={path.stem}"
+    return f" For an Axolotl config: {BASE_OPTION}={word}" if path.suffix in (".yml", ".yaml") else ""
 
 
 def canonical(override: str, vocabulary: Vocabulary) -> str:

@@ -160,6 +160,20 @@ def test_the_quoted_form_that_is_offered_works_in_a_shell(value: str) -> None:
     assert OverridesParser.create().parse_override(argument).value() == value
 
 
+@pytest.mark.parametrize(
+    ("word", "here"),
+    [
+        ("sweeps/rates.yaml", "+sweeps=rates"),
+        ("+sweeps/rates", "+sweeps=rates"),
+        ("my-axolotl.yml", "base=my-axolotl.yml"),
+    ],
+)
+def test_a_file_among_the_overrides_is_refused_with_the_override_for_it(word: str, here: str) -> None:
+    with pytest.raises(SweepError, match=rf"is not an override\..*: {re.escape(here)}$"):
+        canonical(word, VOCABULARY)
+    canonical(here, VOCABULARY)
+
+
 @pytest.mark.parametrize(("elsewhere", "here"), ELSEWHERE.items())
 def test_another_programs_name_for_a_key_is_refused_with_axolotls_name(elsewhere: str, here: str) -> None:
     with pytest.raises(SweepError, match=f"Did you mean {here}\\?"):
