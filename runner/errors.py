@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 
@@ -32,8 +32,8 @@ class PlanRefused(SweepError):
     """What keeps a plan from starting. With --json, the plan and all its findings have been printed."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest known words, or nothing when none is near.
+def did_you_mean(word: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """A sentence with the nearest known words, as `shown` writes them, or nothing when none is near.
 
     >>> did_you_mean("learnig_rate", ["learning_rate", "lora_r"])
     ' Did you mean learning_rate?'
@@ -41,4 +41,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     ''
     """
     near = difflib.get_close_matches(word, dict.fromkeys(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    return f" Did you mean {' or '.join(map(shown, near))}?" if near else ""

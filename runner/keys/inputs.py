@@ -188,19 +188,19 @@ def _classify(at: str, text: str) -> Input | UnusableInput:
         return UnusableInput(at, text, _NOT_PINNED)
     always_local = at.split(".")[0] in FILE_KEYS or at.endswith(TEMPLATE) or ".data_files" in at
     if always_local or _LOCAL_LOOKING.search(text):
-        meant = did_you_mean(str(path), _next_to(path))
-        return UnusableInput(at, text, f"there is no such file or folder (looked in {os.getcwd()}).{meant}")
+        return UnusableInput(at, text, f"there is no such file or folder (looked in {os.getcwd()}).{_near(path)}")
     if not (_ADAPTER_NAME if at == ADAPTER else _HUB_NAME).match(text):
         return UnusableInput(at, text, _NOT_PINNED)
     return Input(at, text, InputKind.HUB, None)
 
 
-def _next_to(path: Path) -> list[str]:
-    """What the folder of a missing file has instead, written as the file is; only so much is looked at."""
+def _near(path: Path) -> str:
+    """A sentence with what the folder of a missing file has under a similar name; only so much is looked at."""
     try:
-        return [str(path.parent / name) for name in itertools.islice(os.listdir(path.parent), 1000)]
+        names = list(itertools.islice(os.listdir(path.parent), 1000))
     except OSError:
-        return []
+        return ""
+    return did_you_mean(path.name, names, lambda name: str(path.parent / name))
 
 
 def _second_hub_models(inputs: Sequence[Input]) -> Iterator[UnusableInput]:

@@ -82,7 +82,8 @@ def test_a_missing_local_file_is_refused_by_name(config: dict[str, Any]) -> None
 
 
 def test_a_misspelt_file_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
-    (tmp_path / "chat.jsonl").touch()
+    for name in ("chat.jsonl", "unlike-it.log"):
+        (tmp_path / name).touch()
     with pytest.raises(SweepError, match=rf"Did you mean {tmp_path}/chat\.jsonl\?"):
         find_inputs({"datasets": [{"path": f"{tmp_path}/chats.jsonl"}]})
 
