@@ -19,6 +19,7 @@ AXOLOTL_SIDE = {
     "held_out.row_losses",
     "held_out.rows_table",
     "steps.batch_rows",
+    "steps.epoch_start",
     "steps.row_origins",
     "steps.rated_rows",
     "steps.row_rater",
