@@ -25,6 +25,7 @@ from runner.launch.notices import Notifier, notifier_of
 from runner.launch.plan import plan
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
+from runner.launch.requested_before import changed_note
 from runner.launch.rungs import uneven_rows_note
 from runner.launch.schema import ask_schema, refuse_blocked
 from runner.launch.types import Launch
@@ -57,13 +58,15 @@ def _show_plan(experiments: Sequence[Experiment], request: Request) -> list[RunR
     if not request.json:
         tables.show_plan(launch.plan, terminal.results(), request.left_out)
     say_moved(launch)
-    _say_how_runs_compare(launch)
+    _say_notes(launch)
     show_launch(price(launch))
     return []
 
 
-def _say_how_runs_compare(launch: Launch) -> None:
-    for note in filter(None, (uneven_rows_note(launch.plan), separate_tables_note(launch.plan, launch.store))):
+def _say_notes(launch: Launch) -> None:
+    plan, store = launch.plan, launch.store
+    changed = changed_note(plan, store, trainer=launch.trainer) if launch.request.round is None else ""
+    for note in filter(None, (uneven_rows_note(plan), separate_tables_note(plan, store), changed)):
         terminal.message(note, style="yellow")
 
 
@@ -89,7 +92,7 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
             console = terminal.messages() if request.json else terminal.results()
             tables.show_plan(launch.plan, console, request.left_out)
         say_moved(launch)
-        _say_how_runs_compare(launch)
+        _say_notes(launch)
         _check_resolved(launch.plan)
         if launch.plan.has_work:
             _refuse_blocked(launch, workers)
