@@ -165,7 +165,8 @@ def _adapter(config: Config) -> Adapter | str | None:
     targets = _targets(config)
     if isinstance(targets, str):
         return targets
-    saved = tuple(str(name) for name in config.get("lora_modules_to_save") or ())
+    listed = config.get("lora_modules_to_save")
+    saved = tuple(map(str, listed)) if isinstance(listed, list) else ()
     if strange := [name for name in saved if name not in ("embed_tokens", "lm_head")]:
         return f"lora_modules_to_save has {strange[0]}, whose size is unknown"
     return Adapter(

@@ -26,11 +26,11 @@ class Range:
     def holds(self, value: float) -> bool:
         if value in self.also:
             return True
-        if self.share_or_count and value > 1 and not value.is_integer():
+        if not math.isfinite(value) or (self.share_or_count and value > 1 and not value.is_integer()):
             return False
         above_low = self.low is None or value > self.low or (value == self.low and not self.above)
         below_high = self.high is None or value < self.high or (value == self.high and not self.below)
-        return above_low and below_high  # both are false for NaN
+        return above_low and below_high
 
     @property
     def text(self) -> str:
@@ -77,8 +77,7 @@ _TABLE: tuple[tuple[Range, str], ...] = (
         "orpo_alpha cpo_alpha kto_desirable_weight kto_undesirable_weight",
     ),
     (_RATE, "learning_rate embedding_lr dion_lr"),
-    (Range(0, math.inf, above=True, below=True), "num_epochs"),
-    (_POSITIVE, "adam_epsilon loraplus_lr_ratio embedding_lr_scale lr_div_factor loss_watchdog_threshold"),
+    (_POSITIVE, "num_epochs adam_epsilon loraplus_lr_ratio embedding_lr_scale lr_div_factor loss_watchdog_threshold"),
     (_SHARE, "weight_decay warmup_ratio cosine_min_lr_ratio cosine_constant_lr_ratio relora_prune_ratio"),
     (_SHARE, "generation_prompt_ratio"),
     (_SHARE_BELOW_1, "lora_dropout adam_beta1 adam_beta2 adam_beta3 dpo_label_smoothing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -110,7 +111,8 @@ def _outside(key: str, value: Any, one: Range) -> Iterator[Finding]:
     if isinstance(value, str) and found is None:
         yield error(key, value, f"expected a number, {one.text}")
     elif found is not None and not one.holds(found):
-        yield error(key, value, f"expected {one.text}")
+        finite = "" if math.isfinite(found) else "a finite number, "
+        yield error(key, value, f"expected {finite}{one.text}")
 
 
 def _names(axolotl: Mapping[str, Any]) -> Iterator[Finding]:
