@@ -127,7 +127,7 @@ def test_a_run_that_gets_nowhere_within_its_limit_fails(cloud: Callable[..., Clo
 def test_a_run_that_would_begin_again_in_each_call_fails_at_its_limit(cloud: Callable[..., Cloud]) -> None:
     """It has checkpoints, but cannot go on from them: each call would be paid for nothing."""
     here = cloud({"1": "idle@3"}, step=replace(STEP, config={"relora": True, "load_in_4bit": True}))
-    assert here.run(limit_s=4) == "failed"
+    assert here.run(limit_s=4, timeout_s=60) == "failed"
     outcome = outcome_of(here.attempts[-1])
     assert outcome is not None
     assert outcome.reason == "timeout"
