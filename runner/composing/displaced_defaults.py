@@ -11,7 +11,7 @@ from typing import Any
 from runner.config.overrides import parts
 from runner.config.own_keys import own_keys
 from runner.config.project import current_project
-from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, EXPERIMENT, OLD_ATTENTION
 
 FAMILIES = (
     ("save_steps", "saves_per_epoch", "save_strategy"),
@@ -24,16 +24,6 @@ exception: it accepts save_strategy next to saves_per_epoch, and then ignores it
 AGREES = "steps"
 """The strategy that goes together with an interval."""
 ATTENTION = "attn_implementation"
-OLD_ATTENTION = (
-    "xformers_attention",
-    "sage_attention",
-    "flex_attention",
-    "flash_attention",
-    "sdp_attention",
-    "eager_attention",
-)
-"""Flags that Axolotl had before attn_implementation. It refuses them next to that key, whatever their values
-(normalize_attn_implementation)."""
 WITHOUT_FLASH_ATTENTION = ("cpu", "t4")
 """The options of `gpu` that set attn_implementation."""
 

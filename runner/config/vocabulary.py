@@ -22,6 +22,16 @@ FROM = "from"
 BASE_OPTION = "base"
 """base=FILE starts from an Axolotl config, as it is. To Hydra, it is a group whose options are the imported files."""
 MODEL_FACTS, DATASET_FACTS = "model", "sizes"
+OLD_ATTENTION = (
+    "xformers_attention",
+    "sage_attention",
+    "flex_attention",
+    "flash_attention",
+    "sdp_attention",
+    "eager_attention",
+)
+"""Flags that Axolotl had before attn_implementation. It refuses them next to that key, whatever their values
+(normalize_attn_implementation)."""
 
 Nodes = Mapping[str, "Nodes"]
 """Config keys as a tree; a leaf is empty."""

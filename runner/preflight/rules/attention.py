@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runner.config.vocabulary import OLD_ATTENTION
 from runner.preflight.findings import Finding, error, warning
 from runner.preflight.rules.run_facts import RunFacts, is_off, is_on
 
@@ -22,22 +23,13 @@ LONGER = ("overrides_of_model_config", "model_config", "use_pose")
 """Keys with which a config extends a model's context, so that its limit is unknown."""
 FLASH = ("flash_attention_2", "flash_attention_3")
 SIXTEEN_BITS = ("bfloat16", "fp16", "float16", "fp8")
-OLD_KEYS = (
-    "xformers_attention",
-    "sage_attention",
-    "flex_attention",
-    "flash_attention",
-    "sdp_attention",
-    "eager_attention",
-)
-"""Earlier spellings of such an attention."""
 
 
 def packed_rows_that_see_each_other(run: RunFacts) -> Iterator[Finding]:
     """With sample_packing, a row must not see the rows before it in the same sequence; not every attention prevents
     that."""
     config = run.axolotl
-    if not config.get("sample_packing") or config.get("diffusion_lm") or any(config.get(key) for key in OLD_KEYS):
+    if not config.get("sample_packing") or config.get("diffusion_lm") or any(config.get(key) for key in OLD_ATTENTION):
         return
     attention = config.get("attn_implementation")
     if attention is not None and (_base(str(attention)) in APART or "flash" in str(attention)):
