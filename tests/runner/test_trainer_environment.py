@@ -130,10 +130,14 @@ def test_setup_leaves_an_environment_alone_while_a_run_uses_it(
     (environment / trainer_environment.STAMP).write_text("0" * 64)
     monkeypatch.setenv("PATH", "")  # without a compiler, nothing is built in any case
     monkeypatch.delenv("CC", raising=False)
-    with subprocess.Popen([environment / "bin" / "python"], stdin=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([environment / "bin" / "python"], stdin=pipe, stdout=pipe, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x")
+        process.stdout.read(1)  # while a process starts, the kernel knows no command line of it
         with pytest.raises(SweepError, match=rf"used by process {process.pid}\b.*axosweep cancel.*axosweep warm stop"):
             trainer_environment.build()
-        assert process.stdin is not None
         process.stdin.close()
 
 
