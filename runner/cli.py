@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if str(error) != NO_HOME:
             raise
         terminal.message(
-            "axosweep: A home folder is unknown: a path begins with ~NAME, and there is no user NAME, or HOME is not "
-            "set. Look at the paths of this command, and at variables such as AXOSWEEP_STORE."
+            "axosweep: The home folder of a path that begins with ~ is unknown: there is no such user, or HOME is not "
+            "set. Check the paths of this command, and variables such as AXOSWEEP_STORE."
         )
         return ExitCode.MISTAKE
     except OSError as error:

@@ -170,7 +170,7 @@ class RungStops:
 
 def stop_with_checkpoint(rank: Rank, args: Any, control: Any) -> None:
     """End the training after this step, to be continued from the checkpoint that the Trainer saves now."""
-    if args.save_strategy == SaveStrategy.BEST:  # the Trainer would not save what is not the best
+    if args.save_strategy == SaveStrategy.BEST:  # it would save this step only if it were the best
         args.save_strategy = SaveStrategy.STEPS
     rank.to_be_continued = True
     control.should_save = control.should_training_stop = True

@@ -122,8 +122,8 @@ def _difference_lines(pair: Pair, metric: Metric) -> list[str]:
         return ["One of the runs has stopped at a rung, and there is no rung at which both have a loss to compare."]
     if pair.difference is None:
         is_nan = first.final is not None and second.final is not None
-        why = ": one of the runs ended with a NaN" if is_nan else " yet: one of the runs has no value"
-        return [f"No difference in {heading_of(metric)}{why}."]
+        why = "unknown: one of the runs ended with a NaN" if is_nan else "not known yet: one of the runs has no value"
+        return [f"The difference in {heading_of(metric)} is {why}."]
     where = f" at rung {pair.rung}" if pair.rung else ""
     if pair.difference == 0:
         return [

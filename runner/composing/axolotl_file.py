@@ -131,7 +131,7 @@ def _without_empty_unknown_keys(base: Base) -> Base:
 
 
 def _is_empty(node: Any, path: Sequence[str]) -> bool:
-    """Whether the key at the path has no value. False for a key that is no text or has a dot, which is refused."""
+    """Whether the key at the path has no value. False for a key that is not text or has a dot, which is refused."""
     for name in path:
         if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
             node = node[int(name)]

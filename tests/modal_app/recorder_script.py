@@ -326,7 +326,7 @@ def of_a_fork(case: Callable[[Path], Any], root: Path) -> Any:
         return json.loads(answer.read_text())
     try:
         answer.write_text(json.dumps(case(root)))
-    except Exception as error:
+    except Exception as error:  # the boundary of a fork: its parent reads the error
         traceback.print_exc()
         answer.write_text(json.dumps(repr(error)))
     finally:

@@ -66,7 +66,7 @@ def test_a_run_that_ends_with_a_nan_is_neither_better_nor_worse(store: Store, *,
     finish_run(store, OTHER, {0: 4.0, 10: math.nan})
     made = pair(store, ONE, OTHER, metric=Metric(maximize=maximize))
     assert made.difference is None
-    assert "No difference in eval loss: one of the runs ended with a NaN.\n" in shown(made)
+    assert "The difference in eval loss is unknown: one of the runs ended with a NaN.\n" in shown(made)
 
 
 def test_no_difference_is_shown_across_held_out_rows(store: Store) -> None:
@@ -81,7 +81,7 @@ def test_a_run_that_has_not_begun_has_no_curve_and_no_difference(finished: Store
     later = run(SETTINGS | {"learning_rate": 3e-4})
     text = shown(pair(finished, ONE, later))
     assert "•" in text
-    assert "No difference in eval loss yet" in text or "different or unknown held-out rows" in text
+    assert "The difference in eval loss is not known yet" in text or "different or unknown held-out rows" in text
 
 
 def test_of_a_run_that_has_not_finished_the_step_of_its_value_is_shown(finished: Store) -> None:

@@ -69,7 +69,8 @@ def test_a_store_that_cannot_be_written_to_is_refused_before_axolotl_is_imported
 
 def test_the_home_folder_of_a_user_that_does_not_exist_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--store", "~no-such-user/out"]) == 2
-    assert capsys.readouterr().err.startswith("axosweep: A home folder is unknown: a path begins with ~NAME, and")
+    said = capsys.readouterr().err
+    assert said.startswith("axosweep: The home folder of a path that begins with ~ is unknown: there is no such user")
 
 
 def test_what_can_be_found_again_is_not_stored_where_it_cannot_be_written(tmp_path: Path) -> None:
