@@ -68,3 +68,9 @@ def test_as_many_runs_as_cores_that_this_process_may_use() -> None:
         assert machine_slots(Device.CPU, 1, None).total == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_the_room_on_a_cpu_is_its_cores() -> None:
+    slots = machine_slots(Device.CPU, 64, parallel=3)
+    assert slots.total >= 1
+    assert slots.parallel == 3
