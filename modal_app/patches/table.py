@@ -10,7 +10,7 @@ from __future__ import annotations
 from modal_app.patches import forking, importing, launching, merging, preparing, running, settings, training, validating
 from modal_app.patches.patch import Moment, Patch, Purpose
 
-_IMPORTS = "tests/modal_app/patches/test_import_patches.py"
+_IMPORTS = "tests/modal_app/test_preload.py"
 _LIBRARIES = "tests/modal_app/patches/test_library_patches.py"
 
 PATCHES = (
@@ -262,7 +262,7 @@ PATCHES = (
         why="until a process has freed something large, each tensor of more than 128 KiB gets new pages from the "
         "kernel, which clears them one by one",
         saves="two thirds of the page faults of a tiny run",
-        test=f"{_IMPORTS}::test_memory_that_was_freed_is_taken_again",
+        test="tests/modal_app/patches/test_import_patches.py::test_memory_that_was_freed_is_taken_again",
         apply=importing.reuse_freed_memory,
     ),
     Patch(
