@@ -18,8 +18,8 @@ from tests.end_to_end.own_code import write_slow_plugin
 pytestmark = pytest.mark.slow
 
 WORDS = (
-    "-m", "lora=r4,r8", "data.limit=200", "max_steps=24", "save_steps=3", "~evals_per_epoch",
-    "eval_steps=12", "micro_batch_size=2", "plugins=[slow.Slow]", "tracking=disabled",
+    "-m", "lora=r4,r8", "data.limit=80", "max_steps=15", "save_steps=3", "~evals_per_epoch",
+    "eval_steps=6", "micro_batch_size=2", "plugins=[slow.Slow]", "tracking=disabled",
 )  # fmt: skip
 """Steps that are slow and take little CPU."""
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 
 TINY = Path(__file__).resolve().parents[2] / "tiny" / "model"
 ADAPTER_COMMIT = "adab7e5" + "0" * 33
-SHORT = ("max_steps=5", "tracking=disabled", "executor=modal")
+SHORT = ("data.limit=200", "max_steps=5", "tracking=disabled", "executor=modal")
 WEIGHTS = "model.safetensors"
 CLAIMS = "axosweep-claims"
 

@@ -20,7 +20,7 @@ from tests.modal_server.views import Spawned
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-WORDS = ("lora=r8", "data.limit=400", "num_epochs=2", "tracking=disabled")
+WORDS = ("lora=r8", "data.limit=400", "micro_batch_size=8", "num_epochs=1", "tracking=disabled")
 Losses = dict[tuple[int, str], float]
 
 

@@ -15,7 +15,8 @@ from tests.modal_app.rows import read_rows, trainers_loss
 
 pytestmark = pytest.mark.slow
 
-RELORA = ("relora=true", "jagged_restart_steps=15", "relora_prune_method=reset", "max_steps=40", "tracking=disabled")
+RELORA = ("relora=true", "jagged_restart_steps=15", "relora_prune_method=reset", "max_steps=40", "micro_batch_size=8",
+          "tracking=disabled")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from tests.runner.where_store import SECRET, two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
+FEW = ("data.limit=200", "tracking=disabled")
 SCREENS = [(1280, False), (390, True)]
 """Both widths and both colour schemes: no rule of the style is about a width and a scheme together."""
 OPENS_IN_CPU_S = 2.0
@@ -330,7 +331,7 @@ def forget_launcher(store: Store, sweep: str) -> None:
 
 def test_a_real_sweep_leaves_its_report_and_is_complete_in_it(browser: Browser, axosweep: Axosweep) -> None:
     plugin = write_failing_plugin(axosweep.folder)
-    words = ("-m", "learning_rate=1e-3,1e-2", f"plugins=[],[{plugin}]", "max_steps=8", "tracking=disabled")
+    words = ("-m", "learning_rate=1e-3,1e-2", f"plugins=[],[{plugin}]", *FEW, "max_steps=8")
     done = axosweep.run(*words)
     assert done.returncode == 1, done.stderr
     (sweep,) = [path.name for path in axosweep.store.sweeps.iterdir()]
@@ -359,7 +360,7 @@ def test_a_real_sweep_leaves_its_report_and_is_complete_in_it(browser: Browser, 
 
 
 def test_a_report_that_cannot_be_written_does_not_fail_its_sweep(axosweep: Axosweep) -> None:
-    words = ("lora=r4", "max_steps=2", "tracking=disabled")
+    words = ("lora=r4", "max_steps=2", *FEW)
     planned = json.loads(axosweep.run("plan", *words, "--json").stdout)
     report_path(axosweep.store, planned["sweep"]).mkdir(parents=True)
     done: subprocess.CompletedProcess[str] = axosweep.run(*words)

@@ -27,7 +27,7 @@ from tests.wandb_server import Run, WandbServer, serve_wandb
 
 pytestmark = pytest.mark.slow
 
-LONG = ("data.limit=200", "max_steps=24", "save_steps=3", "logging_steps=1")
+LONG = ("data.limit=200", "micro_batch_size=4", "max_steps=24", "save_steps=3", "logging_steps=1")
 SCRIPT = Path(__file__).with_name("wandb_group_script.py")
 NOTE = "is rank 8, not 4, worth it?"
 NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}

@@ -40,8 +40,9 @@ def test_all_step_on_a_cpu_but_those_of_the_table_and_those_whose_package_is_mis
 
 
 def test_each_trains_with_its_own_steps(warm: Warm, store: Store) -> None:
+    """Of three libraries. Muon, which compiles its steps for half a minute, only takes them above."""
     final = {}
-    for name in ("muon", "adopt_adamw", "adamw_bnb_8bit"):
+    for name in ("adafactor", "adopt_adamw", "adamw_bnb_8bit"):
         step = train_step(f"optimizer-{name}", optimizer=name, max_steps=4, eval_steps=4, save_steps=4)
         assert warm.run(step) == 0, outcome(store, step).message
         final[name] = losses(store, step)[4, "eval_loss"]
