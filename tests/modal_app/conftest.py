@@ -14,6 +14,7 @@ from runner.environment import trainer_environment
 from tests.modal_app.steps import Warm, make_store, outcome, preprocess_step, train_step
 
 BEST: dict[str, Any] = {
+    "micro_batch_size": 8,
     "load_best_model_at_end": True,
     "eval_steps": 5,
     "save_steps": 5,

@@ -52,7 +52,7 @@ CONFIG: dict[str, Any] = {
     "lora_mlp_kernel": False,
     "lora_qkv_kernel": False,
     "lora_o_kernel": False,
-    "micro_batch_size": 8,
+    "micro_batch_size": 4,
     "gradient_accumulation_steps": 1,
     "num_epochs": 1,
     "max_steps": 20,

@@ -64,7 +64,7 @@ def test_nothing_temporary_is_left_in_an_attempt(store: Store, plain_ranks: Step
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_rows_give_the_loss_that_axolotl_tells(store: Store, plain: Step, plain_ranks: Step, ranks: int) -> None:
-    """Before training and at its end. Two ranks have 30 rows in batches of 8: two of them are computed twice."""
+    """Before training and at its end. Two ranks have 30 rows in batches of 4: two of them are computed twice."""
     step = plain if ranks == 1 else plain_ranks
     told = {line["step"]: line["eval_loss"] for line in lines(store, step) if "eval_loss" in line}
     manifest = json.loads(store.manifest("data").read_text())
@@ -75,7 +75,7 @@ def test_the_rows_give_the_loss_that_axolotl_tells(store: Store, plain: Step, pl
         assert rows.about.eval_fingerprint == manifest["eval_fingerprint"]
         assert len(set(rows.id.tolist())) == len(rows.id) == manifest["eval_rows"]
         assert trainers_loss(rows, ranks=ranks) == pytest.approx(told[number], rel=1e-5)
-        assert len(rows.about.repeated) == (0 if ranks == 1 else -len(rows.id) % 16)
+        assert len(rows.about.repeated) == (0 if ranks == 1 else -len(rows.id) % 8)
         origins = HeldOut.read(store.prepared_dataset("data") / HELD_OUT)
         assert origins is not None
         assert rows.about.documents_known == origins.documents_known

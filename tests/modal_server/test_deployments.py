@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from tests.modal_server.deployed import APPS, Small
 
 FreshApp = Callable[[str], ModuleType]
 FIRST = "the first code"
+MODAL_COMMANDS = Path(__file__).with_name("modal_commands_script.py")
 
 
 @pytest.fixture
@@ -153,27 +155,32 @@ def test_the_command_line_works_too(small: Small, modal_server: ModalServer, tmp
     small("add").spawn(1).get(timeout=20)
     small("write").remote("a/b.txt", "text", commit=True) if modal_server.settings.mounts else None
 
-    def modal_cli(*arguments: str) -> str:
-        command = [sys.executable, "-m", "modal", *arguments]
-        environment = os.environ | modal_server.environment()
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
-
     task = modal_server.tasks("add")[0].id
-    assert task in modal_cli("container", "list", "--json"), "it ends when it has waited long enough"
-    assert "small" in modal_cli("app", "list", "--json")
-    assert "adding 1 and 1" in modal_cli("app", "logs", "small")
-    assert "notes" in modal_cli("volume", "list", "--json")
-    assert "keys" in modal_cli("secret", "list", "--json")
-    assert "ak-local" in modal_cli("token", "info")
-    modal_cli("secret", "create", "made", "NAME=value")
-    assert "made" in modal_cli("secret", "list", "--json")
     (tmp_path / "up.txt").write_text("up")
-    modal_cli("volume", "put", "notes", str(tmp_path / "up.txt"), "/up.txt")
-    assert "up.txt" in modal_cli("volume", "ls", "notes")
-    assert modal_cli("volume", "get", "notes", "up.txt", "-").startswith("up")
-    modal_cli("volume", "rm", "notes", "up.txt")
-    assert "up.txt" not in modal_cli("volume", "ls", "notes")
-    modal_cli("app", "stop", "small", "--yes")
+    expected = [
+        ("container list --json", task),
+        ("app list --json", "small"),
+        ("app logs small", "adding 1 and 1"),
+        ("volume list --json", "notes"),
+        ("secret list --json", "keys"),
+        ("token info", "ak-local"),
+        ("secret create made NAME=value", ""),
+        ("secret list --json", "made"),
+        (f"volume put notes {tmp_path / 'up.txt'} /up.txt", ""),
+        ("volume ls notes", "up.txt"),
+        ("volume get notes up.txt -", "up"),
+        ("volume rm notes up.txt", ""),
+        ("volume ls notes", ""),
+        ("app stop small --yes", ""),
+    ]
+    done = subprocess.run(
+        [sys.executable, MODAL_COMMANDS], input=json.dumps([words.split() for words, _ in expected]),
+        env=os.environ | modal_server.environment(), check=True, stdout=subprocess.PIPE, text=True, timeout=120,
+    )  # fmt: skip
+    outputs = json.loads(done.stdout)
+    assert [words for (words, part), output in zip(expected, outputs, strict=True) if part not in output] == []
+    assert "up.txt" not in outputs[-2], "it was removed"
+    assert "made" not in outputs[4], "it is the second list that has it"
     modal_server.wait_until(lambda: all(task.ended_at for task in modal_server.tasks()))
 
 
