@@ -54,7 +54,7 @@ def held_out_rows_that_cannot_be(run: RunFacts) -> Iterator[Finding]:
 
 
 def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
-    """Fewer than 10 rows are held out: chance changes their loss more than the runs differ."""
+    """Fewer than 10 rows are held out: chance affects their loss more than the differences between the runs do."""
     size = run.number("val_set_size") or 0
     if run.testing:
         counts = [one.taken for one in run.testing]
@@ -69,8 +69,8 @@ def evaluation_of_a_handful_of_rows(run: RunFacts) -> Iterator[Finding]:
         yield warning(
             at,
             value,
-            f"that is {counted(rows, 'row')} for evaluation; with so few, chance changes the loss "
-            "more than the runs differ, so it cannot rank them",
+            f"that is {counted(rows, 'row')} for evaluation; with so few, chance affects the loss "
+            "more than the differences between the runs do, so it cannot rank them",
             "Hold out 50 rows or more.",
             NOISE,
         )
