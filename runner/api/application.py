@@ -19,7 +19,13 @@ from runner.api.arguments import MULTIRUN, RUN, Arguments, take_apart
 from runner.composing.axes import AxisRules
 from runner.composing.base_option import forget_bases, with_bases
 from runner.composing.hydra_errors import check_grammar, explained
-from runner.composing.hydra_inside import is_about_a_plugin, multirun, unreadable_file
+from runner.composing.hydra_inside import (
+    circular_files,
+    is_about_a_plugin,
+    multirun,
+    refused_override,
+    unreadable_file,
+)
 from runner.composing.hydra_sweep import LaunchSweep, RunFailed, Task, command_line
 from runner.composing.resolvers import register_resolvers
 from runner.composing.searched import SearchInput
@@ -90,10 +96,19 @@ def _run(args: Arguments, arguments: Sequence[str], project: Project, launch: La
         raise SweepError(explained(error, vocabulary)) from error
     except yaml.YAMLError as error:
         raise SweepError(f"A config file is not valid YAML: {error}") from error
-    except (ValueError, OSError) as error:
-        if (file := unreadable_file(error)) is None:
+    except RecursionError as error:
+        if not (files := circular_files(error)):
             raise
-        raise SweepError(f"The config file {file} cannot be used: {str(error).rstrip('.')}.") from error
+        through = f" through {', '.join(files[1:])}" if files[1:] else ""
+        raise SweepError(
+            f"The defaults list of {files[0]} leads back to this file{through}. Remove the entry that does."
+        ) from error
+    except (ValueError, OSError) as error:
+        if (file := unreadable_file(error)) is not None:
+            raise SweepError(f"The config file {file} cannot be used: {str(error).rstrip('.')}.") from error
+        if not isinstance(error, ValueError) or (override := refused_override(error)) is None:
+            raise
+        raise SweepError(f"Hydra cannot use {override}: {str(error).rstrip('.')}.") from error
     except (RuntimeError, ImportError) as error:
         if not is_about_a_plugin(error):
             raise

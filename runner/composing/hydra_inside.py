@@ -19,6 +19,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.defaults_list import DefaultsList
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigNode, ConfigStore
@@ -79,6 +80,24 @@ def unreadable_file(error: Exception) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     reading = [frame for frame in frames if frame.f_code is ConfigRepository.load_config.__code__]
     return f"{reading[-1].f_locals['config_path']}.yaml" if reading else None
+
+
+def circular_files(error: RecursionError) -> list[str]:
+    """The config files whose defaults lists name each other in a circle; none for another error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    lists = [frame.f_locals for frame in frames if frame.f_code is defaults_list._create_defaults_tree_impl.__code__]
+    read = [f"{one['path']}.yaml" for one in lists if "path" in one]
+    return sorted({file for file in read if read.count(file) > 1})
+
+
+def refused_override(error: ValueError) -> str | None:
+    """What Hydra was reading when it raised an error that does not name it: an override, or its search path."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is defaults_list.Overrides.__init__.__code__:
+            return str(frame.f_locals["override"].input_line)
+        if frame.f_code is SourcesRegistry.resolve.__code__:
+            return "hydra.searchpath"
+    return None
 
 
 def values_of(override: Override) -> list[tuple[Any, str]]:

@@ -232,3 +232,17 @@ def test_no_mistake_shows_a_traceback(elsewhere: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "lora=r999" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("hydra=5", "Hydra cannot use hydra=5: Config group override must be a string"),
+        ("hydra/sweeper=null", "Hydra cannot use hydra/sweeper=null: Config group override must be a string"),
+        ("hydra.searchpath=[nosuch://x]", "Hydra cannot use hydra.searchpath: No config source registered for schema"),
+    ],
+)
+def test_what_hydra_refuses_without_naming_it_is_named(ask: Callable[..., Any], override: str, says: str) -> None:
+    for words in ([], ["-m", "lora=r8,r16"], ["--cfg", "job"]):
+        with pytest.raises(SweepError, match=says):
+            ask(*words, override)

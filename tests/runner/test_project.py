@@ -130,6 +130,16 @@ def test_a_file_that_hydra_cannot_use_is_named(ask: Callable[..., Any], here: Pa
         assert says in str(refused.value)
 
 
+def test_defaults_lists_that_lead_back_to_their_file_are_refused(ask: Callable[..., Any], here: Path) -> None:
+    _write(here, conf__lora__mine="# @package axolotl\ndefaults: [mine]\n")
+    _write(here, conf__lora__one="defaults: [two]\n", conf__lora__two="defaults: [{/lora: one}]\n")
+    for words in (["lora=mine"], ["-m", "lora=r8,mine"], ["--cfg", "job", "lora=mine"]):
+        with pytest.raises(SweepError, match=r"The defaults list of lora/mine.yaml leads back to this file\. Remove"):
+            ask(*words)
+    with pytest.raises(SweepError, match=r"of lora/one.yaml leads back to this file through lora/two.yaml\."):
+        ask("lora=two")
+
+
 def test_the_checkouts_own_conf_is_there_once(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
