@@ -13,10 +13,11 @@ from runner.config.overrides import written
 from runner.cost.types import Range
 from runner.errors import SweepError
 from runner.estimate.types import RunCost
-from runner.executors.choose import validator_at_hand
+from runner.executors.choose import missing_gpus, validator_at_hand
 from runner.launch.budget import over_budget
 from runner.launch.identify import identify, resolve
 from runner.launch.plan import plan as make_plan
+from runner.launch.plan_notes import plan_notes
 from runner.launch.price import price
 from runner.launch.schema import ask_schema, refusal_of
 from runner.launch.sweep import unresolved_text
@@ -65,6 +66,9 @@ class PlannedSweep:
     """The points of the sweep that are not run, and why."""
     further: int = 0
     """How many runs may follow these at most, if results choose them: search=coordinate and search=tpe."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the runs, such as why runs that were requested before have other keys now. Empty if the sweep is
+    refused for a wrong value."""
 
 
 def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
@@ -109,7 +113,14 @@ def _planned(experiments: Sequence[Experiment], request: Request) -> PlannedSwee
     refused = refusal_of(launch) or over_budget(launch.cost, request) or unresolved_text(launch.plan)
     cost, further = launch.cost, request.round.further if request.round else 0
     return PlannedSweep(
-        launch.plan.sweep, _runs(launch), refused or None, cost.wall, cost.dollars, request.left_out, further
+        launch.plan.sweep,
+        _runs(launch),
+        refused or None,
+        cost.wall,
+        cost.dollars,
+        request.left_out,
+        further,
+        notes=tuple(filter(None, [*plan_notes(launch), missing_gpus(launch.executor, launch.plan)])),
     )
 
 

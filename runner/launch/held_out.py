@@ -21,7 +21,7 @@ def separate_tables_note(plan: Plan, store: Store) -> str:
     if not plan.pending or len(kinds) < 2 or (len(prints) == 1 and None not in prints):
         return ""
     return (
-        f"note: these runs have {len(kinds)} sets of held-out rows, so `compare` ranks them in separate tables. To "
+        f"these runs have {len(kinds)} sets of held-out rows, so `compare` ranks them in separate tables. To "
         "rank them together, give all of them the same rows (test_datasets, one data.seed) and the same chat template, "
         "or evaluate them on tasks (axosweep eval --tasks)."
     )

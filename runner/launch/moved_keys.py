@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from modal_app.cloud.settings import UNWRITTEN_PYTHON
 from modal_app.store.step import StepKind
-from runner.console import terminal
 from runner.environment import trainer_environment
 from runner.keys.identity import identify_run, split_by_gpu_type
 from runner.launch.types import Launch
 
 
-def say_moved(launch: Launch) -> None:
-    """Print how many pending runs have finished under an earlier key, if any."""
+def moved_note(launch: Launch) -> str:
+    """A note if pending runs have finished under an earlier key; otherwise empty."""
     if not launch.on_this_machine or trainer_environment.python_version() == UNWRITTEN_PYTHON:
-        return
+        return ""
     lock = trainer_environment.lock_hash()
     pending = {one.run.key for one in launch.plan.pending}
     earlier = split_by_gpu_type([identify_run(one.experiment, one.inputs, trainer_lock=lock) for one in launch.runs])
@@ -26,10 +25,10 @@ def say_moved(launch: Launch) -> None:
         for now, before in zip(launch.runs, earlier, strict=True)
         if now.key in pending and launch.store.folder(StepKind.TRAIN, before.key).done.exists()
     }
-    if moved:
-        terminal.message(
-            f"note: {len(moved)} of these runs finished under an earlier key, which did not include the version of "
-            f"the trainer's Python. This trainer has Python {trainer_environment.python_version()}, not "
-            f"{UNWRITTEN_PYTHON}, so they are trained again, once.",
-            style="yellow",
-        )
+    if not moved:
+        return ""
+    return (
+        f"{len(moved)} of these runs finished under an earlier key, which did not include the version of the "
+        f"trainer's Python. This trainer has Python {trainer_environment.python_version()}, not {UNWRITTEN_PYTHON}, so "
+        "they are trained again, once."
+    )

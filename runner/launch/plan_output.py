@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from runner.console import terminal
@@ -21,8 +22,9 @@ from runner.launch.types import Launch
 from runner.store.stores import stores
 
 
-def show_launch(launch: Launch) -> None:
+def show_launch(launch: Launch, notes: Sequence[str] = ()) -> None:
     """Print all that is known of a priced launch. Then raise PlanRefused if something keeps it from starting.
+    `notes`: those that have been printed; the JSON has them, too.
 
     Raises SweepError for a --diff with a sweep that does not exist, before any file is written, and for files that
     --write would overwrite.
@@ -38,7 +40,13 @@ def show_launch(launch: Launch) -> None:
     written = write_configs(plan, request.write) if request.write else []
     if request.json:
         found = printed_plan(
-            launch, sys.argv[1:], schema_asked=schema_asked, refused=refusal, diff=diff, written=written
+            launch,
+            sys.argv[1:],
+            schema_asked=schema_asked,
+            notes=[*notes, missing] if missing else notes,
+            refused=refusal,
+            diff=diff,
+            written=written,
         )
         print_json(found)
     else:

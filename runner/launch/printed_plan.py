@@ -95,6 +95,9 @@ class PrintedPlan:
     """On Modal: the disk of each container, and what the runs need of it."""
     further: int = 0
     """How many runs may follow at most, if results choose them: search=coordinate and search=tpe."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the runs, such as why runs that were requested before have other keys now, or which GPUs this
+    machine does not have."""
 
 
 def printed_plan(
@@ -102,6 +105,7 @@ def printed_plan(
     arguments: Sequence[str],
     *,
     schema_asked: bool,
+    notes: Sequence[str],
     refused: str = "",
     diff: PlanDiff | None = None,
     written: Sequence[Path] = (),
@@ -129,6 +133,7 @@ def printed_plan(
         containers=tuple(modal_containers(launch.executor, plan)),
         disk=modal_disk(launch.executor, plan),
         further=launch.request.round.further if launch.request.round else 0,
+        notes=tuple(notes),
     )
 
 

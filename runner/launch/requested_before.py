@@ -23,5 +23,5 @@ def changed_note(plan: Plan, store: Store, *, trainer: str) -> str:
         words, key = next(iter(moved.items()))
         if changed := changed_since(pending[words], store, key, trainer=trainer):
             runs = f"{len(moved)} of these runs" if len(plan.runs) > 1 else "this run"
-            return f"note: {runs} had another key in {sweep}. This has changed since then: {changed}."
+            return f"{runs} had another key in {sweep}. This has changed since then: {changed}."
     return ""

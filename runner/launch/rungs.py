@@ -63,7 +63,7 @@ def uneven_rows_note(plan: Plan) -> str:
     if rungs_of(plan) is None or len(sizes) == 1:
         return ""
     return (
-        f"note: at each rung, these runs are compared after the same number of steps, not of rows: a step has "
+        f"at each rung, these runs are compared after the same number of steps, not of rows: a step has "
         f"{sizes[0]} to {sizes[-1]} rows ({' x '.join(BATCH)} x gpu.count). Runs with larger batches have seen more, "
         "so they are more likely to go on. To compare after equal rows, give each batch a sweep of its own."
     )

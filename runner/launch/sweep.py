@@ -18,15 +18,12 @@ from runner.html_report.finish import leave_report
 from runner.keys.inputs import how_to_pin
 from runner.launch.budget import left_line
 from runner.launch.execute import execute, record_request
-from runner.launch.held_out import separate_tables_note
 from runner.launch.identify import identify, resolve
-from runner.launch.moved_keys import say_moved
 from runner.launch.notices import Notifier, notifier_of
 from runner.launch.plan import plan
+from runner.launch.plan_notes import plan_notes
 from runner.launch.plan_output import show_launch, show_refused
 from runner.launch.price import price
-from runner.launch.requested_before import changed_note
-from runner.launch.rungs import uneven_rows_note
 from runner.launch.schema import ask_schema, refuse_blocked
 from runner.launch.types import Launch
 from runner.preflight.schema import Validator
@@ -57,17 +54,15 @@ def _show_plan(experiments: Sequence[Experiment], request: Request) -> list[RunR
     launch = _planned(launch, None)
     if not request.json:
         tables.show_plan(launch.plan, terminal.results(), request.left_out)
-    say_moved(launch)
-    _say_notes(launch)
-    show_launch(price(launch))
+    notes = plan_notes(launch)
+    _say_notes(notes)
+    show_launch(price(launch), notes)
     return []
 
 
-def _say_notes(launch: Launch) -> None:
-    plan, store = launch.plan, launch.store
-    changed = changed_note(plan, store, trainer=launch.trainer) if launch.request.round is None else ""
-    for note in filter(None, (uneven_rows_note(plan), separate_tables_note(plan, store), changed)):
-        terminal.message(note, style="yellow")
+def _say_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        terminal.message(f"note: {note}", style="yellow")
 
 
 Finish = Callable[[Launch, Sequence[Row]], None]
@@ -91,8 +86,7 @@ def run_sweep(experiments: Sequence[Experiment], request: Request, finish: Finis
             # With --json, stdout has only the rows, which are printed at the end.
             console = terminal.messages() if request.json else terminal.results()
             tables.show_plan(launch.plan, console, request.left_out)
-        say_moved(launch)
-        _say_notes(launch)
+        _say_notes(plan_notes(launch))
         _check_resolved(launch.plan)
         if launch.plan.has_work:
             _refuse_blocked(launch, workers)

@@ -124,6 +124,24 @@ def test_a_plan_as_json_holds_all_that_is_said(capsys: pytest.CaptureFixture[str
     assert planned["command"] == shlex.join(["axosweep", *GRID])
     assert [one["done"] for one in planned["datasets"]] == [False]
     assert planned["diff"] is None
+    assert planned["notes"] == []
+
+
+def test_a_plan_as_json_has_the_notes_that_are_printed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = here / "rows.jsonl"
+    words = ["-m", f"datasets=[{{path: {rows}, type: alpaca}}]", "val_set_size=0.1,0.2"]
+    rows.write_text('{"instruction": "a", "output": "b"}\n' * 40)
+    assert cli.main([*words, "name=before"]) == 1
+    rows.write_text('{"instruction": "c", "output": "d"}\n' * 40)
+    capsys.readouterr()
+    assert cli.main(["plan", *words, "--json"]) == 0
+    printed = capsys.readouterr()
+    notes = read_printed("plan", printed.out)["notes"]
+    assert len(notes) == 2
+    assert notes[0].startswith("these runs have 2 sets of held-out rows")
+    assert notes[1].endswith("This has changed since then: what datasets.0.path holds.")
+    assert all(f"note: {note}" in " ".join(printed.err.split()) for note in notes)
+    assert axosweep.plan(*words[1:]).notes == tuple(notes)
 
 
 def test_a_plan_has_each_point_that_is_left_out_and_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ def test_runs_of_an_edited_file_are_announced_with_what_has_changed(store: Store
     edited = plan([with_rows("b", 1.0), with_rows("b", 2.0), with_rows("b", 3.0)], store, "edited")
     note = changed_note(edited, store, trainer=LOCK)
     changed = "what datasets.0.path holds"
-    assert note == f"note: 2 of these runs had another key in {before}. This has changed since then: {changed}."
+    assert note == f"2 of these runs had another key in {before}. This has changed since then: {changed}."
     launch(store, [with_rows("b", 1.0)], "edited")
     again = plan([with_rows("c", 1.0), with_rows("c", 3.0)], store, "again")
     assert "1 of these runs had another key in edited" in changed_note(again, store, trainer=LOCK), "the newest one"
