@@ -37,17 +37,22 @@ def with_bases(overrides: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """Canonical overrides with each `base=FILE,...` and `from=RUN,...` as `experiment=OPTION,...`, its options known to
     Hydra. They may be those of an earlier call, after further ones of a sweep file.
 
-    A run in `from=` gives its config only if nothing else does. What is left out of a file, and what a run's config is
-    taken from, is printed on standard error, once. Raises SweepError for a file or a run that cannot be a base, and for
-    an experiment next to a base.
+    A run in `from=` gives its config only if nothing else next to it does. On the command line, it replaces the config
+    that a sweep file names, and a note says so. What is left out of a file, and what a run's config is taken from, is
+    printed on standard error, once. Raises SweepError for a file or a run that cannot be a base, and for an experiment
+    next to a base.
     """
     requested = [one for one in overrides if parts(one).key == BASE_OPTION]
     named = [one for one in overrides if parts(one).key == EXPERIMENT]
     chosen = next((one for one in named if not _stands_for(one, BASE_OPTION, FROM)), None)
-    if named and all(_stands_for(one, FROM) for one in named):  # it has replaced the sweep file's
-        overrides = [one for one in overrides if parts(one).key != FROM]
     if requested and chosen is not None:
         raise SweepError(f"{requested[0]} and {chosen} both say what a run starts from. Choose one of the two.")
+    if named and _stands_for(named[-1], FROM):  # it has replaced the sweep file's
+        overrides = [one for one in overrides if parts(one).key != FROM]
+        _say_replaced([*requested, *([chosen] if chosen else [])], named[-1])
+    if requested and named:
+        overrides = [named[-1] if one in requested else one for one in overrides]
+        requested = []
     if requested and not any(parts(one).key == "gpu" for one in overrides):
         terminal.message(f"{requested[0]}: {ON_A_CPU}")
     if not requested and not named and current_project().find_origin is not None:
@@ -60,6 +65,18 @@ def _stands_for(override: str, *keys: str) -> bool:
     """Whether all options of this experiment stand for what one of these keys has named."""
     bases = current_project().bases
     return all(one in bases and bases[one].key in keys for one in (parts(override).value or "").split(","))
+
+
+def _say_replaced(replaced: Sequence[str], by: str) -> None:
+    """Print that a run of the command line gives the config, and not what a sweep file names."""
+    bases = current_project().bases
+    runs = ",".join(bases[one].value for one in (parts(by).value or "").split(","))
+    for one in replaced:
+        terminal.message(
+            f"note: {FROM}={runs} replaces {one} of the sweep file. To continue from that checkpoint with the config "
+            f"of the sweep file, write {one} on the command line, too.",
+            style="yellow",
+        )
 
 
 def _chosen(override: str, vocabulary: Vocabulary, store: str | None) -> str:

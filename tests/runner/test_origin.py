@@ -92,6 +92,38 @@ def test_an_origin_on_the_command_line_replaces_those_of_a_sweep_file(
     assert low.key not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("body", "replaced"),
+    [
+        ("base: mine.yml", "base=mine.yml"),
+        ("hydra: {sweeper: {params: {base: [mine.yml, other.yml]}}}", "base=mine.yml,other.yml"),
+        ("hydra: {sweeper: {params: {experiment: [llama3_8b_alpaca], from: [nobody]}}}", "experiment=llama3_8b_alpaca"),
+    ],
+)
+def test_an_origin_on_the_command_line_replaces_a_config_of_the_sweep_file_and_a_note_says_so(
+    store: Store, asked: Callable[..., Sequence[Experiment]], capsys: pytest.CaptureFixture[str],
+    body: str, replaced: str,
+) -> None:  # fmt: skip
+    origin = source(store, 10, lora_r=32)
+    _sweep_file(body)
+    (one,) = asked("-m", "+sweeps=mine", f"from={origin.key}@10")
+    assert (one.axolotl["lora_r"], one.from_text) == (32, f"{origin.key}@10")
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"note: from={origin.key}@10 replaces {replaced} of the sweep file." in printed
+    assert f"write {replaced} on the command line, too" in printed
+    assert "mine.yml: " not in printed, "the file is not read"
+
+
+def test_a_base_on_the_command_line_replaces_that_of_a_sweep_file(
+    asked: Callable[..., Sequence[Experiment]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yml").write_text("base_model: m\ndatasets: [{path: a.jsonl, type: alpaca}]\nlora_r: 3\n")
+    _sweep_file("base: nothing.yml")
+    (one,) = asked("-m", "+sweeps=mine", "base=mine.yml")
+    assert (one.axolotl["lora_r"], one.overrides) == (3, ("base=mine.yml", "+sweeps=mine"))
+    assert "nothing.yml" not in capsys.readouterr().err
+
+
 def test_an_origin_in_the_body_of_a_sweep_file_needs_another_config(
     store: Store, asked: Callable[..., Sequence[Experiment]]
 ) -> None:
