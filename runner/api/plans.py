@@ -80,11 +80,21 @@ def plan(*overrides: str, store: str | None = None) -> PlannedSweep:
     planned: list[PlannedSweep] = []
 
     def described(experiments: list[Experiment], request: Request) -> list[RunResult]:
+        refuse_further(planned)
         planned.append(_planned(experiments, request))
         return []
 
     application.run([*request_words(overrides, store), "action=plan"], described, refuse_pages)
     return planned[-1]
+
+
+def refuse_further(sweeps: Sequence[object]) -> None:
+    """Raises SweepError if there is a sweep already: only another sweeper than axosweep's makes several."""
+    if sweeps:
+        raise SweepError(
+            "This sweeper makes several sweeps, but axosweep.plan and axosweep.launch return one. Leave out "
+            "hydra/sweeper=, or use the command line."
+        )
 
 
 def request_words(overrides: Sequence[str], store: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.api import application
-from runner.api.plans import refuse_pages, request_words
+from runner.api.plans import refuse_further, refuse_pages, request_words
 from runner.api.records import Records
 from runner.compare.metrics import read_curves
 from runner.compare.ranking import EVAL_LOSS, Row, compare_sweep
@@ -88,6 +88,7 @@ def launch(*overrides: str, store: str | None = None) -> Sweep:
     launched: list[Launch] = []
 
     def run(experiments: list[Experiment], request: Request) -> list[RunResult]:
+        refuse_further(launched)
         return run_sweep(experiments, request, finish)
 
     def finish(over: Launch, rows: Sequence[Row]) -> None:

@@ -88,11 +88,24 @@ class Task:
         assert isinstance(job, list)
         choices = hydra.runtime.choices
         experiment = experiment_from(config, in_users_words(job, read_vocabulary()), choices)
-        results = self.launch([experiment], request_from(config, choices, map(_key, job)))
+        request = request_from(config, choices, map(_key, job))
+        if hydra.sweeper._target_ != _OUR_SWEEPER:
+            _refuse_json(request, choices)
+        results = self.launch([experiment], request)
         for result in results:
             if not result.succeeded:
                 raise RunFailed(result.message)
         return results[0].objective if results else None
+
+
+def _refuse_json(request: Request, choices: Mapping[str, Any]) -> None:
+    """Raises SweepError if one sweep is to be printed or returned, and a third-party launcher makes several."""
+    if request.json:
+        raise SweepError(
+            f"hydra/launcher={choices['hydra/launcher']} launches each run as a sweep of its own, but --json prints "
+            "one sweep, and axosweep.plan and axosweep.launch return one. Leave out hydra/launcher=, or use the "
+            "command line without --json."
+        )
 
 
 @contextmanager
@@ -136,6 +149,8 @@ def run_sweep(
                 "search.rungs compares runs while they train, so axosweep launches them: leave out search.rungs or "
                 "hydra/launcher=."
             )
+        if len(points.jobs) > 1:
+            _refuse_json(request, choices)
         return _launched_by_another(config, points.jobs, context, task)
     experiments = compose_jobs(config, points.jobs, context.config_loader, vocabulary)
     assert isinstance(task, Task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import yaml
 
 import axosweep
 from runner import cli
+from runner.errors import SweepError
 from tests.printed_json import read_printed
 from tests.runner.fake_trainer import make_trainer
 
@@ -224,3 +225,25 @@ def test_hydras_flags_reach_hydra(here: Path, capsys: pytest.CaptureFixture[str]
     assert cli.main(["plan", "--config-dir", "other", "lora=own", "--write", "files", "--json"]) == 0
     (file,) = json.loads(capsys.readouterr().out)["written"]
     assert yaml.safe_load(Path(file).read_text())["lora_r"] == 3
+
+
+@pytest.mark.parametrize("called", [axosweep.plan, axosweep.launch])
+@pytest.mark.parametrize("sweeper", [(), ("hydra/sweeper=basic",)])
+def test_a_launcher_that_makes_several_sweeps_is_refused_where_one_is_returned(
+    called: Callable[..., object], sweeper: Sequence[str], here: Path
+) -> None:
+    with pytest.raises(SweepError, match=r"^hydra/launcher=basic launches each run as a sweep of its own"):
+        called(*sweeper, "hydra/launcher=basic", "lora=r4,r8")
+    assert not (here / "store" / "sweeps").exists(), "nothing was started"
+
+
+def test_a_launcher_that_makes_several_sweeps_is_refused_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *GRID, "hydra/launcher=basic", "--json"]) == 2
+    assert "a sweep of its own" in read_printed("plan", capsys.readouterr().out)["refused"]
+
+
+def test_a_sweeper_that_makes_several_sweeps_is_refused_where_one_is_returned() -> None:
+    batches = ("hydra/sweeper=basic", "lora=r4,r8", "hydra.sweeper.max_batch_size=1")
+    with pytest.raises(SweepError, match=r"^This sweeper makes several sweeps"):
+        axosweep.plan(*batches)
+    assert len(axosweep.plan(*batches[:2]).runs) == 2
