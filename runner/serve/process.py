@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from modal_app.process.attempt import base_environment
 from modal_app.process.signals import signal_group
+from modal_app.process.threads import usable_cores
 from modal_app.serving.server import LINE
 from modal_app.serving.spec import TOKEN_VARIABLE, Serving
 from modal_app.store.hub import is_hub_name
@@ -57,11 +58,11 @@ def _on_cpu(chosen: ServeSelection) -> bool:
 
 
 def _threads(chosen: ServeSelection) -> int:
-    """All cores, unless OMP_NUM_THREADS says otherwise: no other process needs them."""
+    """All cores that it may use, unless OMP_NUM_THREADS says otherwise: no other process needs them."""
     if not _on_cpu(chosen):
         return 0
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() and int(wanted) else os.cpu_count() or 1
+    return int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores()
 
 
 def _environment(chosen: ServeSelection) -> dict[str, str]:
