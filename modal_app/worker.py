@@ -27,7 +27,7 @@ from modal_app.process.stop import AtRung, Stopped
 from modal_app.steps import train
 from modal_app.steps.pinned_inputs import check_inputs, check_mapped, pinned_inputs
 from modal_app.store import checkpoints, state, user_code
-from modal_app.store.claim import AlreadyClaimed, claim
+from modal_app.store.claim import AlreadyClaimed, claim, keep
 from modal_app.store.layout import ATTEMPT_PREFIX, Attempt, StepFolder, Store
 from modal_app.store.step import EXIT_HELD, Outcome, OutcomeStatus, Step, StepKind, write_atomically
 from modal_app.store.verified import withdraw_damaged
@@ -48,7 +48,9 @@ def main() -> int:
     what.add_argument("--rank", type=Path, metavar="ATTEMPT", help="run one rank of an attempt (for the worker itself)")
     parser.add_argument("--attempt", type=int, default=0, metavar="N", help="write into the draft of attempt N only")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="what of this draft lies on another disk")
+    parser.add_argument("--locks", type=int, nargs="+", default=[], help="descriptors of locks, to keep until the end")
     arguments = parser.parse_args()
+    keep(arguments.locks)
     if arguments.rank is not None:
         return _run_fresh_rank(arguments.rank, arguments.scratch)
     step = Step.from_json(sys.stdin.read())

@@ -16,7 +16,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from modal_app.store.flock import try_lock, unlock
 from modal_app.store.layout import StepFolder
 
 _claims: set[int] = set()
-"""Descriptors of this process's claims. Its forked children close them."""
+"""Descriptors of this process's locks. Its forked children close them."""
 
 
 class AlreadyClaimed(Exception):
@@ -82,6 +82,14 @@ def claim(folder: StepFolder, sweep: str = "") -> Iterator[int]:
         if descriptor in _claims:  # a forked child that gets here does not do this
             _claims.remove(descriptor)
             os.close(descriptor)
+
+
+def keep(descriptors: Iterable[int]) -> None:
+    """Keep inherited locks until this process ends. Its children do not get them."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+        _claims.add(descriptor)
+    _close_claims_in_children()
 
 
 def holder(folder: StepFolder) -> Owner | None:

@@ -141,6 +141,12 @@ def private_folder() -> Path:
         path = Path(runtime) / "axosweep"
         if len(os.fsencode(path)) + 2 * 16 + len(SOCKET) + 2 <= LONGEST_PATH:
             return _create_private(path)
+    return machine_folder()
+
+
+def machine_folder() -> Path:
+    """The one folder of this user on this machine, whatever the environment says, created if necessary. Raises
+    NoPrivatePlace."""
     return _create_private(Path("/tmp") / f"axosweep-{os.getuid()}")
 
 

@@ -23,7 +23,7 @@ from runner.environment.verdicts import Verdicts
 from runner.errors import SweepError
 from runner.estimate.disk import PrintedDisk, disk_of
 from runner.estimate.types import THIS_MACHINE, Pool
-from runner.executors.cards import usable_cards
+from runner.executors.cards import card_locks, usable_cards
 from runner.executors.local import LocalExecutor
 from runner.executors.mixed_workers import FRESH, ON_A_GPU, MixedWorkers, RunningValidator
 from runner.executors.modal_gpus import Containers, containers_of, placements, placements_after
@@ -126,7 +126,7 @@ def local_executor_for(plan: Plan, store: Store, ledger: Ledger) -> Executor:
         workers.warm.warm_up(reached)
     else:
         terminal.message(STARTING)
-    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
+    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger, card_locks(store))
 
 
 def modal_executor_for(
@@ -222,7 +222,7 @@ def _local(choice: ExecutorChoice, plan: Plan, store: Store, ledger: Ledger, war
     workers = warm or FreshWorkers(trainer_environment.find(), store.root, {})
     if choice.warm and warm is None and device is not Device.CPU:
         terminal.message(FRESH.format(why=ON_A_GPU))
-    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger)
+    return LocalExecutor(store, _in_its_environment(workers, plan), slots, ledger, card_locks(store))
 
 
 def _pending_steps(plan: Plan) -> list[Step]:

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from modal_app.store import stop_notes
 from modal_app.store.layout import Attempt, Store
@@ -19,7 +20,7 @@ from modal_app.store.step import EXIT_HELD, FailureReason, Step, StepKind
 from runner.console import terminal
 from runner.console.interrupts import further_requests
 from runner.executors import step_records
-from runner.executors.cards import cards_in_use, on_cards
+from runner.executors.cards import cards_in_use, lock_cards, on_cards, release
 from runner.executors.halving import LocalSearch
 from runner.executors.running_steps import RunningStep, steps_to_run
 from runner.executors.slots import Slots
@@ -43,11 +44,12 @@ class LocalExecutor:
     workers: Workers
     slots: Slots
     ledger: Ledger
+    card_locks: Path
     _jobs: dict[StepId, RunningStep] = field(default_factory=dict)
     _search: LocalSearch | None = None
     _stopping: bool = False
     _in_use: set[str] | None = None
-    """The cards that any launch uses, as of the present look; None until they are needed."""
+    """The cards that steps of any launch use, as of the present look; None until they are needed."""
     _has_said_waiting: bool = False
 
     def execute(self, plan: Plan, watch: Watch) -> None:
@@ -94,8 +96,8 @@ class LocalExecutor:
             elif self._blocked(job):
                 assert job.needs is not None
                 self._finish_unbegun(job, step_records.blocked(job.step, job.needs))
-            elif self._has_cards(job.step):
-                self._submit(job)
+            elif (cards := self._lock_cards(job.step)) is not None:
+                self._submit(job, cards)
                 busy.append(job)
 
     def _has_work(self) -> bool:
@@ -130,15 +132,15 @@ class LocalExecutor:
                 self.ledger.append(step_records.of(Event.PROMOTED, job.step, facts={"rung": rung}))
         return found
 
-    def _submit(self, job: RunningStep) -> None:
+    def _submit(self, job: RunningStep, cards: dict[str, int]) -> None:
         job.submitted, job.followed = True, False
         job.attempts_before = max((one.number for one in self.store.folder(*job.id).attempts()), default=0)
-        step = job.step
-        if self.slots.cards and (cost := self._cost(step)):
-            job.cards = tuple(self._free_cards()[:cost])
-            step = on_cards(step, job.cards, self.slots.total)
-        self.ledger.append(step_records.of(Event.SUBMITTED, step))
-        self.workers.start(step)
+        step = on_cards(job.step, cards, self.slots.total) if cards else job.step
+        try:
+            self.ledger.append(step_records.of(Event.SUBMITTED, step))
+            self.workers.start(step, list(cards.values()))
+        finally:
+            release(cards)  # its worker has them now
 
     def _reap(self, timeout_s: float) -> None:
         for exited in self.workers.wait(timeout_s):
@@ -267,21 +269,19 @@ class LocalExecutor:
             return 0 if self.slots.cards else 1
         return step.processes
 
-    def _has_cards(self, step: Step) -> bool:
-        """Whether enough cards are free, where this launch leaves enough of them: the workers of a launcher that was
-        killed may still use some."""
-        if not self.slots.cards or self._cost(step) <= len(self._free_cards()):
-            return True
-        if not self._has_said_waiting:
-            self._has_said_waiting = True
-            terminal.message("Waiting for GPUs that runs of other launches use.")
-        return False
-
-    def _free_cards(self) -> list[str]:
+    def _lock_cards(self, step: Step) -> dict[str, int] | None:
+        """The cards of a step, locked; none for a step that needs none. None where this launch has enough of them, but
+        runs of others use them, such as those of a launcher that was killed."""
+        needed = self._cost(step) if self.slots.cards else 0
+        if not needed:
+            return {}
         if self._in_use is None:
             self._in_use = cards_in_use(self.store)
-        taken = self._in_use | {card for job in self._jobs.values() for card in job.cards}
-        return [card for card in self.slots.cards if card not in taken]
+        cards = lock_cards(self.card_locks, [one for one in self.slots.cards if one not in self._in_use], needed)
+        if not cards and not self._has_said_waiting:
+            self._has_said_waiting = True
+            terminal.message("Waiting for GPUs that runs of other launches use.")
+        return cards or None
 
     def _observe(self, job: RunningStep) -> StepState:
         return observe(self.store, *job.id)

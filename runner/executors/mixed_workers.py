@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,14 @@ class MixedWorkers:
         with self._or_fresh():
             self.warm.warm_up()
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, locks: Sequence[int] = ()) -> None:
         why = self._refusal or why_fresh(step.device, step.config)
         if not why:
             with self._or_fresh():
-                self.warm.start(step)
+                self.warm.start(step, locks)
                 return
         self._say_once(self._refusal or why)
-        self.fresh.start(step)
+        self.fresh.start(step, locks)
 
     def validate(self, folder: Path) -> None:
         """Answer a folder's questions. Raises SweepError when the process gives no answer."""

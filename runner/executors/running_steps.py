@@ -22,7 +22,6 @@ class RunningStep:
     """The rung of its search where it has ended; 0 if it has not."""
     promoted: int = 0
     """The rung that it goes on from."""
-    cards: tuple[str, ...] = ()
 
     @property
     def id(self) -> StepId:
@@ -30,10 +29,10 @@ class RunningStep:
 
     def leave(self) -> None:
         """No worker of this launch works on it now."""
-        self.submitted, self.started, self.cards = False, False, ()
+        self.submitted, self.started = False, False
 
     def end(self) -> None:
-        self.ended, self.submitted, self.cards = True, False, ()
+        self.ended, self.submitted = True, False
 
 
 def steps_to_run(plan: Plan) -> Iterator[RunningStep]:

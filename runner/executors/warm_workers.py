@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ class WarmWorkers:
             self._introduced, self._unread = False, b""
             self._silence = Silence(self._reached)
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, locks: Sequence[int] = ()) -> None:
+        assert not locks, "a fork has no GPU to lock, and its preloaded parent outlives this process"
         self._converse()
         self._steps[step.kind, step.key] = step  # first: a Ctrl-C while it is sent must find what to stop
         self._say({"step": json.loads(step.to_json())})

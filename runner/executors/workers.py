@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -44,7 +44,10 @@ class WorkerExit:
 
 
 class Workers(Protocol):
-    def start(self, step: Step) -> None: ...
+    def start(self, step: Step, locks: Sequence[int] = ()) -> None:
+        """Start a worker, which keeps the locks of these descriptors until it ends."""
+        ...
+
     def pid(self, step: StepId) -> int | None:
         """The process that works on a started step; None until it is known."""
         ...
@@ -75,13 +78,15 @@ class FreshWorkers:
     def busy(self) -> bool:
         return bool(self._alive)
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, locks: Sequence[int] = ()) -> None:
+        kept = ["--locks", *map(str, locks)] if locks else []
         process = subprocess.Popen(
-            [self.python, RUN, "worker", "--store", self.store],
+            [self.python, RUN, "worker", "--store", self.store, *kept],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env={**os.environ, **self.environment},
             start_new_session=True,
+            pass_fds=locks,
         )
         self._alive[step.kind, step.key] = process  # first: a Ctrl-C from here on must find what to stop
         assert process.stdin is not None

@@ -1,7 +1,7 @@
-"""Claim a folder and keep it locked: `python claim_script.py FOLDER hold|fork|race [WON]`.
+"""Claim a folder and keep it locked: `python claim_script.py FOLDER hold|fork|race|keep [WON|LOCK]`.
 
 `fork` leaves the lock to a forked child, and dies of SIGKILL. `race` creates the folder WON, which only one process can
-do.
+do. `keep` claims nothing: it keeps the inherited descriptor LOCK, and has a forked child.
 """
 
 from __future__ import annotations
@@ -12,11 +12,18 @@ import sys
 import time
 from pathlib import Path
 
-from modal_app.store.claim import claim
+from modal_app.store.claim import claim, keep
 from modal_app.store.layout import StepFolder
 
 
 def main(folder: str, how: str, *won: str) -> None:
+    if how == "keep":
+        keep(map(int, won))
+        child = os.fork()
+        if child:
+            print("held", flush=True)
+        time.sleep(60 if child else 2)
+        return
     with claim(StepFolder(Path(folder), Path("done")), "its sweep"):
         if how == "fork" and os.fork():
             os.kill(os.getpid(), signal.SIGKILL)

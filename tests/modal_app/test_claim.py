@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.claim import AlreadyClaimed, claim, holder
+from modal_app.store.flock import try_lock
 from modal_app.store.layout import StepFolder
 from tests.waiting import wait_until
 
@@ -21,8 +22,9 @@ def folder(tmp_path: Path) -> StepFolder:
     return StepFolder(tmp_path / "step", tmp_path / "step" / "done")
 
 
-def hold(folder: StepFolder, how: str = "hold") -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, SCRIPT, folder.path, how], stdout=subprocess.PIPE, text=True)
+def hold(folder: StepFolder, how: str = "hold", *locks: int) -> subprocess.Popen[str]:
+    command = [sys.executable, SCRIPT, str(folder.path), how, *map(str, locks)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=locks)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -67,6 +69,18 @@ def test_a_forked_child_that_is_given_no_copy_does_not_hold_the_claim(folder: St
     process = hold(folder, "fork")  # its living child has printed that
     assert process.wait() == -signal.SIGKILL
     assert holder(folder) is None
+
+
+def test_an_inherited_lock_lasts_as_long_as_its_process_and_no_longer_than_that(folder: StepFolder) -> None:
+    folder.path.mkdir()
+    with folder.lock.open("w") as file:
+        assert try_lock(file.fileno())
+        process = hold(folder, "keep", file.fileno())  # its child has been forked by now, and lives longer
+    with folder.lock.open() as file:
+        assert not try_lock(file.fileno())
+        process.kill()
+        process.wait()
+        assert try_lock(file.fileno())
 
 
 def test_looking_hinders_no_claim(folder: StepFolder) -> None:

@@ -42,7 +42,7 @@ def planned(store: Store, *runs: Run) -> Plan:
 def execute(made: Plan, workers: FakeWorkers) -> Ledger:
     ledger = Ledger(workers.store, made.sweep)
     ledger.open(made, "axosweep -m")
-    LocalExecutor(workers.store, workers, Slots(4), ledger).execute(made, lambda: None)
+    LocalExecutor(workers.store, workers, Slots(4), ledger, workers.store.root / "cards").execute(made, lambda: None)
     return ledger
 
 

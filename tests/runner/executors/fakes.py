@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -54,19 +54,23 @@ class FakeWorkers:
     _soon: list[WorkerExit] = field(default_factory=list)
     _later: list[WorkerExit] = field(default_factory=list)
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, locks: Sequence[int] = ()) -> None:
         self.started.append(step)
         self.before_claim(step)
         this = (step.kind, step.key)
         if step.key in self.stillborn:
             self._soon.append(WorkerExit(this, 1, os.getpid()))
-        elif step.key in self.unborn:
-            self._alive[this] = _Alive(step, None, contextlib.ExitStack())
+            return
+        held = contextlib.ExitStack()
+        for one in locks:
+            held.callback(os.close, os.dup(one))
+        if step.key in self.unborn:
+            self._alive[this] = _Alive(step, None, held)
         else:
-            held = contextlib.ExitStack()
             try:
                 held.enter_context(claim(self.store.folder(*this)))
             except AlreadyClaimed:
+                held.close()
                 self._later.append(WorkerExit(this, EXIT_HELD, os.getpid()))
             else:
                 self._alive[this] = _Alive(step, begin_attempt(self.store, *this), held)

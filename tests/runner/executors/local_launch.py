@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from modal_app.store.step import Step, StepKind
 from runner.executors.local import LocalExecutor, Watch
@@ -26,13 +27,18 @@ def runs_of(count: int, ranks: int = 1, gpu: str = "cpu") -> list[Run]:
 
 
 def execute(
-    planned: Plan, workers: FakeWorkers, slots: Slots = TWO_CORES, watch: Watch = lambda: None
+    planned: Plan,
+    workers: FakeWorkers,
+    slots: Slots = TWO_CORES,
+    watch: Watch = lambda: None,
+    card_locks: Path | None = None,
 ) -> dict[str, list[Record]]:
     """Run the plan; returns the resulting records, by step."""
     ledger = Ledger(workers.store, planned.sweep)
     ledger.open(planned, "axosweep -m")
+    locks = card_locks or workers.store.root / "cards"
     try:
-        LocalExecutor(workers.store, workers, slots, ledger).execute(planned, watch)
+        LocalExecutor(workers.store, workers, slots, ledger, locks).execute(planned, watch)
     finally:
         assert workers.closed
     return recorded(ledger)

@@ -80,7 +80,7 @@ def execute(made: Plan, workers: HalvedWorkers) -> list[Record]:
     ledger = Ledger(workers.store, made.sweep)
     ledger.open(made, "axosweep -m")
     put_terms(made, workers.store)
-    LocalExecutor(workers.store, workers, Slots(2), ledger).execute(made, lambda: None)
+    LocalExecutor(workers.store, workers, Slots(2), ledger, workers.store.root / "cards").execute(made, lambda: None)
     return ledger.records()
 
 

@@ -1,6 +1,8 @@
 """How many runs train on this machine at a time, and on which of its GPUs."""
 
 import json
+import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +115,24 @@ def test_a_card_that_a_run_of_another_launcher_uses_is_given_to_no_run(
     execute(planned, workers, gpus(2), watch=after(20, lambda: held.end(OutcomeStatus.SUCCEEDED)))
     assert [cards(step) for step in workers.started] == [given]
     assert ("Waiting for GPUs that runs of other launches use." in capsys.readouterr().err) is (ranks == 2)
+
+
+def test_a_card_is_taken_before_its_worker_has_claimed_its_run(store: Store, tmp_path: Path) -> None:
+    """By another launch, of the same store or of another one, until its last process has been killed."""
+    theirs, ours = runs_of(2, 1, "h100")
+    for one in (store, other := Store(tmp_path / "other")):
+        finish(one, StepKind.PREPROCESS, ours.data_key)
+    here, there = FakeWorkers(store), FakeWorkers(other, unborn=frozenset({theirs.key}))
+    fork = multiprocessing.get_context("fork")
+    line, far = fork.Pipe()
+    watch = after(1, lambda: far.send("has started"))
+    launch = fork.Process(target=execute, args=(plan([theirs], other), there, gpus(2), watch, store.root / "cards"))
+    launch.start()
+    try:
+        assert line.recv() == "has started"
+        execute(plan([ours], store), here, gpus(2))
+    finally:
+        launch.kill()
+        launch.join()
+    execute(plan([theirs], store), here, gpus(2))
+    assert [cards(step) for step in here.started] == [["1"], ["0"]]

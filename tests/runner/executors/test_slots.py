@@ -9,6 +9,7 @@ import pytest
 
 from modal_app.store.step import Device
 from runner.errors import SweepError
+from runner.executors.cards import lock_cards, release
 from runner.executors.slots import machine_slots
 
 
@@ -58,6 +59,23 @@ def test_an_nvidia_smi_that_cannot_be_run_means_no_cards(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SweepError, match="but the machine has 0"):
         machine_slots(Device.CUDA, 1, None)
+
+
+@pytest.mark.usefixtures("four_cards")
+def test_a_card_is_locked_under_any_of_its_names_and_a_launch_gets_all_that_it_needs_or_none(tmp_path: Path) -> None:
+    first = lock_cards(tmp_path / "cards", ["2"], 1)
+    assert list(first) == ["2"]
+    assert lock_cards(tmp_path / "cards", ["GPU-2"], 1) == {}
+    assert lock_cards(tmp_path / "cards", ["2", "1", "0"], 3) == {}
+    others = lock_cards(tmp_path / "cards", ["2", "1", "0", "3"], 2)
+    assert list(others) == ["1", "0"]
+    release(first)
+    first = lock_cards(tmp_path / "cards", ["2", "1"], 1)
+    assert list(first) == ["2"]
+    release(others | first)
+    part = lock_cards(tmp_path / "cards", ["MIG-GPU-1/1/0"], 1)  # as older drivers name a part of a card
+    assert lock_cards(tmp_path / "cards", ["MIG-GPU-1/1/0"], 1) == {}
+    release(part)
 
 
 def test_as_many_runs_as_cores_that_this_process_may_use() -> None:

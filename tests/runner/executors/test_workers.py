@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.store.claim import claim
+from modal_app.store.flock import try_lock
 from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
-from modal_app.store.step import Step, StepKind
+from modal_app.store.step import EXIT_HELD, Step, StepKind
 from runner.executors.mixed_workers import MixedWorkers
 from runner.executors.warm_workers import WarmWorkers
 from runner.executors.workers import FreshWorkers, WorkerExit, Workers
@@ -242,6 +245,27 @@ def test_closing_ends_a_preloaded_process_that_was_not_used(
     workers.close()
     wait_until(lambda: not is_running(pid))
     assert not (tmp_path / "seen.json").exists()
+
+
+def test_a_worker_keeps_the_locks_of_its_cards_until_it_is_killed(fresh: FreshWorkers, tmp_path: Path) -> None:
+    seen = tmp_path / "seen.json"
+    with (tmp_path / "card").open("w") as card:
+        assert try_lock(card.fileno())
+        fresh.start(step("one", sees=str(seen), seconds=60), [card.fileno()])
+    with (tmp_path / "card").open() as card:
+        assert not try_lock(card.fileno())
+        wait_until(seen.exists)
+        fresh.signal(this("one"), signal.SIGKILL)
+        ended(fresh, 1)
+        assert try_lock(card.fileno())
+
+
+def test_the_real_worker_takes_the_locks_that_it_inherits(tmp_path: Path) -> None:
+    one, store = step("one"), Store(tmp_path)
+    fresh = FreshWorkers(Path(sys.executable), tmp_path, {})
+    with (tmp_path / "card").open("w") as card, claim(store.folder(one.kind, one.key)):
+        fresh.start(one, [card.fileno()])
+        assert [exited.code for exited in ended(fresh, 1)] == [EXIT_HELD]
 
 
 @pytest.fixture
