@@ -92,7 +92,7 @@ def _is_usual(scale: float, rank: float, *, stable: bool) -> bool:
 
 def settings_of_another_adapter(run: RunFacts) -> Iterator[Finding]:
     """Axolotl trains the adapter in `lora_model_dir` as it was saved: another rank or alpha in the config is ignored,
-    so that runs which differ in nothing else are equal."""
+    so runs that differ only in these values are equal."""
     folder = run.axolotl.get("lora_model_dir")
     if not run.adapts or not isinstance(folder, str) or not folder:
         return
@@ -142,7 +142,7 @@ def dropout_of_half_the_adapter(run: RunFacts) -> Iterator[Finding]:
 
 
 def weight_decay_of_half_the_weights(run: RunFacts) -> Iterator[Finding]:
-    """A weight decay of 0.5 or more pulls pretrained weights to zero; usual with AdamW are 0 to 0.1."""
+    """A weight decay of 0.5 or more pulls pretrained weights to zero; with AdamW, 0 to 0.1 is usual."""
     decay = run.number("weight_decay") or 0
     optimizer = str(run.axolotl.get("optimizer") or "")
     if decay >= 0.5 and "lion" not in optimizer and "muon" not in optimizer:

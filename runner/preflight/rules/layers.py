@@ -198,8 +198,8 @@ def saved_modules_that_the_model_lacks(run: RunFacts) -> Iterator[Finding]:
 
 
 def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
-    """unfrozen_parameters match no parameter. Axolotl matches them from the beginning of a name, with each dot as a
-    dot, and next to an adapter every name begins with base_model.model."""
+    """unfrozen_parameters match no parameter. Axolotl matches them from the beginning of a name, and a dot matches only
+    a dot, except in `.+`. With an adapter, every name begins with base_model.model."""
     patterns = run.axolotl.get("unfrozen_parameters")
     if not isinstance(patterns, list) or not patterns:
         return

@@ -47,7 +47,7 @@ def length_that_drops_rows(run: RunFacts) -> Iterator[Finding]:
 
 
 def shortest_row_that_no_row_reaches(run: RunFacts) -> Iterator[Finding]:
-    """`min_sample_len` drops every row: it is larger than `sequence_len`, or than any row is long."""
+    """`min_sample_len` drops every row: it is larger than `sequence_len`, or than the longest row."""
     least, length = run.number("min_sample_len"), run.number("sequence_len")
     if run.axolotl.get("rl") or own_data_of(run.axolotl) or not least or not length:
         return

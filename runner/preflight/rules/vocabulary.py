@@ -119,8 +119,8 @@ def template_that_the_vocabulary_lacks(run: RunFacts) -> Iterator[Finding]:
 
 
 def answers_after_an_end_of_text(run: RunFacts) -> Iterator[Finding]:
-    """mistral-common ends every text that it tokenizes: if a question is tokenized without its answer, the question,
-    too."""
+    """mistral-common adds an end-of-text token to every text that it tokenizes. So a question that is tokenized without
+    its answer gets one, too."""
     if not run.axolotl.get("tokenizer_use_mistral_common") or run.axolotl.get("rl"):
         return
     for one in run.training:
