@@ -178,9 +178,9 @@ def audit_text(audit: Audit) -> str:
 
 def _stopped_note(number: int, of: int) -> str:
     return (
-        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search (`why`: their "
-        "place there now, among all runs that have reached it). They have no rank, since losses can be compared "
-        "only at equal steps. To finish one, use `axosweep resume RUN`."
+        f"{number} of {of} runs {'has' if number == 1 else 'have'} stopped at a rung of the search. The column "
+        "`why` shows the current place of a stopped run among all runs that have reached its rung. A stopped run has "
+        "no rank, since losses can be compared only at equal steps. To finish one, use `axosweep resume RUN`."
     )
 
 

@@ -73,13 +73,14 @@ def names_of(ones: Sequence[JudgedSetting]) -> str:
 
 
 def price_of(verdict: Verdict) -> str:
-    """The price of the cheapest setting in the best group: `$1.20 a run`, `61 s of training a run`. Empty if neither is
-    known."""
+    """The price of the cheapest setting in the best group: `$1.20 per run`, `61 s of training per run`. Empty if it is
+    unknown."""
     one = verdict.cheapest
     if one.dollars is not None and all(each.dollars is not None for each in verdict.best_group):
         even, paid = money(one.dollars), money(one.dollars if one.paid_dollars is None else one.paid_dollars)
-        return f"{even} a run" + (f" with an even share of the containers' starts; paid {paid}" if even != paid else "")
-    return "" if one.train_seconds is None else f"{one.train_seconds:.3g} s of training a run"
+        shared = f" with an even share of the containers' starts; paid {paid}" if even != paid else ""
+        return f"{even} per run{shared}"
+    return "" if one.train_seconds is None else f"{one.train_seconds:.3g} s of training per run"
 
 
 def _way_to_settle(verdict: Verdict, sweeps: Sequence[str]) -> str:

@@ -108,6 +108,6 @@ def refuse_beside_others(node: Mapping[str, Any], rules: AxisRules) -> None:
     changed = [f"search.{key}={value}" for key, value in node.items() if value != default.get(key)]
     if words := " ".join([*changed, *([rules.words] if rules.words else [])]):
         raise SweepError(
-            f"{words}: that is for axosweep's own sweeper, and hydra/sweeper= chooses another one. Leave out one of "
-            "the two."
+            f"{words}: that is for axosweep's own sweeper, and hydra/sweeper= chooses another one. Leave out "
+            f"{words}, or hydra/sweeper=."
         )

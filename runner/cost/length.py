@@ -56,7 +56,7 @@ def length_of(config: Config, ranks: int, rows: Rows | None) -> Length | str:
         eval_batches=batches,
         eval_tokens=eval_rows / ranks * micro_tokens.likely / max(shape.micro, 1) * _passes(config),
         saves=saves_of(config, steps),
-        source=f"max_steps, {source}" if given > 0 else source,
+        source=f"set by max_steps; {source}" if given > 0 else source,
     )
 
 

@@ -71,7 +71,7 @@ class Length:
     saves: int
     """Checkpoints and the final model."""
     source: str
-    """The source of these figures, for people: `max_steps, prepared rows`."""
+    """The source of these figures, for people: `set by max_steps; prepared rows`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def rows_before_preparing(experiment: Experiment, known: KnownRecords) -> Rows |
         mean, longest = before.tokens_per_row, before.longest_row
     held_out = held_out_of(number(axolotl.get("val_set_size")) or 0, every)
     evaluated = sum(rows_taken(one) or 0 for one in tests) if tests else held_out
-    source = "rows as conf/dataset declares them" if None in counted else "rows of the file"
+    source = "rows as conf/dataset declares them" if None in counted else "rows counted in the file"
     return Rows(max(every - held_out, 1), evaluated, mean, longest, source)
 
 

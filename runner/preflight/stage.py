@@ -207,7 +207,7 @@ class Preflight:
 
     def _refusal(self, stops: Sequence[FindingOfRuns], *, more: bool = False) -> str:
         forceable = any(one.finding.severity == "gate" for one in stops)
-        way_out = ["--force launches runs that are only expected to fail."] if forceable else []
+        way_out = ["--force launches runs that will probably, but not certainly, fail."] if forceable else []
         if more:
             beginning = "Axolotl's own schema adds:"
         elif len(self.experiments) == 1:

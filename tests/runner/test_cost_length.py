@@ -91,7 +91,7 @@ def test_cards_that_share_a_row_compute_a_part_of_it_each(key: str) -> None:
 def test_unknown_rows_leave_the_length_unknown_unless_max_steps_says_it() -> None:
     assert "max_steps is not set" in str(length_of(TINY, 1, None))
     found = length(None, max_steps=10)
-    assert (found.steps, found.evals, found.source) == (10, 0, "max_steps, rows unknown, so without evaluations")
+    assert (found.steps, found.evals, found.source) == (10, 0, "set by max_steps; rows unknown, so without evaluations")
 
 
 def test_packed_rows_of_unknown_length_leave_it_unknown() -> None:

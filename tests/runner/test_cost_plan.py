@@ -93,7 +93,7 @@ def test_a_sweep_on_this_machine_has_seconds_and_no_dollars(store: Store) -> Non
     assert cost.at_a_time == 2
     lines = cost_lines(cost, {one.key: "a name" for one in cost.runs})
     assert not any("$" in line for line in lines)
-    assert lines[0] == "cost    26 s (20 s to 32 s) a run; 200 steps (max_steps, prepared rows); from 1 record"
+    assert lines[0] == "cost    26 s (20 s to 32 s) a run; 200 steps (set by max_steps; prepared rows); from 1 record"
 
 
 def test_with_rungs_a_plan_costs_from_what_the_fewest_runs_do_to_all_of_it(store: Store) -> None:
@@ -278,7 +278,7 @@ def test_a_dataset_cut_shorter_is_as_long_in_its_rows_as_before(store: Store, tm
     half = run(TINY | {"datasets": [{"path": str(rows), "type": "alpaca", "split": "train[:550]"}]})
     (one,) = cost_of(plan([half], store), store).runs
     assert one.length is not None
-    assert (one.length.steps, one.length.source) == (50, "rows of the file")
+    assert (one.length.steps, one.length.source) == (50, "rows counted in the file")
     assert one.length.micro_tokens == read_past([store]).runs[0].length.micro_tokens
 
 

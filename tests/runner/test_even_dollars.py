@@ -55,7 +55,7 @@ def test_the_cheapest_of_the_best_does_not_depend_on_the_place_in_a_container(st
     (verdict,) = verdicts_on(rows)
     assert verdict.cheapest.params == {"learning_rate": 1e-4}, "it trains for the fewest seconds, and paid for the boot"
     assert verdict.cheapest.paid_dollars == pytest.approx(0.04)
-    assert "($0.0190 a run with an even share of the containers' starts; paid $0.0400)" in verdict.sentences[0]
+    assert "($0.0190 per run with an even share of the containers' starts; paid $0.0400)" in verdict.sentences[0]
 
 
 def test_without_a_receipt_a_run_counts_with_what_was_paid() -> None:
@@ -74,10 +74,10 @@ def test_dollars_name_the_cheapest_if_all_of_the_group_have_a_price_and_otherwis
         return headline(Verdict("rows", tuple(settings), 9, 9, True, None, 0, True, ()))
 
     assert sentence((1.2, 61.0), (2.0, 60.0)) == (
-        "lora_r=0 and lora_r=1 cannot be told apart (95 %). The cheaper is lora_r=0 ($1.20 a run)."
+        "lora_r=0 and lora_r=1 cannot be told apart (95 %). The cheaper is lora_r=0 ($1.20 per run)."
     )
     assert sentence((1.2, 61.0), (None, 62.0), (1.0, 63.0)).endswith(
-        "The cheapest is lora_r=0 (61 s of training a run)."
+        "The cheapest is lora_r=0 (61 s of training per run)."
     )
     assert sentence(*[(1.0, 1.0)] * 6).startswith(
         "These 6 settings cannot be told apart (95 %): lora_r=0; lora_r=1; lora_r=2; and 3 more. The cheapest is"

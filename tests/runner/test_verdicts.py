@@ -50,7 +50,7 @@ def test_every_setting_that_may_be_as_good_as_the_best_has_the_star_and_the_chea
     lines = text.splitlines()
     assert (
         "These 3 settings cannot be told apart (95 %): learning_rate=0.0001; learning_rate=0.0002; "
-        "learning_rate=0.0003. The cheapest is learning_rate=0.0002 (30.5 s of training a run)."
+        "learning_rate=0.0003. The cheapest is learning_rate=0.0002 (30.5 s of training per run)."
     ) in lines
     assert f"`axosweep settle {sweep}` trains further seeds of these until one is shown to be better." in lines
     assert f"Lowest eval loss: {runs[0].key}  learning_rate=0.0001" in lines

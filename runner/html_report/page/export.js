@@ -1,4 +1,4 @@
-// Copies of the table as CSV and Markdown, and of charts as PNG. Where the browser refuses to copy, a file is saved.
+// Copies of the table as CSV and Markdown, and of charts as PNG. If the browser does not allow copying, a file is saved.
 "use strict";
 
 const PNG_SCALE = 2;
@@ -51,7 +51,7 @@ function saveFile(blob, name) {
   const address = URL.createObjectURL(blob);
   el("a", { href: address, download: name.replace(/[^\w .-]+/g, "_") }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10000);
-  say(`The browser does not allow copying, so it is saved as ${name}.`);
+  say(`The browser does not allow copying, so the copy is saved as ${name}.`);
 }
 
 // The chart with its title and its legend, on the page's background.

@@ -2,8 +2,8 @@
 "use strict";
 
 const EVEN_NOTE =
-  "Each run counts with an even share of the containers' starts (boot, idle, import), since what it paid for them " +
-  "depends on its place in a container. The table of runs has what was paid.";
+  "The dollars of each run include an even share of what starting the containers cost (boot, idle, import), since " +
+  "what a run paid for that depends on its place in a container. The table of runs has what was paid.";
 
 function drawPrice() {
   const { keys, costs, front, cost, even } = report.analysis;
