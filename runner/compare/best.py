@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from modal_app.store.layout import Store
-from modal_app.store.read_json import read_json
 from modal_app.store.start_checkpoint import CONFIG_KEY as START_CHECKPOINT
 from modal_app.store.step import StepKind, write_atomically
 from modal_app.store.user_code import CONFIG_KEY as USER_CODE
@@ -26,7 +25,7 @@ from runner.console.numbers import counted, loss
 from runner.errors import SweepError
 from runner.keys.content import ContentHashes
 from runner.store.ledger import SweepRun
-from runner.store.run_config import read_config
+from runner.store.run_config import read_config, read_identity
 from runner.store.run_state import RunStatus, status_text
 from runner.store.stores import is_mirror
 
@@ -167,7 +166,7 @@ def runnable_config(store: Store, key: str, *, by_origin: bool = False) -> dict[
     there is no copy; with `by_origin`, also while the content there is still the same.
     """
     folder = store.folder(StepKind.TRAIN, key)
-    identity = read_json(folder.identity)
+    identity = read_identity(folder.identity)
     config = read_config(folder.config)
     if config is None:
         composed: dict[str, Any] = identity.get("axolotl", {})
@@ -251,7 +250,7 @@ def _longer(config: Mapping[str, Any]) -> str:
 
 def where_it_ran(store: Store, key: str) -> list[str]:
     """The overrides that the config does not contain: GPU, data seed, start checkpoint, executor."""
-    identity = read_json(store.folder(StepKind.TRAIN, key).identity)
+    identity = read_identity(store.folder(StepKind.TRAIN, key).identity)
     gpu, data = identity.get("gpu", {}), identity.get("data", {})
     words = [f"gpu={gpu['type']}"] if gpu.get("type", "cpu") != "cpu" else []
     words += [f"gpu.count={gpu['count']}"] if gpu.get("count", 1) != 1 else []

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.layout import Store
-from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from modal_app.store.trained_weights import weights_left_by
 from runner.compare.groups import Group
@@ -22,6 +21,7 @@ from runner.cost.receipt import ContainerReceipt, container_receipts, replaced_n
 from runner.cost.spent import SweepCost, sweep_cost
 from runner.store.going_on import goes_on
 from runner.store.ledger import Ledger
+from runner.store.run_config import read_identity
 from runner.store.run_state import RunStatus, status_text
 from runner.store.searches import searches_of
 from runner.store.stores import is_mirror
@@ -170,7 +170,7 @@ def model_of(row: Row) -> tuple[str, str]:
     assert row.store is not None
     store = Store(Path(row.store))
     folder = store.folder(StepKind.TRAIN, row.key)
-    what = weights_left_by(read_json(folder.identity).get("axolotl", {}))
+    what = weights_left_by(read_identity(folder.identity).get("axolotl", {}))
     if not is_mirror(store) or not row.sweeps:
         return what, str(folder.model)
     return what, f"axosweep pull {row.key} DIR"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modal_app.store.layout import Store
-from modal_app.store.read_json import read_json
 from modal_app.store.state import read_outcome
 from modal_app.store.step import OutcomeStatus, StepKind
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.verdict_types import Verdict
+from runner.store.run_config import read_identity
 
 if TYPE_CHECKING:
     from modal_app.held_out.row_losses import RowLosses
@@ -74,8 +74,9 @@ def _why_without_rows(row: Row) -> str:
 
 def config_of(row: Row) -> Mapping[str, Any]:
     """The composed Axolotl config of a run of a store."""
-    found: dict[str, Any] = read_json(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity)
-    return found.get("axolotl") or {}
+    found = read_identity(Store(Path(str(row.store))).folder(StepKind.TRAIN, row.key).identity)
+    axolotl: dict[str, Any] = found.get("axolotl", {})
+    return axolotl
 
 
 def judgeable(rows: Sequence[Row]) -> list[Row]:

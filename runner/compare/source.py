@@ -9,7 +9,6 @@ from typing import Any
 from modal_app.cloud.meter import ContainerRecord
 from modal_app.store.facts import DataManifest, TrainFacts, TrainState
 from modal_app.store.layout import Attempt, Store
-from modal_app.store.read_json import read_json
 from modal_app.store.smaller_batch import BATCH, batch_text
 from modal_app.store.state import StepState, observe, read_outcome
 from modal_app.store.step import FailureReason, Outcome, StepKind
@@ -23,6 +22,7 @@ from runner.cost.receipt import Receipt, launches, receipt_of
 from runner.cost.run_memory import RESERVED
 from runner.cost.spent import allocated, containers, facts_of, requested_gpu, run_bill, sweep_rates
 from runner.store.ledger import Ledger, SweepRun
+from runner.store.run_config import read_identity
 from runner.store.run_state import RunStatus, Unbegun, run_state, unbegun
 from runner.store.searches import RungReached, reached_by_run, searches_of
 
@@ -120,7 +120,7 @@ def once_each(facts: Iterable[RunFacts]) -> list[RunFacts]:
 
 def flat_run(store: Store, key: str) -> dict[str, Any]:
     """The config of an earlier run, one level deep; empty when it is not stored."""
-    identity = read_json(store.folder(StepKind.TRAIN, key).identity)
+    identity = read_identity(store.folder(StepKind.TRAIN, key).identity)
     return flat(identity.get("axolotl", {}), identity.get("gpu", {}), identity.get("data", {}), identity.get("from"))
 
 

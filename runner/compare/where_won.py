@@ -11,11 +11,11 @@ from pathlib import Path
 
 from modal_app.held_out.held_out import SHOWN_CHARACTERS, HeldOut, Segment
 from modal_app.store.layout import HELD_OUT, Store
-from modal_app.store.read_json import read_json
 from modal_app.store.step import StepKind
 from runner.compare.ranking import EVAL_LOSS, Metric, Row
 from runner.compare.row_losses import losses_files, losses_of
 from runner.console.redact import redact, redact_cut
+from runner.store.run_config import read_identity
 from runner.store.run_state import RunStatus, status_text
 from runner.verdict.where import By, MovedRow, Where
 
@@ -99,7 +99,7 @@ def _shown(text: str) -> str:
 
 def _inputs(store: Store, run: str) -> dict[str, str]:
     """What the user calls the local files that a run reads, by the beginnings of their hashes."""
-    inputs = read_json(store.folder(StepKind.TRAIN, run).identity, lenient=True).get("inputs") or ()
+    inputs = read_identity(store.folder(StepKind.TRAIN, run).identity).get("inputs") or ()
     return {str(one.get("identity"))[:HASH_DIGITS]: str(one.get("text")) for one in inputs}
 
 

@@ -15,9 +15,11 @@ from typing import Any
 
 from modal_app.store.layout import ATTEMPT_PREFIX, BASE_MODEL_KEY, MANIFEST, REMOVED, STEPS, parts_of_key
 from modal_app.store.pins import input_of
-from modal_app.store.read_json import parse_json
+from modal_app.store.read_json import parse_json, parsed_as
 from modal_app.store.step import StepKind
 from runner.files.run_files import Entry, Files
+from runner.store.ledger import SweepRun, plan_of
+from runner.store.run_config import identity_of
 
 AT_A_TIME = 8
 """Small files that are read at the same time."""
@@ -94,16 +96,18 @@ def take_stock(files: Files) -> Stock:
     data_keys: dict[str, str] = {}
     for sweep, runs in plans.items():
         for run in runs:
-            sweeps_of.setdefault(run["key"], []).append(sweep)
-            data_keys[run["key"]] = run["data_key"]
+            sweeps_of.setdefault(run.key, []).append(sweep)
+            data_keys[run.key] = run.data_key
     folders = {
         key: entries for key, entries in below["runs"].items() if key != BASE_MODEL_KEY and not key.startswith(".")
     }
-    identities, unread_identities = _objects(files, [f"runs/{key}/run.json" for key in folders])
+    raw, unread_identities = _objects(files, [f"runs/{key}/run.json" for key in folders])
+    identities = {path: parsed_as(files.place(path), one, identity_of) for path, one in raw.items()}
+    unread_identities += [path for path, one in identities.items() if one is None]
     rungs = _stopped_at_rungs(entry.path for entry in files.below("sweeps"))
     found = {}
     for key in {**folders, **data_keys}:
-        identity = identities.get(f"runs/{key}/run.json", {})
+        identity = identities.get(f"runs/{key}/run.json") or {}
         data_key = data_keys.get(key) or str(identity.get("data_key", ""))
         parent = identity.get("from") or {}
         sweeps = tuple(sweeps_of.get(key, ()))
@@ -148,9 +152,10 @@ def inputs_needed(files: Files, stock: Stock) -> set[str]:
     entries += stock.others
     texts = _texts(files, [entry.path for entry in entries if _names_inputs(entry.path)])
     named = {name for text in [*texts.values(), *_waiting(files, stock)] for name in INPUT.findall(text)}
-    identities = [
-        parse_json(files.place(path), text.encode) for path, text in texts.items() if path.endswith("/run.json")
-    ]
+    raw = {
+        path: parse_json(files.place(path), text.encode) for path, text in texts.items() if path.endswith("/run.json")
+    }
+    identities = [parsed_as(files.place(path), one, identity_of) or {} for path, one in raw.items()]
     wanted = {str(one.get("identity"))[:16] for identity in identities for one in identity.get("inputs", ())}
     return {name for name in stock.inputs if name in named or name[:16] in wanted}
 
@@ -162,11 +167,16 @@ def _waiting(files: Files, stock: Stock) -> Iterator[str]:
     made = {entry.path: entry.mtime for entry in stock.others}
     made |= {entry.path: entry.mtime for one in stock.runs.values() for entry in one.files}
     for path, steps in _objects(files, list(written))[0].items():
-        for text in steps.get("steps", {}).values():
-            step = json.loads(text)
-            removed = made.get(f"runs/{step.get('run') or step['key']}/{REMOVED}", 0.0)
-            if step["kind"] != StepKind.PREPROCESS and _done(step) not in made and removed <= written[path]:
+        for text, kind, run, done in parsed_as(files.place(path), steps, _submitted) or ():
+            removed = made.get(f"runs/{run}/{REMOVED}", 0.0)
+            if kind != StepKind.PREPROCESS and done not in made and removed <= written[path]:
                 yield text
+
+
+def _submitted(raw: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Each step in a steps.json: as JSON, its kind, its run and its "done" file."""
+    steps = [(text, json.loads(text)) for text in raw.get("steps", {}).values()]
+    return [(text, step["kind"], step.get("run") or step["key"], _done(step)) for text, step in steps]
 
 
 def _done(step: Mapping[str, Any]) -> str:
@@ -181,12 +191,13 @@ def _names_inputs(path: str) -> bool:
     return name == "step.json" or (name in ("run.json", "config.yml") and len(PurePosixPath(path).parts) == 3)
 
 
-def _plans(files: Files) -> tuple[dict[str, Sequence[Mapping[str, str]]], list[str]]:
+def _plans(files: Files) -> tuple[dict[str, Sequence[SweepRun]], list[str]]:
     """The runs of each sweep, and the plans that cannot be read."""
     paths = [entry.path for entry in files.below("sweeps") if PurePosixPath(entry.path).name == "plan.json"]
-    plans, unread = _objects(files, paths)
-    unread += [path for path, plan in plans.items() if "runs" not in plan]
-    return {path.split("/")[1]: plan["runs"] for path, plan in plans.items() if "runs" in plan}, unread
+    raw, unread = _objects(files, paths)
+    plans = {path: parsed_as(files.place(path), one, plan_of) for path, one in raw.items()}
+    unread += [path for path, plan in plans.items() if plan is None]
+    return {path.split("/")[1]: plan.runs for path, plan in plans.items() if plan is not None}, unread
 
 
 def _stopped_at_rungs(paths: Iterable[str]) -> dict[str, int]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modal_app.store.layout import Store, after_key
-from modal_app.store.read_json import read_json
 from modal_app.store.state import Phase, is_done, observe
 from modal_app.store.step import Device, Step, StepKind
 from modal_app.store.trained_weights import TrainedWeights, weights_left_by
@@ -20,7 +19,7 @@ from runner.executors.refresh import has_succeeded, look_again
 from runner.keys.identity import short_hash
 from runner.store.finding import runs_in
 from runner.store.ledger import Ledger, SweepRun, sweep_ids
-from runner.store.run_config import read_config
+from runner.store.run_config import read_config, read_identity
 from runner.store.run_state import reason_of, rung_of, status_of, status_text
 from runner.store.stores import is_mirror
 from runner.types import PlannedStep
@@ -141,7 +140,7 @@ def _subject(store: Store, sweep: str, run: SweepRun, rows: Sequence[Row]) -> Su
         raise SweepError(f"{folder.config} is missing or cannot be read, so the run {run.key} cannot be used.")
     names = {row.key: label(row.params) for row in rows}
     return Subject(
-        store, sweep, run.key, run.data_key, config, read_json(folder.identity), names.get(run.key) or run.key
+        store, sweep, run.key, run.data_key, config, read_identity(folder.identity), names.get(run.key) or run.key
     )
 
 

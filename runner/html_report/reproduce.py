@@ -13,6 +13,7 @@ from modal_app.store.step import StepKind
 from runner.compare.ranking import Row
 from runner.console.redact import redact
 from runner.store.ledger import SweepPlan
+from runner.store.run_config import read_identity
 
 
 def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def block(store: Store, sweep: str, plan: SweepPlan, best: Row | None) -> dict[s
     """
     steps = [_newest_step(store, run.key) for run in plan.runs]  # a mirror has none
     trained_at = _distinct(step.get("tracking", {}).get("commit") for step in steps)
-    identities = [read_json(store.folder(StepKind.TRAIN, run.key).identity) for run in plan.runs]
+    identities = [read_identity(store.folder(StepKind.TRAIN, run.key).identity) for run in plan.runs]
     return {
         "command": redact(plan.command),
         "commits": trained_at or _distinct([read_json(store.sweeps / sweep / "plan.json").get("commit")]),

@@ -148,11 +148,14 @@ def _plan_in(path: Path) -> SweepPlan | None:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed_plan(path: Path, _inode: int, _mtime_ns: int, _size: int) -> SweepPlan | None:
-    return read_as(path, _plan_of)
+    return read_as(path, plan_of)
 
 
-def _plan_of(raw: Mapping[str, Any]) -> SweepPlan:
+def plan_of(raw: Mapping[str, Any]) -> SweepPlan:
+    """The object in a plan.json. Raises KeyError, TypeError or ValueError for another one."""
     runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
+    if not all(isinstance(one, str) for run in runs for one in (run.key, run.data_key, *run.overrides)):
+        raise TypeError("a key or an override of a run is not text")
     note, command = (str(raw.get(key) or "") for key in ("note", "command"))
     return SweepPlan(raw["sweep"], float(raw["created_at"]), runs, note, command)
 

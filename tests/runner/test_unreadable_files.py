@@ -78,6 +78,44 @@ def test_one_unreadable_file_ends_no_verb_and_is_named_once(store: Store, capsys
         path.write_bytes(before) if before is not None else path.unlink()
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"axolotl": []}, "its axolotl is not an object"),
+        ({"gpu": "h100"}, "its gpu is not an object"),
+        ({"inputs": ["rows.jsonl"]}, "an entry of its inputs is not an object"),
+        ({"from": {"run": "0a1b2c"}}, "it lacks 'step'"),
+        ({"runs": 5}, "'int' object is not iterable"),
+        ({"runs": [{"key": "0a1b2c", "data_key": "0a1b2c", "overrides": [1]}]}, "a key or an override of a run is not"),
+    ],
+)
+def test_a_part_of_another_type_makes_a_file_unreadable(
+    store: Store, changed: dict[str, object], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, good, bad = prepare(store)
+    path = store.sweeps / sweep / "plan.json" if "runs" in changed else store.folder(StepKind.TRAIN, bad.key).identity
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    for words in (["compare", "--all"], ["report", "good", "--out", f"{tmp_path}/out"], ["rm", good.key, "--dry-run"]):
+        assert main([*words, "--store", str(store.root)]) == 0, words
+    shown = capsys.readouterr()
+    assert good.key in shown.out
+    assert shown.err.count(f"{path} cannot be read ({why}") == 1, "named once"
+    assert main(["gc", "--dry-run", "--store", str(store.root)]) == 0
+    assert "cannot be read" in capsys.readouterr().out, "what it may refer to is kept"
+    for words in (["status"], ["best", "bad"], ["report", "bad", "--out", f"{tmp_path}/out"], ["ls", bad.key]):
+        assert main([*words, "--store", str(store.root)]) in (0, 2), words
+
+
+@pytest.mark.parametrize("steps", [[], {"a": 1}, {"a": "x"}, {"a": "[]"}, {"a": '{"kind": "merge", "key": 5}'}])
+def test_gc_goes_on_if_submitted_steps_have_another_type(store: Store, steps: object, command: Command) -> None:
+    sweep, (one,) = trained(store, 0.1)
+    kept_input(store, "0123456789abcdef-rows.jsonl")
+    asked_after(store, sweep, Step(StepKind.MERGE, after_key(one.key, "abc"), {}, one.data_key, run=one.key))
+    (path,) = (store.sweeps / sweep).glob(f"after-*/{STEPS}")
+    path.write_text(json.dumps({"steps": steps}))
+    assert keys(command("gc", "--dry-run", "--json")) == {"0123456789abcdef-rows.jsonl"}
+
+
 @pytest.mark.parametrize("content", GARBAGE)
 def test_a_store_full_of_unreadable_files_ends_no_verb(
     store: Store, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
