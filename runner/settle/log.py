@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modal_app.store.lines import append_line, read_lines
+from runner.errors import SweepError
 from runner.settle.policy import Conclusion, Terms
 from runner.store.ledger import Ledger
 
@@ -91,15 +92,15 @@ class Log:
         self.path: Path = ledger.folder / FILE
 
     def newest(self) -> Settling | None:
-        """None if the sweep was never settled."""
-        found: Settling | None = None
-        for raw in read_lines(self.path):
-            if raw["event"] == "begun":
-                terms = Terms(raw["looks"], raw["worth"], raw["max_seeds"])
-                found = Settling(terms, tuple(raw["seeds"]))
-            elif found is not None:
-                found = replace(found, events=(*found.events, _event(raw)))
-        return found
+        """None if the sweep was never settled. Raises SweepError for a line with missing or wrong parts."""
+        try:
+            return _newest_in(read_lines(self.path))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise SweepError(
+                f"A line of {self.path} cannot be read ({why}). It may be a look, and each look counts, so none is "
+                "skipped. Restore the file, or delete it to start over with new looks."
+            ) from error
 
     def begin(self, settling: Settling) -> None:
         self._append({"event": "begun", **asdict(settling.terms), "seeds": list(settling.seeds)})
@@ -112,9 +113,20 @@ class Log:
         append_line(self.path, {**value, "at": time.time()})
 
 
+def _newest_in(lines: Sequence[Mapping[str, Any]]) -> Settling | None:
+    found: Settling | None = None
+    for raw in lines:
+        if raw["event"] == "begun":
+            terms = Terms(int(raw["looks"]), float(raw["worth"]), int(raw["max_seeds"]))
+            found = Settling(terms, tuple(map(int, raw["seeds"])))
+        elif found is not None:
+            found = replace(found, events=(*found.events, _event(raw)))
+    return found
+
+
 def _event(raw: Mapping[str, Any]) -> Round | Look:
     if raw["event"] == "round":
-        return Round(tuple(SeedRun(**one) for one in raw["runs"]))
+        return Round(tuple(SeedRun(str(one["like"]), int(one["seed"])) for one in raw["runs"]))
     return Look(raw["verdict"] and Conclusion(raw["verdict"]), tuple(map(tuple, raw["group"])))
 
 

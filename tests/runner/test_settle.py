@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.layout import Store
+from modal_app.store.lines import append_line
 from modal_app.store.step import FailureReason, OutcomeStatus, StepKind
 from runner.command.settle import main
 from runner.errors import SweepError
@@ -159,6 +160,28 @@ def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
         result = go_on(store, sweep, after)
         assert [*killed.launched, *after.launched] == undisturbed.launched
         assert result.settling.events == expected.settling.events
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({}, "it lacks 'event'"),
+        ({"event": "begun", "worth": 0.005, "max_seeds": 8, "seeds": [1]}, "it lacks 'looks'"),
+        ({"event": "begun", "looks": [], "worth": 0.005, "max_seeds": 8, "seeds": [1]}, "int() argument must be"),
+        ({"event": "round", "runs": [{"like": "0a1b2c", "seed": None}]}, "int() argument must be"),
+        ({"event": "look", "verdict": "maybe", "group": []}, "'maybe' is not a valid Conclusion"),
+        ({"event": "look", "verdict": None, "group": [5]}, "'int' object is not iterable"),
+    ],
+)
+def test_a_damaged_line_is_refused_since_each_look_counts(tmp_path: Path, line: dict[str, object], why: str) -> None:
+    store, sweep = swept(tmp_path, TIED)
+    begun(store, sweep, TERMS)
+    path = Ledger(store, sweep).folder / "settle.jsonl"
+    append_line(path, line)
+    with pytest.raises(SweepError) as refused:
+        main([sweep, "--store", str(store.root)])
+    assert f"A line of {path} cannot be read ({why}" in str(refused.value)
+    assert "delete it to start over" in str(refused.value)
 
 
 def test_looks_end_even_if_nothing_is_settled(tmp_path: Path) -> None:
