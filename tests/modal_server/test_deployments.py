@@ -156,7 +156,7 @@ def test_the_command_line_works_too(small: Small, modal_server: ModalServer, tmp
     small("write").remote("a/b.txt", "text", commit=True) if modal_server.settings.mounts else None
 
     task = modal_server.tasks("add")[0].id
-    (tmp_path / "up.txt").write_text("up")
+    (tmp_path / "up.txt").write_text("its content")
     expected = [
         ("container list --json", task),
         ("app list --json", "small"),
@@ -168,7 +168,7 @@ def test_the_command_line_works_too(small: Small, modal_server: ModalServer, tmp
         ("secret list --json", "made"),
         (f"volume put notes {tmp_path / 'up.txt'} /up.txt", ""),
         ("volume ls notes", "up.txt"),
-        ("volume get notes up.txt -", "up"),
+        ("volume get notes up.txt -", "its content"),
         ("volume rm notes up.txt", ""),
         ("volume ls notes", ""),
         ("app stop small --yes", ""),
