@@ -82,11 +82,12 @@ class Axosweep:
         return shown.decode(errors="replace")
 
     def records(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The records of every sweep in the store."""
+        """The records of every sweep in the store, without one that is being written."""
         lines = [
             json.loads(line)
             for path in self.store.sweeps.glob("*/records.jsonl")
             for line in path.read_text().splitlines()
+            if line.endswith("}")
         ]
         return [line for line in lines if event is None or line["event"] == event]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,12 +132,15 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
     wait_until(lambda: MOMENTS[moment](place) is not None, moment, pause_s=pause_s(moment))
     kill(launcher.pid)
     launcher.wait()
-    before = alive(place)  # a run that is submitted may begin, and one that trains may end, while compare looks
+    orphans = {folder.name: pid for folder, pid in training(place)}
+    for pid in orphans.values():  # or it would end before a launch could follow it
+        os.kill(pid, signal.SIGSTOP)
+    before = alive(place)  # a run that is submitted may begin, and end, while compare looks
     statuses = {row["key"]: row["status"] for row in place.json("compare")["runs"]}
     after = alive(place)
     assert {statuses[key] for key in before & after} <= {"running", "succeeded"}
     assert {key for key, status in statuses.items() if status == "running"} <= before | after
-    finish_and_compare(place, left_alone)
+    finish_and_compare(place, left_alone, orphans)
     attempts = [len(place.store.folder(StepKind.TRAIN, key).attempts()) for key in place.run_keys()]
     assert attempts == [1, 1], "orphans are followed, not doubled"
 
@@ -170,9 +174,22 @@ def test_a_newest_checkpoint_cut_in_half_is_not_resumed_from(axosweep: Axosweep,
     assert list(folder.glob("model/broken-checkpoint-*"))
 
 
-def finish_and_compare(axosweep: Axosweep, left_alone: LeftAlone) -> None:
-    done = axosweep.run(*WORDS)
+def followed(axosweep: Axosweep) -> set[str]:
+    """The steps that a launch found running."""
+    return {record["key"] for record in axosweep.records("followed")}
+
+
+def finish_and_compare(axosweep: Axosweep, left_alone: LeftAlone, frozen: Mapping[str, int] | None = None) -> None:
+    """`frozen`: runs and their processes, which go on once the launch follows them."""
+    frozen = frozen or {}
+    with ThreadPoolExecutor() as threads:
+        launch = threads.submit(axosweep.run, *WORDS)
+        wait_until(lambda: launch.done() or followed(axosweep) >= frozen.keys(), "the launch follows them")
+        for pid in frozen.values():
+            os.kill(pid, signal.SIGCONT)
+    done = launch.result()
     assert done.returncode == 0, done.stderr
+    assert followed(axosweep) >= frozen.keys()
     assert final_losses(axosweep) == left_alone.losses
     successes = Counter(
         record["key"]
