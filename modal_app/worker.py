@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from modal_app.process import attempt as attempts
-from modal_app.process import healing, imports, rank, ranks, stop
+from modal_app.process import healing, imports, rank, ranks, stop, tracking
 from modal_app.process.failures import Failure, classify
 from modal_app.process.rank import Rank
 from modal_app.process.stop import AtRung, Stopped
@@ -94,6 +94,7 @@ def run_step(
         original, step = step, healing.with_smaller_batch(step, folder)
         attempt = attempts.begin(step, store, folder, original.config)
         stop.set_stop_handler(functools.partial(_give_up, step, folder, attempt, time.time()))
+        tracking.forget_description(step, folder)
         os.environ |= attempts.environment(step, folder, attempt)
         user_code.make_importable(step.config, store.root)
         attempts.enter(attempt)

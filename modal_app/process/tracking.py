@@ -31,6 +31,8 @@ CONFIG_FILE = "axosweep.yml"
 ANSWER_WITHIN_S = "20"
 """How long a run waits for W&B before it starts offline. The SDK's own limit is 90 s, and then the run would fail."""
 WENT_OFFLINE = "W&B does not answer, so this run is tracked offline; `axosweep sync` uploads it later"
+DESCRIPTION = ("WANDB_NAME", "WANDB_TAGS", "WANDB_NOTES")
+"""The variables by which the SDK replaces the name, tags and notes of a run, also of one that it resumes."""
 ROWS_TABLE = "held_out/rows"
 INTERRUPTED = 1
 """The exit code of a run that did not reach its end: after `mark_preempting` W&B shows it as preempted, else as
@@ -127,6 +129,15 @@ def axolotl_config(identity: Mapping[str, Any]) -> dict[str, Any]:
     Without secrets."""
     found: dict[str, Any] = redacted(identity.get("axolotl") or {})
     return found
+
+
+def forget_description(step: Step, folder: StepFolder) -> None:
+    """Remove the user's own variables for the name, tags and notes of a run from this process's environment, if the run
+    has begun in W&B: the SDK would replace what the run has there."""
+    record = TrackingRecord.read(folder.tracking)
+    if step.kind is StepKind.TRAIN and record is not None and _has_begun(folder, record):
+        for name in DESCRIPTION:
+            os.environ.pop(name, None)
 
 
 def describe(rank: Rank) -> None:

@@ -8,11 +8,13 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from modal_app.process.tracking import DESCRIPTION
 from modal_app.store.redact import without_passwords
 from runner.errors import SweepError
 from runner.wandb import account
@@ -86,7 +88,7 @@ def _run_process(request: Request, *, failed: str, advice: str, timeout_s: float
                 [sys.executable, "-P", "-m", PROCESS],
                 input=encode(request),
                 stdout=subprocess.PIPE,
-                env={**LIMITS, **os.environ, "WANDB_DIR": logs},
+                env={**LIMITS, **_without_description(os.environ), "WANDB_DIR": logs},
                 text=True,
                 check=False,
                 timeout=timeout_s,
@@ -96,6 +98,11 @@ def _run_process(request: Request, *, failed: str, advice: str, timeout_s: float
     if done.returncode != 0:
         raise SweepError(failed)
     return done.stdout
+
+
+def _without_description(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the user's own variables for the name, tags and notes of a run: they would replace those in W&B."""
+    return {name: value for name, value in environment.items() if name not in DESCRIPTION}
 
 
 def _failure(failure: Failure, advice: str) -> SweepError:

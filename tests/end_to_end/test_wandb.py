@@ -244,10 +244,12 @@ def test_a_run_that_is_stopped_while_it_tracks_online_is_preempted_and_goes_on_i
     assert run.state == "preempted"
     assert_every_step(axosweep, found[0], run)
 
-    done = online.run(*words)
+    run.tags, run.notes = ["mine"], "as I wrote it there"
+    of_the_user = {"WANDB_TAGS": "of the user", "WANDB_NOTES": "of the user"}
+    done = axosweep.with_variables(secrets | of_the_user).run(*words)
     assert done.returncode == 0, done.stderr
     (run,) = server.runs().values()
-    assert run.state == "finished"
+    assert (run.state, run.tags, run.notes) == ("finished", ["mine"], "as I wrote it there")
     assert [row["_step"] for row in run.history] == list(range(len(run.history)))
     assert_every_step(axosweep, found[0], run)
     sent = json.dumps([run.config, run.summary, run.lines]) + "".join(map(str, run.files.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,22 @@ def test_a_note_is_sent_until_the_run_has_begun_in_wandb(tmp_path: Path) -> None
     assert told(store, "second", note="other")["WANDB_NOTES"] == "why", "the first attempt died before it had begun it"
     (store.folder(StepKind.TRAIN, "key").path / "wandb" / f"run-20260101_000000-{id}").mkdir(parents=True)
     assert "WANDB_NOTES" not in told(store, "first", note="why"), "a user may have changed it there"
+
+
+def test_variables_of_the_user_describe_a_run_only_until_it_has_begun_in_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_NAME", "WANDB_TAGS", "WANDB_NOTES"):
+        monkeypatch.setenv(name, "of the user")
+    store = Store(tmp_path)
+    step, folder = Step(StepKind.TRAIN, "key", {}, "data"), store.folder(StepKind.TRAIN, "key")
+    tracking.forget_description(step, folder)
+    id = told(store, "first")["WANDB_RUN_ID"]
+    tracking.forget_description(step, folder)
+    assert os.environ["WANDB_TAGS"] == os.environ["WANDB_NOTES"] == "of the user"
+    (folder.path / "wandb" / f"offline-run-20260101_000000-{id}").mkdir(parents=True)
+    tracking.forget_description(step, folder)
+    assert not {"WANDB_NAME", "WANDB_TAGS", "WANDB_NOTES"} & os.environ.keys(), "they would replace what W&B has"
 
 
 def test_a_run_belongs_to_the_sweep_object_of_the_first_sweep_that_ran_it(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def server() -> Iterator[WandbServer]:
 
 def axosweep(store: Store, server: WandbServer | None, *words: str) -> subprocess.CompletedProcess[str]:
     nobody = {"WANDB_API_KEY": "", "NETRC": str(store.root / "netrc")}
-    environment = {**os.environ, "AXOSWEEP_STORE": str(store.root), **nobody}
+    other = {f"WANDB_{name}": "of another program" for name in ("NAME", "TAGS", "NOTES")}
+    environment = {**os.environ, "AXOSWEEP_STORE": str(store.root), **nobody, **other}
     return subprocess.run(
         [*COMMAND, *words],
         env={**environment, **(server.environment() if server else {})},
@@ -102,6 +103,8 @@ def test_offline_runs_lost_rows_and_later_sweeps_reach_wandb_once(store: Store, 
         "killed": ("failed", sweep),
         "cut": ("finished", sweep),
     }
+    assert {name: one.display_name for name, one in there.items() if name != "killed"} == {"whole": "one", "cut": "one"}
+    assert not any(one.tags or one.notes for one in there.values()), "not those of this environment"
     assert there["cut"].summary["eval/loss"] == 1 / 3, "the last part to be uploaded is not the run's last one"
     assert {(one.settings["sequence_len"], one.settings["lora_r"]) for one in there.values()} == {(128, 8)}
     assert there["whole"].settings["learning_rate"] == 1e-3
