@@ -296,8 +296,11 @@ def test_a_sweep_ends_with_a_line_about_its_report_whatever_lies_in_its_store(st
     done = store.folder(StepKind.TRAIN, planned.runs[0].run.key).done
     done.write_text("[3]")
     assert leave_report(store, planned.sweep) == f"Report: {page}", "a damaged result is one finished run less"
-    page.unlink()
     store.folder(StepKind.TRAIN, planned.runs[0].run.key).identity.write_text('{"axolotl": 3}')
+    assert leave_report(store, planned.sweep) == f"Report: {page}", "a damaged request is skipped"
+    page.unlink()
+    requested = store.sweeps / planned.sweep / "plan.json"
+    requested.write_text(json.dumps(json.loads(requested.read_text()) | {"commit": []}))
     said = leave_report(store, planned.sweep)
     assert said.startswith("No report was written: TypeError")
     assert said.endswith(f"axosweep report {planned.sweep} --store {store.root}")
