@@ -18,7 +18,7 @@ WORDS = ("lora=r8", "tracking=disabled", "evals_per_epoch=3", "num_epochs=1")
 
 def test_one_run_tells_the_seconds_of_another_size(axosweep: Axosweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
-    assert axosweep.run(*WORDS, "max_steps=30").returncode == 0
+    assert axosweep.run(*WORDS, "max_steps=10").returncode == 0
     (predicted,) = axosweep.json("plan", *WORDS, "data.limit=700")["cost"]["runs"]
     assert (predicted["basis"], predicted["dollars"]) == ("1 record", None)
     assert axosweep.run(*WORDS, "data.limit=700").returncode == 0
