@@ -48,6 +48,7 @@ def preloaded(trainer: Path, store: Store, warm: Warm, tmp_path_factory: pytest.
     step = train_step("late-imports", max_steps=2, eval_steps=2, save_steps=2, logging_steps=1)
     done = subprocess.run(command, env=bare, input=step.to_json(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "skipping the patch" not in done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
