@@ -37,6 +37,7 @@ def watch(process: subprocess.Popen[str], stop_s: float, kill_s: float, tick: Ca
     return watched(process, Watch(tick, lambda request: None, Limits(now + stop_s, now + kill_s)))
 
 
+@pytest.mark.slow
 def test_a_worker_is_stopped_at_its_limit_though_a_request_to_modal_gets_no_answer() -> None:
     began, answer = time.monotonic(), threading.Event()
 

@@ -258,6 +258,7 @@ TRAPS = """
     """
 
 
+@pytest.mark.slow
 def test_what_is_known_to_be_a_trap_is_composed_as_hydra_composes_it(started: Callable[..., Any]) -> None:
     jobs = [tuple(_words(job)) for line in TRAPS.split("\n") for job in line.split(" | ")]
     ours, hydras = _both(started, jobs)

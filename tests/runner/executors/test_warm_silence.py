@@ -139,6 +139,7 @@ def test_configs_are_checked_even_if_the_trainer_is_killed_meanwhile(
     assert messages == [AGAIN]
 
 
+@pytest.mark.slow
 def test_a_suspended_trainer_is_waited_for_by_no_command(
     workers: MixedWorkers,
     python: Path,
