@@ -24,7 +24,7 @@ A_HANDFUL = 10
 
 
 def evaluations_without_rows(run: RunFacts) -> Iterator[Finding]:
-    """Evaluations are requested, and no rows are held out for them, so that runs cannot be ranked by eval loss."""
+    """Evaluations are requested, but no rows are held out for them, so runs cannot be ranked by eval loss."""
     triggers = [key for key in ("evals_per_epoch", "eval_steps") if run.axolotl.get(key)]
     has_rows = bool(run.axolotl.get("val_set_size")) or bool(run.axolotl.get("test_datasets"))
     # Rows without such a key are used: every run evaluates its first and its last state.

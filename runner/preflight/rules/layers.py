@@ -229,7 +229,7 @@ def nothing_left_to_train(run: RunFacts) -> Iterator[Finding]:
 
 
 def lisa_without_its_layers(run: RunFacts) -> Iterator[Finding]:
-    """LISA looks for its layers under lisa_layers_attribute, and an adapter wraps the model, so that it finds none."""
+    """LISA looks for its layers under lisa_layers_attribute. An adapter wraps the model, so LISA finds none."""
     if not (run.axolotl.get("lisa_n_layers") and run.axolotl.get("lisa_step_interval")) or run.axolotl.get("rl"):
         return
     attribute = str(run.axolotl.get("lisa_layers_attribute") or "model.layers")

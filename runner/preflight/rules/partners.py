@@ -88,7 +88,10 @@ _QUADRATIC = Partner(
 )
 _COMPILED = Partner(_set("torch_compile"), "without torch_compile", "Set torch_compile=true, or remove it.", BASE)
 _SFT = Partner(
-    lambda config: not config.get("rl"), "with rl: only its trainer for supervised training has it", "Remove it.", RL
+    lambda config: not config.get("rl"),
+    "with rl: only Axolotl's trainer for supervised training adds this noise",
+    "Remove it.",
+    RL,
 )
 _WATCHED = Partner(
     _set("loss_watchdog_threshold"),

@@ -20,7 +20,7 @@ LONG_ROWS = 50
 
 
 def no_row_or_token_to_train(run: RunFacts) -> Iterator[Finding]:
-    """The prepared dataset has no row, or no token that is trained. An earlier version of axosweep prepared it."""
+    """A dataset that an earlier version of axosweep prepared has no row, or no token that is trained."""
     known, length = run.prepared, run.axolotl.get("sequence_len")
     if known.rows == 0:
         yield error("sequence_len", length, "no row of the prepared dataset is left", "Make it larger.", CONFIG)

@@ -118,8 +118,8 @@ def more_evaluations_than_steps(run: RunFacts) -> Iterator[Finding]:
 
 
 def evaluations_that_take_longer_than_training(run: RunFacts) -> Iterator[Finding]:
-    """An evaluation takes twice as long as the training before it, if a trained row takes three times as long as one
-    that is evaluated."""
+    """An evaluation takes more than twice as long as the training before it. This assumes that training on a row takes
+    three times as long as evaluating it."""
     steps, held_out = run.steps, _held_out(run)
     interval = _steps_between_evaluations(run)
     if steps is None or held_out is None or interval is None or not run.evaluates or (run.total_steps or 0) <= LONG:
