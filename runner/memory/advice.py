@@ -98,7 +98,7 @@ def sentences(advice: MemoryAdvice) -> str:
     said += [f"It {verb} have fitted with {ways}."] if ways else []
     if advice.larger is not None:
         price = _prices(advice.larger.dollars_s, advice.dollars_s, advice.cards)
-        said.append(f"As it was, it would have fitted on {advice.larger.name}{price}.")
+        said.append(f"Without a change, it would have fitted on {advice.larger.name}{price}.")
     return " ".join(said) or "No smaller batch, fewer bits or larger card that axosweep knows would have made it fit."
 
 
@@ -155,5 +155,5 @@ def _rate(rates: Mapping[str, float], gpu: str, count: int) -> float | None:
 def _prices(dollars_s: float | None, before: float | None, cards: str) -> str:
     if dollars_s is None:
         return ""
-    compared = "" if before is None else f"; {cards} costs ${before * HOUR_S:.2f}"
+    compared = "" if before is None else f" instead of ${before * HOUR_S:.2f} on {cards}"
     return f", for ${dollars_s * HOUR_S:.2f} an hour{compared}"

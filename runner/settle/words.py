@@ -115,8 +115,8 @@ def opening_lines(now: Sweep, settling: Settling, next_: Preview) -> list[str]:
     unknown = "" if estimate.intervals.seeds else " It is unknown yet how much seeds differ; the first ones measure it."
     lines = [
         f"{now.id}: {counts}: {names}.{unknown}",
-        f"looks   {len(settling.looks)} of at most {terms.looks}, each at {100 * terms.level:.4g} %, so that all "
-        "together are wrong in at most 5 %",
+        f"looks   {len(settling.looks)} of at most {terms.looks}, each at {100 * terms.level:.4g} %, so that one or "
+        "more are wrong in at most 5 % of all sweeps",
         f"ends    when one setting is better than all others, when the contenders are within {percent(terms.worth)} "
         f"({margin:.2g}) of the best, or when each has {terms.max_seeds} seeds",
     ]

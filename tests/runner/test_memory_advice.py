@@ -53,7 +53,7 @@ def test_a_larger_card_is_the_cheapest_that_holds_it_unchanged_with_its_price() 
     assert found.larger is not None
     assert (found.larger.name, found.larger.dollars_s) == ("1 x a100_80gb", 0.0005)
     assert sentences(found).endswith(
-        "As it was, it would have fitted on 1 x a100_80gb, for $1.80 an hour; 1 x l4 costs $0.72."
+        "Without a change, it would have fitted on 1 x a100_80gb, for $1.80 an hour instead of $0.72 on 1 x l4."
     )
     assert not any(line.startswith("gpu=a100_80gb") for line in found.ways), "it is named once"
     without = advice_for(PACKED, LLAMA_8B, "l4", 1, None, {})
@@ -118,7 +118,7 @@ def test_the_table_and_the_report_say_it_with_a_command_at_the_prices_of_the_fil
     row, sweep = row_after(store, {"out_of_memory_on": "gpu"})
     said, line = row.advice
     assert "It would have fitted with `adapter=qlora load_in_4bit=true micro_batch_size=2 " in said
-    assert " on 1 x l40s, for $1.95 an hour; 1 x l4 costs $0.80." in said
+    assert " on 1 x l40s, for $1.95 an hour instead of $0.80 on 1 x l4." in said
     assert line == (
         "axosweep lora=r16 gpu=l4 adapter=qlora load_in_4bit=true micro_batch_size=2 gradient_accumulation_steps=4"
     )
