@@ -14,7 +14,7 @@ from modal_app.store.layout import SAMPLES, Store
 from modal_app.store.read_json import name_unreadable, read_json
 from modal_app.store.state import observe
 from modal_app.store.step import StepKind
-from runner.compare.table import Column, fitted, status_column, table
+from runner.compare.table import Column, fitted, not_shown, status_column, table
 from runner.console import terminal
 from runner.console.parser import Names, VerbParser
 from runner.console.print_json import print_json
@@ -136,10 +136,7 @@ def _show_list(store: Store, manifests: Mapping[str, DataManifest]) -> None:
     shown, dropped = fitted(_columns(store, manifests), console.width)
     console.print(table(shown, "", [False] * len(manifests)), crop=False)
     if dropped:
-        console.print(
-            f"Columns that do not fit: {', '.join(dropped)}. Use a wider terminal or `--json` to see them.",
-            soft_wrap=True,
-        )
+        console.print(f"{not_shown(dropped)} Use a wider terminal or `--json` to see them.", soft_wrap=True)
 
 
 def _columns(store: Store, manifests: Mapping[str, DataManifest]) -> list[Column]:

@@ -21,6 +21,7 @@ from runner.compare.table import (
     fitted,
     group_columns,
     markdown,
+    not_shown,
     shortened,
     table,
     tables_of,
@@ -105,10 +106,7 @@ def _show(result: Comparison, selections: Sequence[SweepSelection], metric: Metr
         console.print(table(shown, title, starred(rows, result.verdicts)), crop=False)
     _show_groups(result, metric, console)
     if dropped:
-        console.print(
-            f"Columns that do not fit: {escape(', '.join(dropped))}. "
-            "Use a wider terminal or `axosweep compare --csv` to see them."
-        )
+        console.print(f"{not_shown(dropped)} Use a wider terminal or `axosweep compare --csv` to see them.")
     for line in cost_lines(selections, result.runs):
         terminal.say(console, line)
     for row in result.runs:

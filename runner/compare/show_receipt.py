@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
 from runner.compare.comparison import Comparison
 from runner.compare.params import label
 from runner.compare.ranking import Row
-from runner.compare.table import Column, fitted, markdown, table
+from runner.compare.table import Column, fitted, markdown, not_shown, table
 from runner.console import terminal
 from runner.cost.receipt import PARTS, QUEUE, TRAINING, ContainerReceipt, added, containers_line, training_share
 from runner.cost.spent import money
@@ -32,10 +31,7 @@ def show_receipt(result: Comparison, console: Console) -> None:
         console.print()
         console.print(table(shown, title, [False] * len(columns[0].cells)), crop=False)
     if dropped:
-        console.print(
-            f"Columns that do not fit: {escape(', '.join(dropped))}. "
-            "Use a wider terminal or `--receipt --md` to see them."
-        )
+        console.print(f"{not_shown(dropped)} Use a wider terminal or `--receipt --md` to see them.")
     for line in receipt_lines(result):
         terminal.say(console, line)
 

@@ -183,6 +183,11 @@ def fitted(columns: Sequence[Column], width: int) -> tuple[list[Column], list[st
     return shortened(fitting, width), dropped
 
 
+def not_shown(dropped: Iterable[str]) -> str:
+    """A sentence for rich, about the columns that `fitted` has dropped. A heading such as "first" is quoted."""
+    return f"Columns not shown: {escape(', '.join(f'`{heading}`' for heading in dropped))}."
+
+
 def shortened(columns: Sequence[Column], width: int, least: int = LEAST) -> list[Column]:
     """The same columns. The widest that may shrink is narrowed until all fit, or none is wider than `least`."""
     widths = [one.width for one in columns]

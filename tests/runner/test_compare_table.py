@@ -51,8 +51,8 @@ def test_a_terminals_width_is_respected_and_the_less_informative_columns_go_firs
     assert row.rstrip().endswith("succeeded")
     assert "first" not in heading
     assert "parameter_5" not in heading
-    (printed,) = [line for line in lines if line.startswith("Columns that do not fit: ")]
-    assert printed.startswith("Columns that do not fit: first, seconds, best, steps, parameter_5")
+    (printed,) = [line for line in lines if line.startswith("Columns not shown: ")]
+    assert printed.startswith("Columns not shown: `first`, `seconds`, `best`, `steps`, `parameter_5`")
 
 
 def test_a_value_of_several_lines_is_one_line_of_a_table(store: Store) -> None:

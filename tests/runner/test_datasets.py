@@ -68,7 +68,7 @@ def test_a_narrow_terminal_shows_every_key_completely_and_names_what_it_leaves_o
     assert row.split()[:2] == [key, "succeeded"]
     assert max(len(heading.rstrip()), len(row.rstrip())) <= 80
     assert "…" not in heading + row
-    assert printed.startswith("Columns that do not fit: seconds, held-out rows")
+    assert printed.startswith("Columns not shown: `seconds`, `held-out rows`")
 
 
 def test_a_store_without_datasets_lists_none(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
