@@ -36,7 +36,7 @@ def python() -> Path:
 @pytest.mark.slow
 def test_jobs_are_composed_as_the_next_hydra_composes_them(python: Path) -> None:
     tests = [f"tests/runner/test_{name}.py" for name in ("fast_compose", "hydra_plugins", "application")]
-    tests += ["-k", "not version and not very_many", "-p", "no:cacheprovider", "-q"]  # axosweep is not installed there
+    tests += ["-k", "not version and not mix", "-p", "no:cacheprovider", "-q"]  # axosweep is not installed there
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = subprocess.run(
         [python, "-m", "pytest", *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
