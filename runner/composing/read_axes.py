@@ -45,11 +45,11 @@ def canonical_axes(params: Mapping[str, Any], vocabulary: Vocabulary) -> list[st
     if key := next((str(key) for key in params if is_of_request(str(key).lstrip("+~"))), ""):
         place = "defaults list (`- override /search: OPTION`)" if key == SEARCH else "top level, next to hydra:,"
         raise SweepError(
-            f"hydra.sweeper.params: {key} applies to all runs of a command, so it is no axis. Write it at the file's "
-            f"{place} or on the command line."
+            f"hydra.sweeper.params: {key} applies to all runs of a command, so it is not an axis. Write it at the "
+            f"file's {place} or on the command line."
         )
     if any(str(key).lstrip("+~") == SWEEPS for key in params):
-        raise SweepError(f"hydra.sweeper.params: {SWEEPS} is no axis, since a command launches one sweep file.")
+        raise SweepError(f"hydra.sweeper.params: {SWEEPS} is not an axis, since a command launches one sweep file.")
     return [canonical(axis(str(key), value), vocabulary) for key, value in params.items()]
 
 
@@ -206,7 +206,7 @@ def _zip(text: str, axes: Sequence[Axis], vocabulary: Vocabulary) -> tuple[str, 
     for name in zipped:
         if name not in known:
             meant = did_you_mean(name, known)
-            raise SweepError(f"--zip {text}: {name} is no axis of this sweep.{meant} The axes: {names(axes)}.")
+            raise SweepError(f"--zip {text}: {name} is not an axis of this sweep.{meant} The axes: {names(axes)}.")
         if isinstance(known[name], IntervalAxis):
             raise SweepError(f"--zip {text}: {name} is an interval, which has no list of values. Write a list.")
     lengths = {name: len(one.values) for name in zipped if isinstance(one := known[name], ChoiceAxis)}
@@ -239,7 +239,8 @@ def _exclude(text: str, space: SearchSpace, vocabulary: Vocabulary, *, optional:
         part = known.get(condition.name)
         if part is None and not optional:
             meant, axes = did_you_mean(condition.name, known), names(space.axes)
-            raise SweepError(f"--exclude '{text}': {condition.name} is no axis of this sweep.{meant} The axes: {axes}.")
+            what = f"{condition.name} is not an axis of this sweep"
+            raise SweepError(f"--exclude '{text}': {what}.{meant} The axes: {axes}.")
         if part is not None and not optional and not _is_possible(condition, part):
             raise SweepError(f"--exclude '{text}': {word} matches no value of {condition.name}. {_values(part)}")
         conditions.append(condition)

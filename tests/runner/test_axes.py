@@ -93,7 +93,7 @@ def test_a_sweep_file_has_no_axis_for_what_applies_to_all_runs(
     (elsewhere / "sweeps").mkdir()
     (elsewhere / "conf").mkdir()
     (elsewhere / "sweeps" / "lost.yaml").write_text(SAVED.replace("    params:", f"    params:\n      {key}"))
-    with pytest.raises(SweepError, match=f"{key.partition(':')[0]} applies to all runs .* no axis"):
+    with pytest.raises(SweepError, match=f"{key.partition(':')[0]} applies to all runs .* not an axis"):
         ask("-m", "+sweeps=lost")
 
 
@@ -116,7 +116,7 @@ def test_a_sweep_file_is_no_axis_of_another_one(ask: Callable[..., Any], elsewhe
     (elsewhere / "sweeps" / "both.yaml").write_text(
         SAVED.replace("    params:", "    params:\n      sweeps: tiny_grid")
     )
-    with pytest.raises(SweepError, match="sweeps is no axis"):
+    with pytest.raises(SweepError, match="sweeps is not an axis"):
         ask("-m", "+sweeps=both")
 
 
@@ -148,15 +148,15 @@ def test_a_sweep_file_may_draw_its_points_and_each_can_be_requested_alone(
     ("line", "way_out"),
     [
         ("lora_r=8,16 lora_alpha=16,32,64 --zip lora_r,lora_alpha", "lora_r has 2, lora_alpha has 3"),
-        ("lora_r=8,16 --zip lora_r,lora_alpha", "lora_alpha is no axis of this sweep.*The axes: lora_r"),
-        ("lora_r=8,16 lora_alpha=32 --zip lora_r,lora_alpha", "lora_alpha is no axis"),
+        ("lora_r=8,16 --zip lora_r,lora_alpha", "lora_alpha is not an axis of this sweep.*The axes: lora_r"),
+        ("lora_r=8,16 lora_alpha=32 --zip lora_r,lora_alpha", "lora_alpha is not an axis"),
         ("lora_r=8,16 --zip lora_r", "at least two"),
         ("lora_r=8,16 --zip", "--zip takes a value: --zip lora_r,lora_alpha"),
         ("lora_r=1,2 seed=1,2 data.seed=1,2 --zip lora_r,seed --zip seed,data.seed", "seed is named twice"),
         ("lora_r=8,16 hydra.sweeper.zip=[lora_r,seed]", "expected lists of axes, as in"),
         ("lora_r=8,16 hydra.sweeper.exclude=[[lora_r]]", "expected a list of texts"),
         ("lora_r=8,16 --exclude lora_r=32", "matches no value of lora_r. Its values: 8, 16"),
-        ("lora_r=8,16 --exclude lora_rr=8", "lora_rr is no axis of this sweep. Did you mean lora_r?"),
+        ("lora_r=8,16 --exclude lora_rr=8", "lora_rr is not an axis of this sweep. Did you mean lora_r?"),
         ("lora_r=8,16 --exclude lora_r", "lora_r is not KEY=VALUE"),
         ("lora_r=8,16 --exclude lora_r=8,16", "no point is left"),
         ("lora_r=8,16 --exclude lora_r=true", "matches no value"),
