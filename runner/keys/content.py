@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modal_app.store import pins
 from modal_app.store.content import CircularLink, FileState, file_sha256, files_below, folder_sha256
+from modal_app.store.flock import lock
 from modal_app.store.layout import Store
 from modal_app.store.read_json import read_json
 from modal_app.store.step import write_atomically
@@ -149,14 +150,22 @@ def keep_files(files: Mapping[str, Path], identity: str, target: Path, source: o
 def put_folder(copy: Path, target: Path, is_good: Callable[[], bool]) -> None:
     """Move a complete copy to its place, unless another launch has put one there meanwhile, which its run may be
     reading. `is_good`: whether `target` is a complete copy now."""
-    if not is_good():
-        shutil.rmtree(target, ignore_errors=True)
-    try:
+    with contextlib.suppress(OSError):  # something is there
         copy.replace(target)
-    except OSError:
+        return
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        lock(descriptor)  # or two launches find the same damaged copy, and the second removes the good one of the first
         if not is_good():
-            raise
-        shutil.rmtree(copy)
+            shutil.rmtree(target, ignore_errors=True)
+        try:
+            copy.replace(target)
+        except OSError:
+            if not is_good():
+                raise
+            shutil.rmtree(copy)
+    finally:
+        os.close(descriptor)
 
 
 def _identity_of(folder: Path) -> str | None:

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from modal_app.store.content import file_sha256
 from modal_app.store.layout import Store
 from runner.errors import SweepError
 from runner.keys import content
-from runner.keys.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, keep_folder, keep_in
+from runner.keys.content import ALWAYS_READ_BELOW_BYTES, ContentHashes, keep_folder, keep_in, put_folder
 
 
 def keep(source: Path, identity: str, target: Path) -> None:
@@ -229,6 +230,42 @@ def test_what_was_linked_or_damaged_is_copied_again(tmp_path: Path, memory: Path
     (target / "w.bin").write_text("damaged")
     keep_folder(source, identity, target)
     assert of(target, memory) == identity
+
+
+@pytest.mark.parametrize("there", [{}, {"w.bin": "damaged"}])
+def test_of_two_launches_that_store_the_same_at_once_none_removes_the_copy_of_the_other(
+    tmp_path: Path, there: dict[str, str]
+) -> None:
+    target = tmp_path / "inputs" / "kept"
+    target.parent.mkdir()
+    if there:
+        folder(target, there)
+    mine, others = (folder(target.parent / name, {"w.bin": "good"}) for name in (".mine", ".others"))
+    placed: list[int] = []
+
+    def is_good() -> bool:
+        return target.is_dir() and (target / "w.bin").read_text() == "good"
+
+    def place_the_other() -> None:
+        put_folder(others, target, is_good)
+        placed.append(target.stat().st_ino)
+
+    other = threading.Thread(target=place_the_other)
+
+    def is_good_before_the_other() -> bool:
+        found = is_good()
+        if not other.ident:
+            other.start()
+            other.join(timeout=0.2)  # it may have to wait
+        return found
+
+    put_folder(mine, target, is_good_before_the_other)
+    if not other.ident:
+        other.start()
+    other.join()
+    assert placed == [target.stat().st_ino]
+    assert is_good()
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_folder_that_changed_since_it_was_hashed_is_refused_and_not_stored(tmp_path: Path, memory: Path) -> None:
