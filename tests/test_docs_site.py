@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 from scripts.docs_site.documents import linked_pages, with_links_of_the_site
 from scripts.docs_site.offline import loaded_from_elsewhere
 from tests.browser import chromium, needs_chromium
+from tests.documented import FENCED
 
 ROOT = Path(__file__).resolve().parents[1]
+HEADING = re.compile(r"^#.*$", re.MULTILINE)
 RESULTS = "return [...document.querySelectorAll('.md-search-result__link')].map(one => one.getAttribute('href'))"
 
 
@@ -60,11 +63,14 @@ def test_a_dead_link_a_dead_heading_and_a_page_without_a_place_fail_the_build(tm
     for name in ("mkdocs.yml", "docs", "scripts", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
+    for page in tmp_path.glob("**/*.md"):
+        page.write_text("\n\n".join(HEADING.findall(FENCED.sub("", page.read_text("utf-8")))) + "\n", "utf-8")
     (tmp_path / "docs/lost.md").write_text("[a](nowhere.md), [b](../runner/nowhere.py), [c](cost.md#nowhere)\n")
     built = _build(tmp_path, tmp_path / "site")
     assert built.returncode == 1
     for part in ("'nowhere.md'", "'../runner/nowhere.py'", "'#nowhere'", "- lost.md"):
         assert part in built.stderr
+    assert built.stderr.count("WARNING") == 4, "nothing else is wrong in pages that are only their headings"
 
 
 @pytest.mark.slow
