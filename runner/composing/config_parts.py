@@ -6,11 +6,12 @@ import copy
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hydra.core.default_element import InputDefault
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import Container, DictConfig, OmegaConf, flag_override
 
 
 class Part:
@@ -35,15 +36,24 @@ class _Defaults(list[InputDefault]):
         return [copy.deepcopy(one) if isinstance(getattr(one, "value", None), list) else copy.copy(one) for one in self]
 
 
-@dataclass
 class ReadFile(ConfigResult):
-    parts: dict[tuple[str | None, bool], Part] = field(default_factory=dict)
-    """By what else a part depends on: its package, and whether it is the root config."""
+    """A config file as one command has read it. The config is a copy, made when it is asked for, since Hydra may change
+    it; most files are needed for their `parts` alone.
+    """
 
-    @classmethod
-    def of(cls, read: ConfigResult, parts: dict[tuple[str | None, bool], Part]) -> ReadFile:
-        defaults = None if read.defaults_list is None else _Defaults(read.defaults_list)
-        return cls(**{**vars(read), "defaults_list": defaults, "parts": parts})
+    def __init__(self, read: ConfigResult, stored: bytes, parts: dict[tuple[str | None, bool], Part]) -> None:
+        """`stored`: the config, pickled. `parts`: by what else a part depends on, its package and whether it is the
+        root config."""
+        vars(self).update({name: value for name, value in vars(read).items() if name != "config"})
+        self.defaults_list = None if read.defaults_list is None else _Defaults(read.defaults_list)
+        self._stored = stored
+        self.parts = parts
+
+    @cached_property
+    def config(self) -> Container:  # type: ignore[override]
+        config = pickle.loads(self._stored)
+        assert isinstance(config, Container)
+        return config
 
 
 @dataclass(eq=False, slots=True)

@@ -79,7 +79,7 @@ class Composer:
         """`keep`: the configs as Hydra has them. `remember`: what the jobs of each set of choices share."""
         self._master = master
         self._keep = keep
-        self._loader = CachingLoader(loader)
+        self._loader = loader if isinstance(loader, CachingLoader) else CachingLoader(loader)
         self._configs = SharedConfigs(master, self._loader)
         self._parser = OverridesParser.create()
         self._parsed: dict[str, JobOverride] = {}

@@ -6,7 +6,6 @@ Hydra 1.3 and 1.4 have all of them. tests/runner/test_fast_compose.py runs on bo
 from __future__ import annotations
 
 import copy
-import pickle
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
@@ -31,7 +29,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, 
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from hydra.types import TaskFunction
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -141,6 +139,10 @@ class CachingLoader(ConfigLoaderImpl):
     """Hydra's loader, which reads each config file once."""
 
     repository: CachingRepository
+    _composed: Sequence[ResultDefault] = ()
+    """The files of the newest config."""
+    _of_sweep: Sequence[ResultDefault] | None = None
+    """The files of the config that a sweep has started with."""
 
     def __init__(self, loader: ConfigLoader) -> None:
         assert isinstance(loader, ConfigLoaderImpl)
@@ -150,15 +152,23 @@ class CachingLoader(ConfigLoaderImpl):
         else:
             self.repository = CachingRepository(loader.config_search_path)
 
-    def load_configuration(self, *args: Any, **options: Any) -> DictConfig:
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
+    ) -> DictConfig:
         with _interpolation_maps_on_demand():
-            return super().load_configuration(*args, **options)
+            config = super().load_configuration(config_name, overrides, run_mode, *args, **options)
+        if run_mode is RunMode.MULTIRUN:
+            self._of_sweep = self._composed
+        return config
 
     def load_without_hydra(self, master: DictConfig, overrides: Sequence[Override]) -> WithoutHydra:
         """Group choices, composed as a job of the sweep that started with `master`, without Hydra's own files. Raises
         an error if Hydra would, though not always with the same message.
         """
-        found = self._defaults(master, overrides)
+        with _interpolation_maps_on_demand():
+            found = defaults_list.create_defaults_list(
+                self.repository, master.hydra.job.config_name, list(overrides), prepend_hydra=True, skip_missing=False
+            )
         own = [one for one in found.defaults if _is_of_hydra(one)]
         config = self._compose_config_from_defaults_list(
             [one for one in found.defaults if not _is_of_hydra(one)], self.repository
@@ -171,22 +181,19 @@ class CachingLoader(ConfigLoaderImpl):
         plugins = {name: node.get(name) for name in PLUGINS} if isinstance(node, dict) else node
         with open_dict(config):
             config.pop("hydra", None)
-        return WithoutHydra(config, found.overrides.known_choices, f"{own} {plugins}", self._set_hydra(found))
+        return WithoutHydra(config, found.overrides.known_choices, f"{own} {plugins}", self._set_hydra(found.defaults))
 
-    def files_of_hydra(self, master: DictConfig, overrides: Sequence[Override]) -> Sequence[ResultDefault]:
-        """Those that set something in Hydra's own node, in order. Raises what load_without_hydra raises."""
-        return self._set_hydra(self._defaults(master, overrides))
+    def files_of_hydra(self) -> Sequence[ResultDefault] | None:
+        """Those that set something in Hydra's own node of the config that the sweep has started with, in order; None if
+        another loader has composed it.
+        """
+        return None if self._of_sweep is None else self._set_hydra(self._of_sweep)
 
-    def _defaults(self, master: DictConfig, overrides: Sequence[Override]) -> DefaultsList:
-        with _interpolation_maps_on_demand():
-            return defaults_list.create_defaults_list(
-                self.repository, master.hydra.job.config_name, list(overrides), prepend_hydra=True, skip_missing=False
-            )
-
-    def _set_hydra(self, found: DefaultsList) -> Sequence[ResultDefault]:
-        return [one for one in found.defaults if _is_of_hydra(one) or self._part(one, self.repository).sets_hydra]
+    def _set_hydra(self, files: Sequence[ResultDefault]) -> Sequence[ResultDefault]:
+        return [one for one in files if _is_of_hydra(one) or self._part(one, self.repository).sets_hydra]
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self._composed = defaults
         try:
             same, config = _MERGED.beginning([self._part(one, repo) for one in defaults])
         except (HydraException, OmegaConfBaseException):
@@ -270,8 +277,7 @@ class CachingRepository(ConfigRepository):
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         stamp = _stamp(source, config_path) if source is not None else None
         if source is None or stamp is None:
-            read = super().load_config(config_path)
-            return read and ReadFile.of(read, {})
+            return super().load_config(config_path)
         key = (source.provider, source.path, config_path)
         known = _PARSED.get(key)
         if known is None or known.stamp != stamp:
@@ -279,10 +285,10 @@ class CachingRepository(ConfigRepository):
             assert read is not None
             if isinstance(read.config, DictConfig) and read.config.get("hydra", {}) is None:
                 raise SweepError(f"The config file {config_path}.yaml has `hydra:` without a value. Remove it.")
-            if (stored := pickled(read)) is None:
+            if (stored := pickled(read.config)) is None:
                 return read
-            known = _PARSED[key] = _ParsedFile(stamp, stored)
-        return ReadFile.of(pickle.loads(known.pickled), known.parts)
+            known = _PARSED[key] = _ParsedFile(stamp, read, stored)
+        return ReadFile(known.read, known.config, known.parts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CachingRepository:
         other = copy.copy(self)
@@ -293,7 +299,9 @@ class CachingRepository(ConfigRepository):
 @dataclass(frozen=True, slots=True)
 class _ParsedFile:
     stamp: Stamp
-    pickled: bytes
+    read: ConfigResult
+    config: bytes
+    """Pickled."""
     parts: dict[tuple[str | None, bool], Part] = field(default_factory=dict)
 
 

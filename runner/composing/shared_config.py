@@ -115,13 +115,8 @@ class SharedConfigs:
 
     @cached_property
     def _set_by(self) -> Sequence[ResultDefault] | None:
-        """The files that set something in Hydra's own node of the config that the sweep started with."""
-        lines = OmegaConf.to_container(self._master.hydra.overrides.task, resolve=False)
-        task = OverridesParser.create().parse_overrides(cast(list[str], lines))
-        try:
-            return self._loader.files_of_hydra(self._master, [*self._hydra_overrides, *task])
-        except HYDRA_ERRORS:
-            return None  # such as a group without an option, which each job chooses
+        """The files that set something in Hydra's own node of the config that the sweep started with, if known."""
+        return self._loader.files_of_hydra()
 
     def _complete(self, choices: Sequence[Override]) -> SharedConfig:
         config = self._loader.load_sweep_config(self._master, [str(one.input_line) for one in choices])

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.patches.apply import apply_launcher_patches
 from runner.composing.fast_compose import ComposedJob, compose_all
+from runner.composing.hydra_inside import CachingLoader
 from runner.composing.job_overrides import another_number, parsed
 from runner.composing.resolvers import register_resolvers
 
@@ -163,11 +164,12 @@ def _hydra(conf: Path) -> initialize_config_dir:
 
 
 def _start(*overrides: str) -> tuple[DictConfig, ConfigLoader]:
-    loader = GlobalHydra.instance().config_loader()
+    loader = CachingLoader(GlobalHydra.instance().config_loader())
     return loader.load_configuration("config", list(overrides), RunMode.MULTIRUN), loader
 
 
-def _by_hydra(master: DictConfig, loader: ConfigLoader, job: Job, number: int) -> str:
+def _by_hydra(master: DictConfig, job: Job, number: int) -> str:
+    loader = GlobalHydra.instance().config_loader()
     try:
         config = loader.load_sweep_config(master, list(job))
         with open_dict(config):
@@ -207,7 +209,7 @@ def _both(start: Callable[..., Any], jobs: Sequence[Job]) -> tuple[list[str], li
     master, loader = start()
     expected: dict[Job, str] = {}
     for job in jobs:
-        printed = _by_hydra(master, loader, job, 3 + len(expected))
+        printed = _by_hydra(master, job, 3 + len(expected))
         if not printed.startswith(("ValueError", "TypeError", "AssertionError", "AttributeError")):
             expected[job] = printed
     return _fast(master, loader, list(expected)), list(expected.values())
@@ -310,7 +312,7 @@ def test_one_job_is_what_hydra_started_with(started: Callable[..., Any]) -> None
     (one,) = compose_all(master, [words], loader)
     assert isinstance(one, ComposedJob)
     assert (one.node["seed"], one.node["model"]["heads"], one.node["ask"]["num"]) == (3, 9, 0)
-    assert _by_hydra(master, loader, words, 0) == _text(one.node, one.choices)
+    assert _by_hydra(master, words, 0) == _text(one.node, one.choices)
 
 
 def test_a_job_with_other_places_to_look_in_is_left_to_hydra(started: Callable[..., Any], tmp_path: Path) -> None:
