@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import shutil
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +36,10 @@ KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "Up": "\ue013", 
 
 @dataclass(frozen=True)
 class Browser:
+    driver: http.client.HTTPConnection
+    """One for all commands: a new connection takes longer than most of them."""
     session: str
-    """The address of the WebDriver session."""
+    """The path of the WebDriver session."""
 
     def open(self, address: str) -> None:
         self._post("url", {"url": address})
@@ -100,7 +101,7 @@ class Browser:
         return self._post("goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return _ask("POST", f"{self.session}/{path}", body)
+        return _ask(self.driver, "POST", f"{self.session}/{path}", body)
 
 
 @contextlib.contextmanager
@@ -111,44 +112,47 @@ def chromium(folder: Path) -> Iterator[Browser]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    driver = subprocess.Popen([DRIVER, f"--port={port}", f"--log-path={folder / 'chromedriver.log'}"])
+    process = subprocess.Popen([DRIVER, f"--port={port}", f"--log-path={folder / 'chromedriver.log'}"])
+    driver = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        root = f"http://127.0.0.1:{port}"
-        _until_up(root, driver)
+        _until_up(driver, process)
         options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={folder / 'profile'}"]}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-        made = _ask("POST", f"{root}/session", {"capabilities": {"alwaysMatch": wanted}})
-        session = f"{root}/session/{made['sessionId']}"
+        made = _ask(driver, "POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        session = f"/session/{made['sessionId']}"
         try:
-            browser = Browser(session)
+            browser = Browser(driver, session)
             browser.open("about:blank")
             browser.requests()  # from the browser's own first page
             yield browser
         finally:
-            _ask("DELETE", session)
+            _ask(driver, "DELETE", session)
     finally:
-        driver.terminate()
-        driver.wait(10)
+        driver.close()
+        process.terminate()
+        process.wait(10)
 
 
-def _until_up(root: str, driver: subprocess.Popen[bytes]) -> None:
+def _until_up(driver: http.client.HTTPConnection, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_S
     while True:
-        assert driver.poll() is None, "chromedriver ended"
+        assert process.poll() is None, "chromedriver ended"
         try:
-            if _ask("GET", f"{root}/status")["ready"]:
+            if _ask(driver, "GET", "/status")["ready"]:
                 return
         except OSError:
             assert time.monotonic() < deadline, "chromedriver does not answer"
         time.sleep(0.05)
 
 
-def _ask(method: str, address: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy: it is this machine
+def _ask(driver: http.client.HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body)
     try:
-        with opener.open(asked, timeout=60) as answer:
-            return json.load(answer)["value"]
-    except urllib.error.HTTPError as error:
-        raise AssertionError(f"{address}: {json.load(error)['value']['message']}") from error
+        driver.request(method, path, data, {"Content-Type": "application/json"})
+        answer = driver.getresponse()
+        value = json.load(answer)["value"]
+    except BaseException:
+        driver.close()  # the next command needs a new one, since this one may still bring this answer
+        raise
+    assert answer.status < 400, f"{path}: {value['message']}"
+    return value
