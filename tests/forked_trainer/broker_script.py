@@ -1,11 +1,11 @@
 """Passes a request for a trainer on to the process that has its imports: `broker_script NAME PYTHON < pipe`.
 
 Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's; one with the launcher's is for its
-command line or talks to W&B, which have processes with their imports, too. A request of one of the first two
-environments starts such a process, which are those of most tests: on this machine, and in the containers of the local
-Modal. So does one of another environment that is seen for the second time. Requests before that, for another Python,
-and those beyond MOST environments are refused, and start a process as usual. No process with the imports is started
-for a verb that imports little.
+command line, talks to W&B, or is a worker that does nothing, which have processes with their imports, too. A request of
+one of the first two environments starts such a process, which are those of most tests: on this machine, and in the
+containers of the local Modal. So does one of another environment that is seen for the second time. Requests before
+that, for another Python, and those beyond MOST environments are refused, and start a process as usual. No process with
+the imports is started for a verb that imports little.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from modal_app.process.attempt import NO_TELEMETRY, base_environment
 from modal_app.store.step import Device
 from modal_app.warm.context import MODULES, import_environment
 from tests.forked_trainer.popen import COMMAND as COMMAND_PROGRAM
-from tests.forked_trainer.popen import READY, WANDB, receive
+from tests.forked_trainer.popen import NOOP, READY, WANDB, receive
 
 TEMPLATE = Path(__file__).with_name("template_script.py")
 MOST = 4
@@ -46,7 +46,7 @@ MADE_AT_IMPORT = ("TORCHINDUCTOR_CACHE_DIR",)
 """Folders that imports create, which are those of a container. They are looked up again when they are used."""
 Key = tuple[tuple[str, str], ...]
 """What the imports read of the environment."""
-OF_THE_LAUNCHER = {"command": (COMMAND_PROGRAM,), "wandb": WANDB}
+OF_THE_LAUNCHER = {"command": (COMMAND_PROGRAM,), "wandb": WANDB, "noop": NOOP}
 """Programs of the launcher's Python by the imports that they share, which read nothing of the environment."""
 
 
@@ -67,7 +67,7 @@ class Broker:
             socket.send_fds(template, [b"c"], [line.fileno()])
 
     def _template(self, words: Sequence[str], environment: Mapping[str, str]) -> socket.socket | None:
-        """None for another program of the launcher's Python, such as a worker of the tests."""
+        """None for another program of the launcher's Python."""
         python, program = words[:2]
         if python == sys.executable:
             return self._launcher(program)

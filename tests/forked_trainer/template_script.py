@@ -2,6 +2,7 @@
 
 Or one that has imported the launcher, and forks into its commands: `template_script.py command DESCRIPTOR PADDING`.
 Or one that has imported W&B's SDK, and forks into what talks to W&B: `template_script.py wandb DESCRIPTOR PADDING`.
+Or one that forks into workers of tests/modal_server/noop_worker.py: `template_script.py noop DESCRIPTOR PADDING`.
 DESCRIPTOR is a socket that brings a connection for each trainer; it ends with that socket, its trainers do not. PADDING
 leaves room for their command lines. It runs under their Python, with the environment that the imports read.
 """
@@ -92,6 +93,14 @@ def import_wandb() -> None:
     """The SDK and what asks it. In a fork, `wandb` is set up when it is used for the first time."""
     for name in ("here", "read", "sdk", "sweep_object", "upload", "view"):
         importlib.import_module(f"runner.wandb.process.{name}")
+    gc.freeze()
+
+
+def import_noop() -> None:
+    """What such a worker imports at its start, and the library that it writes its config with."""
+    runpy.run_path(str(RUN))["register"](RUN.parent)
+    runpy.run_path(str(ROOT / "tests" / "modal_server" / "noop_worker.py"))
+    importlib.import_module("yaml")
     gc.freeze()
 
 
@@ -262,6 +271,7 @@ def _run(words: list[str]) -> NoReturn:
     if is_trainer:
         popen.install(become)
         become_a_fresh_process()
+    if imports in ("trainer", "noop"):  # each fork imports the package again
         for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
             del sys.modules[name]
     more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -289,12 +299,13 @@ def _run(words: list[str]) -> NoReturn:
 
 if __name__ == "__main__":
     sys.path[:] = PATH
-    is_trainer = sys.argv[1] == "trainer"
+    imports = sys.argv[1]
+    is_trainer = imports == "trainer"
     connections = socket.socket(fileno=int(sys.argv[2]))
     if is_trainer:
         import_everything()
-        from modal_app.warm.preload import become_a_fresh_process  # each fork imports the package again
+        from modal_app.warm.preload import become_a_fresh_process
     else:
-        {"command": import_command, "wandb": import_wandb}[sys.argv[1]]()
+        {"command": import_command, "wandb": import_wandb, "noop": import_noop}[imports]()
     find_addresses()
     serve(connections)

@@ -23,13 +23,14 @@ SCRIPT = Path(popen.__file__).with_name("inherited_script.py")
 
 TRAINER = "modal_app/run.py"
 OF_WANDB = popen.WANDB[1]
+NOOP = popen.NOOP[0].lstrip("/")
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the script has the names of programs that are started as forks."""
     folder = tmp_path_factory.mktemp("programs")
-    for name in (TRAINER, popen.COMMAND, OF_WANDB):
+    for name in (TRAINER, popen.COMMAND, OF_WANDB, NOOP):
         (folder / name).parent.mkdir(parents=True)
         shutil.copy(SCRIPT, folder / name)
     return folder
@@ -40,7 +41,8 @@ def answer(
 ) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
     variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/", "TMPDIR": str(folder)}
-    python = python or (str(trainer_environment.find()) if program.match(TRAINER) else sys.executable)
+    has_axolotl = program.match(TRAINER) and not program.match(NOOP)
+    python = python or (str(trainer_environment.find()) if has_axolotl else sys.executable)
     process = kind(
         [python, str(program), "worker", *words], text=True, cwd=folder, env=variables, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, start_new_session=True, pass_fds=[passed],
@@ -53,8 +55,8 @@ def answer(
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [(TRAINER, ()), (TRAINER, ("ranks",)), (popen.COMMAND, ()), (OF_WANDB, ())],
-    ids=["a worker", "a rank, which is a child of its worker", "a command", "what talks to W&B"],
+    [(TRAINER, ()), (TRAINER, ("ranks",)), (popen.COMMAND, ()), (OF_WANDB, ()), (NOOP, ())],
+    ids=["a worker", "a rank, which is a child of its worker", "a command", "what talks to W&B", "no real worker"],
 )
 def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
     programs: Path, tmp_path: Path, name: str, words: tuple[str, ...]
@@ -71,7 +73,7 @@ def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
 
 
 def test_a_trainer_of_the_launchers_python_is_a_process_of_its_own(programs: Path, tmp_path: Path) -> None:
-    """Containers of a local Modal whose steps do nothing have such processes."""
+    """Only in a container of a local Modal, it is a worker that does nothing."""
     answer(programs / popen.COMMAND, tmp_path, popen.ForkingPopen)
     _, started = answer(programs / TRAINER, tmp_path, popen.ForkingPopen, python=sys.executable)
     assert not started["imported"]
