@@ -12,7 +12,7 @@ import pytest
 from modal_app.store.flock import lock
 from modal_app.store.layout import Store
 from runner.environment import trainer_environment
-from tests.end_to_end.axosweep import Axosweep, kill_all
+from tests.end_to_end.axosweep import TRAINED_ONCE, Axosweep, kill_all
 from tests.end_to_end.on_modal import local_modal, with_axolotl
 from tests.modal_server import ModalServer
 
@@ -80,7 +80,7 @@ def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def _train_two_runs(place: Path) -> Path:
     """The store of these runs. Their rows are tokenized in as many processes as a user's."""
     command = Axosweep(Store(place / "store"), place, {"AXOLOTL_DATASET_NUM_PROC": ""})
-    done = command.run("-m", "lora=r4,r32", "learning_rate=4e-3", "num_epochs=1", "tracking=disabled")
+    done = command.run("-m", *TRAINED_ONCE)
     assert done.returncode == 0, done.stderr
     return command.store.root
 

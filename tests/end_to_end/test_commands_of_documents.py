@@ -21,13 +21,10 @@ import pytest
 
 from modal_app.store.layout import Store
 from tests.documented import OMITTED, PAGES, ROOT, command_lines, words_of
-from tests.end_to_end.axosweep import Axosweep, kill_all
+from tests.end_to_end.axosweep import TRAINED_ONCE, Axosweep, kill_all
 from tests.runner.builders import finish_run, log_losses, open_sweep, run
 
 pytestmark = pytest.mark.slow
-
-SHARED = ("lora=r4,r32", "learning_rate=4e-3", "num_epochs=1", "tracking=disabled")
-"""What a page leaves out of a launch: the sweep that is trained already."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class Place:
         filled: list[str] = []
         for before, word in itertools.pairwise(("", *words)):
             if word == OMITTED:
-                filled += SHARED
+                filled += TRAINED_ONCE
             elif before == "--out":
                 filled.append("new.html")
             else:

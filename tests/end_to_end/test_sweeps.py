@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import Axosweep, wait_until
+from tests.end_to_end.axosweep import UNPADDED, Axosweep, wait_until
 from tests.end_to_end.chats import write_chats
 from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
 from tests.webhook_server import serve_webhook
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 FEW = "data.limit=200"
 """Rows: preparing and evaluating all of them takes longer than a dozen steps."""
 SHORT = ("max_steps=12", "micro_batch_size=4", FEW, "tracking=disabled")
-GRID = ("-m", "+sweeps=tiny_grid", "num_epochs=1")
+GRID = ("-m", "+sweeps=tiny_grid", "num_epochs=1", UNPADDED)
 """The shipped grid with half of its steps, which are enough for the best rate and rank to be the same."""
 
 
