@@ -6,8 +6,9 @@ Hydra 1.3 and 1.4 have all of them. tests/runner/test_fast_compose.py runs on bo
 from __future__ import annotations
 
 import copy
+import functools
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
@@ -118,6 +120,8 @@ def with_number(override: Override, value: float, text: str) -> Override:
     return other
 
 
+HYDRA = "hydra"
+"""The provider of Hydra's own files."""
 PLUGINS = ("sweeper", "launcher")
 """The parts of Hydra's own node that are fixed once a sweep has started."""
 
@@ -255,14 +259,24 @@ class SweepFiles(FileConfigSource):
         return self.is_group(SWEEPS)
 
 
+@functools.cache
+def _hydras_files(provider: str, path: str) -> ConfigSource:
+    """Hydra's own files, which do not change. They are first on the search path, so each file and group of a command is
+    looked for among them, and finding their package takes longer than anything else about it.
+    """
+    source = ImportlibResourcesConfigSource(provider, path)
+    source.is_group, source.is_config = functools.cache(source.is_group), functools.cache(source.is_config)  # type: ignore[method-assign]
+    return source
+
+
 class CachingRepository(ConfigRepository):
     """Caches across its copies: Hydra makes one for each job that it composes."""
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         super().initialize_sources(config_search_path)  # a config may change the search path
+        kinds: dict[str, Callable[[str, str], ConfigSource]] = {SWEEPS_PROVIDER: SweepFiles, HYDRA: _hydras_files}
         self.sources = [
-            SweepFiles(one.provider, one.full_path()) if one.provider == SWEEPS_PROVIDER else one
-            for one in self.sources
+            kinds[one.provider](one.provider, one.full_path()) if one.provider in kinds else one for one in self.sources
         ]
         self._read: dict[str, ConfigResult | None] = {}
 
@@ -312,7 +326,7 @@ _PARSED: dict[tuple[str, str, str], _ParsedFile] = {}
 def _stamp(source: ConfigSource, config_path: str) -> Stamp | None:
     """Differs once the file, or the schema, is another one; None for what cannot be looked up like that."""
     if source.scheme() == "pkg":
-        return (0, 0) if source.provider == "hydra" else None
+        return (0, 0) if source.provider == HYDRA else None
     name = source._normalize_file_name(config_path)
     if source.scheme() == "structured":
         return _Schema(ConfigStore.instance()._load(name))
