@@ -21,8 +21,8 @@ CHOOSE = """
 
 
 def opened(browser: Browser, page: Path, width: int = 1280, *, dark: bool = False) -> None:
-    browser.look(width, dark=dark)
     browser.open("about:blank")
+    browser.look(width, dark=dark)  # the page before would draw itself again for that
     browser.console()
     browser.requests()
     browser.open(page.as_uri())
