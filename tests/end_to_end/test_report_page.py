@@ -28,7 +28,7 @@ from tests.runner.where_store import SECRET, two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-FEW = ("data.limit=200", "tracking=disabled")
+FEW = ("data.limit=200", "micro_batch_size=4", "tracking=disabled")
 SCREENS = [(1280, False), (390, True)]
 """Both widths and both colour schemes: no rule of the style is about a width and a scheme together."""
 OPENS_IN_CPU_S = 2.0
@@ -76,10 +76,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_60(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a sweep of 60 runs, for questions that are not about its size: it opens in half of the time."""
-    store = Store(tmp_path_factory.mktemp("of-60") / "store")
-    return write_report(store, synthetic_sweep(store, 60, points=1000).sweep)
+def of_30(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep of 30 runs of 100 steps, for questions that are not about its size."""
+    store = Store(tmp_path_factory.mktemp("of-30") / "store")
+    return write_report(store, synthetic_sweep(store, 30, points=100).sweep)
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_a_large_report_opens_at_once_complete_and_without_errors(
     assert drawn >= 9
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser, of_60: Path) -> None:
-    opened(browser, of_60)
+def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser, of_30: Path) -> None:
+    opened(browser, of_30)
     by_loss = browser.run(KEYS)
     click = "[...document.querySelectorAll('#table th button')].find(one => one.textContent === 'dollars').click()"
     browser.run(click)
@@ -132,8 +132,8 @@ def test_a_click_on_a_heading_sorts_and_another_turns_it_round(browser: Browser,
     assert browser.run("return document.querySelector('th[aria-sort]').ariaSort") == "descending"
 
 
-def test_a_container_tells_why_it_took_no_further_run_as_text_without_secrets(browser: Browser, of_60: Path) -> None:
-    opened(browser, of_60)
+def test_a_container_tells_why_it_took_no_further_run_as_text_without_secrets(browser: Browser, of_30: Path) -> None:
+    opened(browser, of_30)
     rows = browser.run(
         "return [...byId('time-containers').rows].map(row => [...row.cells].map(cell => cell.textContent))"
     )
@@ -145,34 +145,34 @@ def test_a_container_tells_why_it_took_no_further_run_as_text_without_secrets(br
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Browser, of_60: Path, width: int) -> None:
-    opened(browser, of_60, width)
+def test_a_drag_along_an_axis_keeps_only_the_runs_that_pass_there(browser: Browser, of_30: Path, width: int) -> None:
+    opened(browser, of_30, width)
     browser.run("byId('parallel-chart').scrollIntoView({block: 'center'})")
     brush(browser, "lora_r", 3, 4)  # positions of 32 and 64
-    browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 60")
+    browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 30")
     ranks = browser.run("return Object.fromEntries(report.runs.map(run => [run.key, run.params.lora_r]))")
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
-    assert "of 60 runs" in browser.run("return byId('shown').textContent")
-    browser.wait(f"return byId('curve-note').textContent.startsWith('{len(browser.run(KEYS))} of 60 runs')")
+    assert "of 30 runs" in browser.run("return byId('shown').textContent")
+    browser.wait(f"return byId('curve-note').textContent.startsWith('{len(browser.run(KEYS))} of 30 runs')")
     browser.look(width - 40)
     browser.wait("return drawnWidth === page.clientWidth && charts.get(byId('curve-chart')).getWidth() <= drawnWidth")
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
     assert browser.run("return openIntervals(charts.get(byId('parallel-chart'))).filter(one => one.length).length") == 1
     browser.run("byId('clear').click()")
-    assert len(browser.run(KEYS)) == 60
+    assert len(browser.run(KEYS)) == 30
     assert browser.console() == []
 
 
-def test_curves_are_drawn_against_the_requested_axis(browser: Browser, of_60: Path) -> None:
-    opened(browser, of_60)
+def test_curves_are_drawn_against_the_requested_axis(browser: Browser, of_30: Path) -> None:
+    opened(browser, of_30)
     change = "const one = byId(arguments[0]); one.value = arguments[1]; one.dispatchEvent(new Event('input'))"
     extent = "return charts.get(byId('curve-chart')).getModel().getComponent('xAxis').axis.scale.getExtent()[1]"
     ends = {}
     for axis in ("step", "tokens", "seconds", "dollars"):
         browser.run(change, "curve-x", axis)
         ends[axis] = browser.run(extent)
-    assert ends["step"] == 1000
-    assert ends["tokens"] == 1000 * 4096
+    assert ends["step"] == 100
+    assert ends["tokens"] == 100 * 4096
     assert 100 < ends["seconds"] < 200
     assert 0.1 < ends["dollars"] < 0.3
     shown = "charts.get(byId('curve-chart')).getOption().tooltip[0].formatter({seriesIndex: 3, value: [7, 0.5]})"
@@ -270,8 +270,8 @@ def test_every_kind_of_run_is_shown_as_what_it_is_and_no_markup_gets_in(
     assert cross == [f"{by_status.diverged.key} train"]
 
 
-def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, of_60: Path, tmp_path: Path) -> None:
-    opened(browser, of_60, dark=True)
+def test_a_report_on_paper_is_light_and_has_every_row(browser: Browser, of_30: Path, tmp_path: Path) -> None:
+    opened(browser, of_30, dark=True)
     browser.run("window.dispatchEvent(new Event('beforeprint'))")
     assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run("return byId('parallel-chart').clientWidth") <= 700

@@ -64,7 +64,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan, Path]:
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan, Path]:
     store = Store(tmp_path_factory.mktemp("many") / "store")
-    planned = synthetic_sweep(store, 60, points=20)
+    planned = synthetic_sweep(store, 30, points=20)
     return store, planned, write_report(store, planned.sweep)
 
 
@@ -96,7 +96,7 @@ def test_the_chart_stays_under_the_pointer_while_a_brush_empties_the_table_above
     top = "return byId('parallel-chart').getBoundingClientRect().top"
     before, tall = browser.run(top), browser.run("return byId('table').offsetHeight")
     brush(browser, "lora_r", 3, 4)  # positions of 32 and 64
-    browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 60")
+    browser.wait(f"return ({KEYS.removeprefix('return ')}).length < 30")
     ranks = browser.run("return Object.fromEntries(report.runs.map(run => [run.key, run.params.lora_r]))")
     assert sorted(browser.run(KEYS)) == sorted(key for key, rank in ranks.items() if rank in (32, 64))
     assert browser.run("return byId('table').offsetHeight") < tall
@@ -175,7 +175,7 @@ def test_a_filter_with_an_unknown_name_says_so(browser: Browser, many: tuple[Sto
     assert "Did you mean" in browser.run("return byId('problem').textContent")
     choose(browser, "find", "cosine lora_r=")
     assert browser.run("return byId('problem').textContent") == "", "a condition that is not typed to its end"
-    assert 0 < len(browser.run(KEYS)) < 60
+    assert 0 < len(browser.run(KEYS)) < 30
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -249,17 +249,17 @@ def test_everything_in_the_table_can_be_done_by_keys(browser: Browser, many: tup
     opened(browser, many[2])
     browser.press("/", *"lora_r=64")
     assert browser.run("return document.activeElement.id") == "find"
-    assert 0 < len(keys := browser.run(KEYS)) < 60
+    assert 0 < len(keys := browser.run(KEYS)) < 30
     browser.run("document.querySelector('#table tbody button').focus()")
     browser.press("Down", "Down", "Up", "Enter")
     assert browser.run("return document.activeElement.dataset.pick") == keys[1]
     assert browser.run("return view.picked") == keys[1]
-    browser.wait("return byId('curve-note').textContent.startsWith('1 of 60')")
+    browser.wait("return byId('curve-note').textContent.startsWith('1 of 30')")
     browser.run("document.querySelector('[data-sort=dollars]').focus()")
     browser.press("Enter")
     assert browser.run("return document.activeElement.dataset.sort") == "dollars", "the focus stays"
     browser.press("Escape")
-    assert len(browser.run(KEYS)) == 60
+    assert len(browser.run(KEYS)) == 30
     assert browser.run("return byId('find').value") == ""
     browser.run(
         "document.querySelector('.menu').open = true; document.querySelector('#columns input').focus(); redraw()"
