@@ -34,7 +34,8 @@ from runner.composing.resolvers import register_resolvers
 Job = tuple[str, ...]
 FILES = {
     "config.yaml": """
-        defaults: [_self_, model: small, data: one, optional extra: null, experiment: null]
+        defaults: [_self_, model: small, data: one, optional extra: null, experiment: null,
+          override hydra/hydra_logging: none, override hydra/job_logging: none]
         seed: 1
         name: run-${seed}
         gone: null
@@ -176,11 +177,12 @@ def _by_hydra(master: DictConfig, job: Job, number: int) -> str:
             config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        with open_dict(config):
+            del config["hydra"]
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError, AttributeError) as error:
         return _told(error)
     try:
-        return _text(OmegaConf.to_container(task, resolve=True, throw_on_missing=True), choices)
+        return _text(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), choices)
     except OmegaConfBaseException as error:
         return _told(error)
 
