@@ -112,9 +112,10 @@ class Points:
 
     def _checked(self, experiments: Sequence[Experiment]) -> Launch:
         """Raises RefusedValues, but not for too little memory: such points are left out later."""
-        if refusal := resolve(experiments, self.request).preflight.refusal():
+        launch = resolve(experiments, self.request)
+        if refusal := launch.preflight.refusal():
             raise RefusedValues(experiments, refusal)
-        launch = self.planned(experiments)
+        launch = plan(identify(launch))
         sizes = launch.preflight.prepared
         fit = [one for one, size in zip(experiments, sizes, strict=True) if _may_fit(one, size.longest_row)]
         checked = launch if len(fit) in (0, len(experiments)) else self.planned(fit)
@@ -148,11 +149,13 @@ class Points:
         """Why preflight refuses each of them; empty for one that it does not."""
         if not experiments:
             return []
-        found = _blocked(resolve(experiments, self.request))
+        launch = resolve(experiments, self.request)
+        found = _blocked(launch)
         rest = [place for place, text in enumerate(found) if not text]
         if rest:
-            of_rest = _blocked(self.planned([experiments[place] for place in rest]))
-            for place, text in zip(rest, of_rest, strict=True):
+            if len(rest) < len(found):
+                launch = resolve([experiments[place] for place in rest], self.request)
+            for place, text in zip(rest, _blocked(plan(identify(launch))), strict=True):
                 found[place] = text
         return found
 
