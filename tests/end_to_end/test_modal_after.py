@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 
 DATA = Path(__file__).resolve().parents[2] / "tiny" / "data"
 PROMPTS = DATA / "prompts.jsonl"
-GREEDY = ("--greedy", "--prompts", str(PROMPTS))
+ASKED = [json.loads(line) for line in PROMPTS.read_text().splitlines()[::2]]
+"""Every second prompt, and its answer."""
 HUB_QUIZ = r"""
 task: hub_quiz
 dataset_path: owner/quiz
@@ -57,7 +58,8 @@ def server(hub: Hub) -> Iterator[ModalServer]:
 def on_modal(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> Axosweep:
     """A place with a run that has learned its directory."""
     on_modal = machine(server, tmp_path_factory.mktemp("after") / "machine")
-    done = on_modal.run("lora=r32", "learning_rate=4e-3", "num_epochs=1", "tracking=disabled", "executor=modal")
+    once = ("num_epochs=1", "evals_per_epoch=1", "saves_per_epoch=1")
+    done = on_modal.run("lora=r32", "learning_rate=4e-3", *once, "tracking=disabled", "executor=modal")
     assert done.returncode == 0, done.stderr
     return on_modal
 
@@ -124,11 +126,14 @@ def test_it_is_rated_on_tasks_whose_dataset_may_come_from_the_hub_and_an_unknown
 
 
 def test_it_answers_and_is_merged_where_it_lies_and_the_merged_model_answers_the_same(
-    on_modal: Axosweep, server: ModalServer, row: dict[str, Any]
+    on_modal: Axosweep, server: ModalServer, row: dict[str, Any], tmp_path: Path
 ) -> None:
     before = len(server.function_calls("after"))
-    said = on_modal.json("infer", row["key"], *GREEDY)["answers"]
-    right = {one["prompt"]: one["answer"] for one in map(json.loads, PROMPTS.read_text().splitlines())}
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f"{json.dumps(one)}\n" for one in ASKED))
+    greedy = ("--greedy", "--prompts", str(prompts))
+    said = on_modal.json("infer", row["key"], *greedy)["answers"]
+    right = {one["prompt"]: one["answer"] for one in ASKED}
     assert {one["prompt"] for one in said} == set(right)
     assert sum(one["output"] == right[one["prompt"]] for one in said) >= 0.6 * len(said)
     assert not (on_modal.store.root / "runs").exists()
@@ -141,10 +146,10 @@ def test_it_answers_and_is_merged_where_it_lies_and_the_merged_model_answers_the
     assert sizes == {name: one["bytes"] for name, one in manifest["files"].items()}
     assert "on the runs Volume, runs/" in on_modal.run("merge").stdout
 
-    merged = on_modal.json("infer", row["key"], "--merged", *GREEDY)["answers"]
+    merged = on_modal.json("infer", row["key"], "--merged", *greedy)["answers"]
     assert [one["output"] for one in merged] == [one["output"] for one in said]
     assert len(server.function_calls("after")) == before + 3, "requested twice, and merged once"
-    assert calls_of_asking_again(on_modal, server, "infer", row["key"], *GREEDY) == 0
+    assert calls_of_asking_again(on_modal, server, "infer", row["key"], *greedy) == 0
     assert not server.unknown_calls()
 
 
@@ -152,7 +157,7 @@ def test_relora_leaves_a_complete_model_there_that_is_rated_as_one_and_pulled(
     on_modal: Axosweep, server: ModalServer, tmp_path: Path
 ) -> None:
     words = ("relora=true", "jagged_restart_steps=6", "relora_prune_method=reset", "max_steps=15", "data.limit=200")
-    (made,) = on_modal.json(*words, "lora=r8", "tracking=disabled", "executor=modal")["runs"]
+    (made,) = on_modal.json(*words, "lora=r8", "micro_batch_size=4", "tracking=disabled", "executor=modal")["runs"]
     assert made["status"] == "succeeded", made["message"]
     (row,) = on_modal.json("compare")["runs"]
     (rated,) = on_modal.json("eval", made["key"])["lines"]
