@@ -28,6 +28,7 @@ ADAPTER_COMMIT = "adab7e5" + "0" * 33
 SHORT = ("data.limit=200", "max_steps=5", "tracking=disabled", "executor=modal")
 WEIGHTS = "model.safetensors"
 CLAIMS = "axosweep-claims"
+MODAL_COMMANDS = Path(__file__).parents[1] / "modal_server" / "modal_commands_script.py"
 
 
 @pytest.fixture
@@ -96,11 +97,11 @@ def test_a_hub_model_is_fetched_once_for_two_sweeps_at_a_time_and_again_after_it
     calls = Counter(call.function for call in fetching.function_calls())
     assert (calls["fetch"], calls["train"]) == (1, 4)
     assert hub.served[WEIGHTS] == 1
-    for folder in ("hub", "prepared"):
-        subprocess.run(
-            [sys.executable, "-m", "modal", "volume", "rm", "-r", CACHE, folder],
-            env={**os.environ, **fetching.environment()}, check=True, capture_output=True, timeout=60,
-        )  # fmt: skip
+    removals = [["volume", "rm", "-r", CACHE, folder] for folder in ("hub", "prepared")]
+    subprocess.run(
+        [sys.executable, MODAL_COMMANDS], input=json.dumps(removals), text=True,
+        env={**os.environ, **fetching.environment()}, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
     again = on_modal.run("base_model=owner/tiny", "sequence_len=64", "lora=r16", *SHORT)
     assert again.returncode == 0, again.stderr
     assert hub.served[WEIGHTS] == 2

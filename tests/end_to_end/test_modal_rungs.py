@@ -21,7 +21,8 @@ from tests.modal_server.fixture import needs_mounts, noop_settings
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-RATES = ",".join(f"{1 + 5 * number % 12}e-4" for number in range(12))
+NUMBER = 9
+RATES = ",".join(f"{1 + 4 * number % NUMBER}e-4" for number in range(NUMBER))
 GRID = ("-m", f"learning_rate={RATES}", *ON_GPUS)
 SEARCH = (*GRID, "search.rungs=[0.2,0.6]", "search.eta=3", "search.audit=false")
 CLAIMS = "axosweep-claims"
@@ -42,7 +43,7 @@ def statuses(here: Axosweep, sweep: str) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Abandoned:
-    """A search of twelve runs that is over. Its client was killed after it had called them."""
+    """A search of nine runs that is over. Its client was killed after it had called them."""
 
     server: ModalServer
     here: Axosweep
@@ -58,7 +59,7 @@ def abandoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abandoned]:
     with local_modal(noop_settings(train_s=0.4)) as server:
         here = machine(server, tmp_path_factory.mktemp("abandoned"))
         client = here.start(*SEARCH)
-        server.wait_until(lambda: len(server.function_calls("train")) >= 12, 120)
+        server.wait_until(lambda: len(server.function_calls("train")) >= NUMBER, 120)
         kill(client.pid)
         client.communicate()
         server.wait_until(lambda: all(one.status == "success" for one in server.function_calls()), 120)
@@ -72,9 +73,11 @@ def test_a_search_whose_client_was_killed_has_come_to_rest_by_itself(abandoned: 
     assert all_have_gone_that_should(there)
     ended = [one for name, one in abandoned.server.dict_items(CLAIMS).items() if name.startswith("ended/train/")]
     assert set(counts := Counter(one["status"] for one in ended)) == {"succeeded", "stopped at rung"}
-    assert counts.total() == 12
+    assert counts.total() == NUMBER
     stops = sum(map(len, there.stopped.values()))
-    assert len(abandoned.server.tasks("train")) == 12 + stops - counts["stopped at rung"], "a GPU for each part, once"
+    assert len(abandoned.server.tasks("train")) == NUMBER + stops - counts["stopped at rung"], (
+        "a GPU for each part, once"
+    )
 
 
 def test_nothing_is_called_again_by_a_later_client(abandoned: Abandoned, tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_nothing_is_called_again_by_a_later_client(abandoned: Abandoned, tmp_pat
         assert client.returncode == 0, said
     known = statuses(abandoned.here, abandoned.sweep)
     assert set(known) == {"succeeded", "stopped at rung"}
-    assert known.total() == 12
+    assert known.total() == NUMBER
 
     abandoned.server.lose_entries(CLAIMS, lambda entry: True)
     late = machine(abandoned.server, tmp_path / "late")
@@ -128,7 +131,7 @@ def test_a_later_sweep_that_asks_for_the_runs_in_full_continues_those_that_have_
     assert stopped > 0
     finished = abandoned.here.run(*GRID)
     assert finished.returncode == 0, finished.stderr
-    assert statuses(abandoned.here, abandoned.sweep) == {"succeeded": 12}
+    assert statuses(abandoned.here, abandoned.sweep) == {"succeeded": NUMBER}
     assert abandoned.calls == before + stopped
     for path in (abandoned.server.volume_tree(RUNS) / "runs").glob("*/metrics.jsonl"):
         steps = [line.partition('"step": ')[2].partition(",")[0] for line in path.read_text().splitlines()]
