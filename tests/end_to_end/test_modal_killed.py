@@ -78,6 +78,7 @@ BEFORE_ANY_CALL = (
     Moment("VolumePutFiles2", 2, after=True),
     Moment("VolumePutFiles2", 3),  # the same of the first input
     Moment("DictContents"),  # everything is uploaded, nothing is called
+    Moment("FunctionMap"),  # the intent to call is in the ledger
 )
 
 
@@ -94,7 +95,6 @@ def test_a_client_killed_again_and_again_before_it_calls_anything_loses_nothing(
 
 
 WHILE_CALLING = [
-    Moment("FunctionMap"),
     Moment("FunctionMap", after=True),  # called, but no process knows the id: only the call itself can claim its job
     Moment("DictUpdate", after=True),  # claimed, and not in the ledger
     Moment("FunctionMap", 2),
