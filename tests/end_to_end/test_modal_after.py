@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep
 from tests.end_to_end.on_modal import RUNS, local_modal, machine, with_axolotl
 from tests.hub_server import Hub, serve_hub
@@ -49,8 +50,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def server(hub: Hub) -> Iterator[ModalServer]:
-    with local_modal(with_axolotl(container_environment={"HF_ENDPOINT": hub.url})) as server:
+def no_tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """The harness without its own tasks: more than ten thousand files, which a container reads for each evaluation."""
+    (package,) = trainer_environment.find().parent.parent.glob("lib/python*/site-packages/lm_eval/tasks")
+    folder = tmp_path_factory.mktemp("tasks")
+    shutil.copy(package / "__init__.py", folder)
+    return {package: folder}
+
+
+@pytest.fixture(scope="module")
+def server(hub: Hub, no_tasks: dict[Path, Path]) -> Iterator[ModalServer]:
+    with local_modal(with_axolotl(container_environment={"HF_ENDPOINT": hub.url}, replaced=no_tasks)) as server:
         yield server
 
 

@@ -92,6 +92,7 @@ def write_spec(
         elsewhere = path.stat().st_dev != Path("/").stat().st_dev
         if elsewhere or any(path.is_relative_to(place) for place in hidden):
             binds.append((str(path), str(path), True))
+    binds += [(str(other), str(path), True) for path, other in settings.replaced.items()]
     links = []
     for volume_id, (checkout, mount) in checkouts.items():
         inside = f"{PRIVATE}/volumes/{volume_id}"

@@ -57,6 +57,9 @@ class Settings:
     hidden: tuple[Path, ...] = (REPOSITORY,)
     """Paths that containers see empty, besides temporary and home folders: what the image did not add is absent."""
 
+    replaced: Mapping[Path, Path] = field(default_factory=dict)
+    """Folders of this machine -> the folders that containers see in their place, even below a visible one."""
+
     files: Mapping[str, Path] = field(default_factory=dict)
     """Files of this machine put over what the image has: path inside of the container -> source."""
 
