@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import Axosweep, kill, wait_until
+from tests.end_to_end.axosweep import UNPADDED, Axosweep, kill, wait_until
 from tests.modal_app.rows import read_rows
 
 pytestmark = pytest.mark.slow
 
-WORDS = (
-    "lora=r8", "data.limit=200", "tracking=disabled", "save_steps=20", "eval_steps=8",
-)  # fmt: skip
+WORDS = ("lora=r8", "data.limit=200", UNPADDED, "tracking=disabled", "save_steps=20", "eval_steps=8")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ def test_the_beginning_of_a_run_is_shown_and_recorded(
 def test_killed_it_goes_on_from_its_own_newest_checkpoint_and_ends_as_if_nothing_had_happened(
     command: Axosweep, source: str
 ) -> None:
-    words = (*WORDS, "max_steps=80", f"from={source}", "save_steps=10", "eval_steps=5")
+    words = (*WORDS, "max_steps=100", f"from={source}", "save_steps=10", "eval_steps=5")
     (planned,) = command.json("plan", *words)["runs"]
     folder = command.store.folder(StepKind.TRAIN, planned["key"])
     process = command.start(*words)
@@ -104,10 +102,10 @@ def test_killed_it_goes_on_from_its_own_newest_checkpoint_and_ends_as_if_nothing
     resumed = [json.loads(attempt.train_state.read_text())["resumed_from"] for attempt in folder.attempts()]
     assert (resumed[0], resumed[-1] >= 60) == (40, True)
     after = logged(command, planned["key"])
-    assert [step for step, name in sorted(after) if name == "loss"] == list(range(41, 81)), "no step left out"
-    assert [step for step, name in sorted(after) if name == "eval_loss"] == list(range(40, 81, 5)), "its own cadence"
-    rates = [after[step, "learning_rate"] for step in range(41, 81)]
-    assert rates[0] > after[80, "learning_rate"]
+    assert [step for step, name in sorted(after) if name == "loss"] == list(range(41, 101)), "no step left out"
+    assert [step for step, name in sorted(after) if name == "eval_loss"] == list(range(40, 101, 5)), "its own cadence"
+    rates = [after[step, "learning_rate"] for step in range(41, 101)]
+    assert rates[0] > after[100, "learning_rate"]
     assert all(one > other for one, other in itertools.pairwise(rates)), "one schedule, kill or no kill"
 
 

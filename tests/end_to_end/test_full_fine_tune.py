@@ -11,7 +11,7 @@ import pytest
 
 from modal_app.store.layout import BASE_MODEL_KEY
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import Axosweep, kill_all
+from tests.end_to_end.axosweep import UNPADDED, Axosweep, kill_all
 from tests.modal_app.rows import evaluated_rows, read_rows, trainers_loss
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ PROMPTS = Path(__file__).resolve().parents[2] / "tiny" / "data" / "prompts.jsonl
 @pytest.fixture(scope="module")
 def full(waiting: Axosweep) -> Iterator[Axosweep]:
     waiting.empty()
-    done = waiting.run("lora=none", "learning_rate=2e-3", "max_steps=60", "tracking=disabled")
+    done = waiting.run("lora=none", "learning_rate=2e-3", "max_steps=60", UNPADDED, "tracking=disabled")
     assert done.returncode == 0, done.stderr
     yield waiting
     kill_all(waiting.left_behind())

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import Axosweep, kill_all
+from tests.end_to_end.axosweep import UNPADDED, Axosweep, kill_all
 from tests.modal_app.rows import read_rows, trainers_loss
 
 pytestmark = pytest.mark.slow
 
 RELORA = ("relora=true", "jagged_restart_steps=15", "relora_prune_method=reset", "max_steps=40", "micro_batch_size=8",
-          "tracking=disabled")  # fmt: skip
+          UNPADDED, "tracking=disabled")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,7 @@ def test_rows_that_no_run_can_train_on_fail_where_they_are_prepared_and_others_a
 
 
 def test_two_ranks_train_as_one_world(axosweep: Axosweep) -> None:
-    done = axosweep.run("gpu.count=2", "max_steps=6", FEW, "tracking=disabled")
+    done = axosweep.run("gpu.count=2", "max_steps=6", FEW, UNPADDED, "tracking=disabled")
     assert done.returncode == 0, done.stderr
     (row,) = axosweep.json("compare")["runs"]
     assert row["record"]["world_size"] == 2

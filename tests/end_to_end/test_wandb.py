@@ -19,7 +19,7 @@ from modal_app.held_out.row_losses import RowLosses
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
 from runner.compare.metrics import read_curves
-from tests.end_to_end.axosweep import Axosweep, held_by, kill, wait_until
+from tests.end_to_end.axosweep import UNPADDED, Axosweep, held_by, kill, wait_until
 from tests.end_to_end.on_modal import with_axolotl
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts
@@ -27,6 +27,7 @@ from tests.wandb_server import Run, WandbServer, serve_wandb
 
 pytestmark = pytest.mark.slow
 
+FEW = ("data.limit=200", UNPADDED)
 LONG = ("data.limit=200", "micro_batch_size=4", "max_steps=24", "save_steps=3", "logging_steps=1")
 SCRIPT = Path(__file__).with_name("wandb_group_script.py")
 NOTE = "is rank 8, not 4, worth it?"
@@ -64,8 +65,7 @@ def sweeps(axosweep: Axosweep) -> set[str]:
 
 def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: Axosweep, server: WandbServer) -> None:
     done = axosweep.run(
-        "-m", "lora=r4,r8", "learning_rate=1e-3,3e-3", "max_steps=6", "data.limit=200", "executor.parallel=2",
-        "--note", NOTE,
+        "-m", "lora=r4,r8", "learning_rate=1e-3,3e-3", "max_steps=6", *FEW, "executor.parallel=2", "--note", NOTE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"Note: {NOTE}\n" in done.stdout
@@ -110,7 +110,7 @@ def test_an_offline_sweep_that_is_synced_is_in_wandb_what_it_is_here(axosweep: A
     assert not server.world.unknown
 
     # Another sweep, over something else: W&B groups the runs of both by a key that only one of them varies.
-    other = axosweep.run("lora=r4", "weight_decay=0.1", "max_steps=6", "data.limit=200", "name=other")
+    other = axosweep.run("lora=r4", "weight_decay=0.1", "max_steps=6", *FEW, "name=other")
     assert other.returncode == 0, other.stderr
     assert online.run("sync").returncode == 0
     of_rank_4 = read(online, **{"config.lora_r.value": 4})
@@ -169,7 +169,7 @@ def agree(folder: Path, run: dict[str, Any]) -> None:
 
 def test_the_runs_of_an_online_sweep_are_attached_to_one_sweep_object(axosweep: Axosweep, server: WandbServer) -> None:
     wanted = ("tracking=wandb", "tracking.project=mine", "tracking.sweep_object=true")
-    done = asks(axosweep, server).run("-m", "lora=r4,r8", "max_steps=2", "data.limit=200", *wanted)
+    done = asks(axosweep, server).run("-m", "lora=r4,r8", "max_steps=2", *FEW, *wanted)
     assert done.returncode == 0, done.stderr
     (sweep,) = sweeps(axosweep)
     (made,) = server.world.sweeps
@@ -264,7 +264,7 @@ def test_what_ran_offline_on_modal_is_synced_from_its_volume(axosweep: Axosweep,
         modal_server.set_secret("secrets-hf-wandb", {"HUGGINGFACE_TOKEN": "hf_test"})
         environment = {**modal_server.environment(), **server.environment()}
         on_modal = Axosweep(axosweep.store, axosweep.folder, environment)
-        words = ("-m", "lora=r4,r8", "max_steps=4", "executor=modal", "executor.parallel=1")
+        words = ("-m", "lora=r4,r8", "max_steps=4", *FEW, "executor=modal", "executor.parallel=1")
         refused = on_modal.run(*words, "tracking=wandb")
         assert refused.returncode == 2
         assert "secrets-hf-wandb has no WANDB_API_KEY" in refused.stderr
