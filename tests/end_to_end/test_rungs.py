@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ class LeftAlone:
 
     losses: Losses
     verdicts: str
+    copy: Path
+    """Of its store."""
 
 
 def folder_of(axosweep: Axosweep) -> Path:
@@ -97,15 +100,17 @@ def live_at_rung(axosweep: Axosweep) -> tuple[str, int] | None:
 
 
 @pytest.fixture(scope="module")
-def left_alone(waiting: Axosweep) -> LeftAlone:
+def left_alone(waiting: Axosweep, tmp_path_factory: pytest.TempPathFactory) -> LeftAlone:
     waiting.empty()
     done = waiting.run(*WORDS)
     assert done.returncode == 0, done.stderr
-    found = LeftAlone(losses_of(waiting), waiting.verdicts.read_text())
+    copy = tmp_path_factory.mktemp("left-alone") / "store"
+    found = LeftAlone(losses_of(waiting), waiting.verdicts.read_text(), copy)
     check_at_rest(waiting, found)
     before = {key: steps_of(waiting, key) for key in waiting.run_keys()}
     assert waiting.run(*WORDS).returncode == 0
     assert {key: steps_of(waiting, key) for key in waiting.run_keys()} == before, "the same line trains nothing again"
+    shutil.copytree(waiting.store.root, copy, symlinks=True)
     return found
 
 
@@ -163,7 +168,7 @@ def cut(path: Path) -> None:
 def test_a_reading_that_is_lost_is_taken_again_and_a_sweep_without_rungs_trains_to_the_end(
     place: Axosweep, left_alone: LeftAlone
 ) -> None:
-    assert place.run(*WORDS).returncode == 0
+    shutil.copytree(left_alone.copy, place.store.root, symlinks=True, dirs_exist_ok=True)
     now = snapshot(place)
     key = next(key for key in now.stopped[1] if now.at(1)[key].loss is not None and not now.has_gone(1, key))
     reading = folder_of(place) / "loss" / "1" / f"{key}.json"
