@@ -42,6 +42,8 @@ CUSTOMIZE = ("sitecustomize", "usercustomize")
 """Modules that Python imports first."""
 IMPORTS_LITTLE = "fetch"
 """The verb of the trainer that takes less time than the imports of a process that forks."""
+DOES_NOTHING = "NOOP_TRAIN_S"
+"""The variable of containers whose steps do nothing, which imports little, too."""
 MADE_AT_IMPORT = ("TORCHINDUCTOR_CACHE_DIR",)
 """Folders that imports create, which are those of a container. They are looked up again when they are used."""
 Key = tuple[tuple[str, str], ...]
@@ -74,7 +76,8 @@ class Broker:
         if python != self._python:
             return None
         key = self._key(environment)
-        return self._templates.get(key) if words[-1] == IMPORTS_LITTLE else self._trainer(key)
+        imports_little = words[-1] == IMPORTS_LITTLE or DOES_NOTHING in environment
+        return self._templates.get(key) if imports_little else self._trainer(key)
 
     def _launcher(self, program: str) -> socket.socket | None:
         kind = next((kind for kind, programs in OF_THE_LAUNCHER.items() if program.endswith(programs)), None)
