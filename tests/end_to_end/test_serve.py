@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -19,6 +21,7 @@ import pytest
 
 from modal_app.serving.spec import SERVED
 from modal_app.store.layout import Store
+from modal_app.store.sources import RUN
 from modal_app.store.step import StepKind
 from runner.environment import trainer_environment
 from tests.end_to_end.axosweep import Axosweep, kill, wait_until
@@ -86,6 +89,27 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def working_in(folder: Path) -> list[int]:
+    """The processes with this working directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(process / "cwd") == str(folder):
+                found.append(int(process.name))
+    return found
+
+
+def knows_token(pid: int) -> bool:
+    """Whether a process of the trainer was started with the token. It is no fork, which would show what its template
+    was started with."""
+
+    def line() -> bytes:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    wait_until(lambda: str(RUN).encode() in line(), "its program")  # until then, it is a copy of the command
+    return TOKEN.encode() in line() + Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def places() -> set[str]:
@@ -240,20 +264,17 @@ def test_a_token_is_required_and_written_nowhere_and_ctrl_c_leaves_nothing(
     swept: Axosweep, client: Client, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
     before = places()
-    guarded = swept.with_variables({"AXOSWEEP_SERVE_TOKEN": TOKEN})
-    serving = start(guarded.without_forks(), client, runs[0])
+    serving = start(swept.with_variables({"AXOSWEEP_SERVE_TOKEN": TOKEN}), client, runs[0])
     request.addfinalizer(serving.process.kill)  # left by a test that has failed
     (wrong,) = serving.ask([hello("base")], key="something-else")
     assert (wrong["error"], wrong["status"]) == ("AuthenticationError", 401)
     assert serving.ask([hello("base", max_tokens=1)], key=TOKEN)[0]["finish"] == "length"
     assert urllib.request.urlopen(serving.url.replace("/v1", "/health")).status == 200
     assert TOKEN not in json.dumps(serving.told)
-    (server,) = children(serving.process.pid)
     (place,) = places() - before
-    seen = [Path(f"/proc/{server}/{name}").read_bytes() for name in ("environ", "cmdline")]
+    (server,) = working_in(Path(tempfile.gettempdir(), place))
     files = [*Path(tempfile.gettempdir(), place).rglob("*"), *swept.store.root.rglob("*")]
-    seen += [path.read_bytes() for path in files if path.is_file()]
-    assert not any(TOKEN.encode() in content for content in seen)
+    assert not any(TOKEN.encode() in path.read_bytes() for path in files if path.is_file())
 
     serving.process.send_signal(signal.SIGINT)
     said = serving.process.communicate(timeout=30)[1]
@@ -264,22 +285,35 @@ def test_a_token_is_required_and_written_nowhere_and_ctrl_c_leaves_nothing(
     assert not list((swept.store.root / SERVED).glob(f"{serving.process.pid}-*"))
 
 
-def test_a_server_ends_with_the_command_that_was_killed_while_it_loads(swept: Axosweep) -> None:
+def test_a_server_starts_without_the_token_and_ends_with_the_command_that_was_killed_while_it_loads(
+    swept: Axosweep,
+) -> None:
     before = places()
-    process = swept.without_forks().start("serve")
+    process = swept.with_variables({"AXOSWEEP_SERVE_TOKEN": TOKEN}).without_forks().start("serve")
     wait_until(lambda: bool(children(process.pid)) and bool(places() - before), "the server's process")
     (server,) = children(process.pid)
+    assert not knows_token(server)
     kill(process.pid)
     process.communicate()
     wait_until(lambda: not is_alive(server), "the server's end", 20)
     wait_until(lambda: places() == before, "the end of its folder", 20)
 
 
+def test_a_preloaded_trainer_starts_without_the_token_of_its_command(alone: Axosweep) -> None:
+    process = alone.with_variables({"AXOSWEEP_SERVE_TOKEN": TOKEN}).without_forks().start("seed=1")
+    wait_until(lambda: alone.preloaded() is not None, "the trainer")
+    trainer = alone.preloaded()
+    assert trainer is not None
+    assert not knows_token(trainer)
+    for pid in (process.pid, trainer):
+        kill(pid)
+    process.communicate()
+
+
 def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_ends_with_its_command(
     swept: Axosweep, client: Client, runs: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:
-    variables = {"AXOSWEEP_WARM_IDLE_S": "300", "AXOSWEEP_SERVE_TOKEN": TOKEN}
-    lasting = Axosweep(swept.store, swept.folder, variables).without_forks()
+    lasting = Axosweep(swept.store, swept.folder, {"AXOSWEEP_WARM_IDLE_S": "300", "AXOSWEEP_SERVE_TOKEN": TOKEN})
     request.addfinalizer(lambda: lasting.run("warm", "stop"))
     words = ("--prompt", FACTS[0]["prompt"], "--greedy", "--max-tokens", "20")
     (inferred,) = lasting.json("infer", runs[0], *words)["answers"]
@@ -297,8 +331,6 @@ def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_en
     serving, server = started()
     (answer,) = serving.ask([question(FACTS[0], runs[0], max_tokens=20)], key=TOKEN)
     assert answer["text"] == inferred["output"]
-    seen = [Path(f"/proc/{pid}/{name}").read_bytes() for pid in (server, trainer) for name in ("environ", "cmdline")]
-    assert not any(TOKEN.encode() in content for content in seen)
     kill(serving.process.pid)
     serving.process.communicate()
     wait_until(lambda: not is_alive(server) and places() == before, "the end of a killed command's server", 20)
