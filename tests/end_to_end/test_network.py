@@ -4,6 +4,7 @@ network. A proxy of the test, which every library here uses, records each attemp
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -55,16 +56,17 @@ def apart(axosweep: Axosweep, proxy: Proxy, **variables: str) -> Axosweep:
     return axosweep.with_variables(ways | variables).without_forks()
 
 
-def test_a_sweep_over_local_files_makes_no_request(alone: Axosweep, proxy: Proxy) -> None:
-    """Its preloaded trainer does not wait for another command, and so does not put its memory into huge pages."""
+def test_a_sweep_over_local_files_makes_no_request_and_who_does_ask_is_heard(alone: Axosweep, proxy: Proxy) -> None:
+    """Its preloaded trainer does not wait for another command, and so does not put its memory into huge pages. Who does
+    ask is the same sweep with everything that the user's own environment may turn on, which waits minutes for an
+    answer."""
     done = apart(alone, proxy).run(*WORDS)
     assert done.returncode == 0, done.stderr
     assert proxy.heard == []
 
-
-def test_who_does_ask_is_heard(alone: Axosweep, proxy: Proxy) -> None:
-    """The same sweep with everything that the user's own environment may turn on, which waits minutes for an answer."""
-    launcher = apart(alone, proxy, AXOLOTL_DO_NOT_TRACK="0", DO_NOT_TRACK="0").start(*WORDS)
+    shutil.rmtree(alone.store.runs)  # the configs are known to be right, and their dataset is prepared
+    on = {"AXOLOTL_DO_NOT_TRACK": "0", "DO_NOT_TRACK": "0"}
+    launcher = apart(alone, proxy, **on).start(*WORDS, "executor.warm=false")  # which telemetry makes it anyway
     wait_until(lambda: any("posthog" in line for line in proxy.heard), "Axolotl's telemetry", 200)
     kill(launcher.pid)  # otherwise it would start its next step when this one is killed
     launcher.wait()
