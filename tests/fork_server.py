@@ -23,9 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ForkServer:
-    def __init__(self, modules: Sequence[str], options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, modules: Sequence[str], options: Sequence[str] = (), python: str | Path = sys.executable
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, *options, SCRIPT, *modules],
+            [python, *options, SCRIPT, *modules],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
         self._line()
@@ -69,8 +71,10 @@ class ForkServer:
 
 
 @contextmanager
-def fork_server(*modules: str, options: Sequence[str] = ()) -> Iterator[ForkServer]:
-    server = ForkServer(modules, options)
+def fork_server(
+    *modules: str, options: Sequence[str] = (), python: str | Path = sys.executable
+) -> Iterator[ForkServer]:
+    server = ForkServer(modules, options, python)
     try:
         yield server
     finally:

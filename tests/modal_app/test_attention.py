@@ -20,6 +20,7 @@ from modal_app.process import attention
 from modal_app.store.layout import Store
 from modal_app.store.sources import HERE, RUN
 from modal_app.store.step import Step
+from tests.fork_server import ForkServer, fork_server
 from tests.hub_server import KERNEL_COMMIT, Hub, serve_hub
 from tests.modal_app.steps import ENVIRONMENT, Warm, losses, outcome, train_step
 
@@ -51,11 +52,17 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-def bring(trainer: Path, hub: Hub, home: Path, *kernels: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def with_torch(trainer: Path) -> Iterator[ForkServer]:
+    """Its forks find no module of this project, as a build does."""
+    with fork_server("torch", options=("-I",), python=trainer) as server:
+        yield server
+
+
+def bring(with_torch: ForkServer, hub: Hub, home: Path, *kernels: str) -> subprocess.CompletedProcess[str]:
     """Download the kernel as the image's build does."""
-    command: list[str | Path] = [trainer, HERE / "process" / "attention.py", home / "kernels", *kernels]
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf")}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return with_torch.run(HERE / "process" / "attention.py", str(home / "kernels"), *kernels, environment=environment)
 
 
 def offline(home: Path) -> dict[str, str]:
@@ -98,14 +105,16 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def image(trainer: Path, warm: Warm, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image(
+    trainer: Path, with_torch: ForkServer, warm: Warm, store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Image:
     """`warm` has prepared the dataset."""
     home = tmp_path_factory.mktemp("image")
     step = train_step("by-kernel", max_steps=10, flash_attention=None, attn_implementation="flash_attention_2",
                       lora_dropout=0)  # fmt: skip
     with serve_hub() as hub:
         hub.add(REPOSITORY, kernel_repository(home / "hub"), kind="kernels", commit=KERNEL_COMMIT, branches=("v3",))
-        built = bring(trainer, hub, home, KERNEL)
+        built = bring(with_torch, hub, home, KERNEL)
         assert built.returncode == 0, built.stderr
         downloaded = set(hub.served)
         hub.served.clear()
@@ -151,13 +160,15 @@ def test_training_goes_through_an_images_kernel_to_the_losses_of_torchs_own_atte
 
 
 @pytest.mark.slow
-def test_a_kernel_that_cannot_be_trusted_or_run_stops_the_build(trainer: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_kernel_that_cannot_be_trusted_or_run_stops_the_build(
+    with_torch: ForkServer, hub: Hub, tmp_path: Path
+) -> None:
     folder = kernel_repository(tmp_path / "hub", python_depends=("nvidia-cutlass-dsl",))
     hub.add(REPOSITORY, folder, kind="kernels", branches=("v3",))
-    lacking = bring(trainer, hub, tmp_path / "a", KERNEL)
+    lacking = bring(with_torch, hub, tmp_path / "a", KERNEL)
     assert lacking.returncode != 0
     assert "nvidia-cutlass-dsl" in lacking.stderr
     hub.trusted = False
-    distrusted = bring(trainer, hub, tmp_path / "b", KERNEL)
+    distrusted = bring(with_torch, hub, tmp_path / "b", KERNEL)
     assert distrusted.returncode != 0
     assert "not from a trusted publisher" in distrusted.stderr
