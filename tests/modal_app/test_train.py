@@ -296,12 +296,10 @@ def test_a_run_stopped_before_it_trains_says_so(warm: Warm, store: Store) -> Non
     assert warm.run(step) == 0
 
 
-@pytest.mark.parametrize("cut", [None, "adapter_model.safetensors", "optimizer.pt", "trainer_state.json"])
-def test_a_killed_run_goes_on_to_equal_losses_from_a_complete_checkpoint(
-    warm: Warm, store: Store, undisturbed: dict[tuple[int, str], float], cut: str | None
-) -> None:
-    step = train_step(f"killed-{cut}", **LONG)
-    model = store.folder(StepKind.TRAIN, step.key).model
+@pytest.fixture(scope="module")
+def killed(warm: Warm, store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Step, Path]:
+    """A long run that was killed, and a copy of its folder."""
+    step = train_step("killed", **LONG)
     pid = warm.begin(step)
     wait_for_step(store, step, 20)
     kill_group(pid)
@@ -310,13 +308,27 @@ def test_a_killed_run_goes_on_to_equal_losses_from_a_complete_checkpoint(
     assert state.phase is Phase.LOST
     assert state.outcome is not None
     assert "signal 9" in state.outcome.message
+    copy = tmp_path_factory.mktemp("killed") / "run"
+    shutil.copytree(store.folder(StepKind.TRAIN, step.key).path, copy, symlinks=True)
+    return step, copy
+
+
+@pytest.mark.parametrize("cut", [None, "adapter_model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_killed_run_goes_on_to_equal_losses_from_a_complete_checkpoint(
+    warm: Warm, store: Store, undisturbed: dict[tuple[int, str], float], killed: tuple[Step, Path], cut: str | None
+) -> None:
+    step, copy = killed
+    folder = store.folder(StepKind.TRAIN, step.key)
+    shutil.rmtree(folder.path)
+    shutil.copytree(copy, folder.path, symlinks=True)
+    model = folder.model
     if cut:
         newest = max(model.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         content = (newest / cut).read_bytes()
         half = content[: len(content) // 2]
         (newest / cut).write_bytes(half + (bytes(len(content) - len(half)) if cut == "optimizer.pt" else b""))
     assert warm.run(step) == 0
-    facts, log = outcome(store, step).facts, store.folder(StepKind.TRAIN, step.key).attempt(2).log.read_text()
+    facts, log = outcome(store, step).facts, folder.attempt(2).log.read_text()
     assert facts["resumed_from"] > 0
     assert ("damaged" in facts) == (f"Resuming from checkpoint-{facts['resumed_from']}." in log) == bool(cut)
     if cut == "optimizer.pt":  # of the right size
