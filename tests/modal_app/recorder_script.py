@@ -29,6 +29,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from modal_app.halving.entries import TERMS, FileEntries, entries_folder
 from modal_app.halving.snapshot import Terms
+from modal_app.patches.apply import apply_run_patches
 from modal_app.process import ranks
 from modal_app.process.forked import leave
 from modal_app.process.rank import Rank, become
@@ -336,5 +337,6 @@ def of_a_fork(case: Callable[[Path], Any], root: Path) -> Any:
 if __name__ == "__main__":
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the trainings print is not part of the answer
+    apply_run_patches(STEP)  # otherwise each training would import DeepSpeed
     json.dump({case.__name__: of_a_fork(case, Path(sys.argv[1]) / case.__name__) for case in CASES}, output)
     output.flush()
