@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from modal_app.oneshot.tasks import index_in
 from modal_app.store.flock import lock
 from modal_app.store.layout import Store
 from runner.environment import trainer_environment
@@ -78,10 +79,13 @@ def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def _train_two_runs(place: Path) -> Path:
-    """The store of these runs. Their rows are tokenized in as many processes as a user's."""
+    """The store of these runs. Their rows are tokenized in as many processes as a user's. The store also has the index
+    of the lm-evaluation-harness's task files, which take seconds to read."""
     command = Axosweep(Store(place / "store"), place, {"AXOLOTL_DATASET_NUM_PROC": ""})
     done = command.run("-m", *TRAINED_ONCE)
     assert done.returncode == 0, done.stderr
+    command.run("eval", "--tasks", "no_such_task")
+    assert index_in(command.store).exists()
     return command.store.root
 
 
