@@ -78,6 +78,7 @@ def _main(lines: list[list[str]], folder: Path, variables: dict[str, str], place
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     random.seed()
+    sys.dont_write_bytecode = False  # multiprocessing passes on the flag with which pytest was started
     popen.install()
     from runner.cli import main
 
