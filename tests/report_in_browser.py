@@ -29,6 +29,14 @@ def opened(browser: Browser, page: Path, width: int = 1280, *, dark: bool = Fals
     browser.wait("return document.documentElement.dataset.drawn")
 
 
+def seen(browser: Browser, page: Path, width: int = 1280) -> None:
+    """As `opened`, for tests that only look: it stays open from one to the next."""
+    opening = [page.as_uri(), width]
+    if browser.run("return window.onlySeen") != opening:
+        opened(browser, page, width)
+        browser.run("window.onlySeen = arguments[0]", opening)
+
+
 def choose(browser: Browser, what: str, value: str) -> None:
     """Enter a text into a field of the page, given by its id."""
     browser.run(CHOOSE, what, value)

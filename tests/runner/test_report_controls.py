@@ -24,7 +24,7 @@ from runner.html_report.verdict import lead
 from runner.store.ledger import sweep_ids
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
-from tests.report_in_browser import KEYS, brush, choose, opened, option
+from tests.report_in_browser import KEYS, brush, choose, opened, option, seen
 from tests.runner.halved_store import halved_sweep
 from tests.runner.report_store import HOSTILE, sweep_of_every_kind, sweep_over_seeds, synthetic_sweep
 from tests.runner.where_store import two_runs
@@ -77,7 +77,7 @@ def cells(browser: Browser) -> list[list[str]]:
 
 
 def test_numbers_are_written_as_on_the_terminal(browser: Browser, seeds: tuple[Store, Plan, Path]) -> None:
-    opened(browser, seeds[2])
+    seen(browser, seeds[2])
     values = [0.0, 1.0, 0.5, 1.5, 2.5, 0.125, 0.375, 1e-4, 3e-4, 1e-5, 1.23456789e-7, 2e6, 123456789.0, 1e15, 1e20]
     values += [100000.5, 1 / 3, 999999.5, 0.99999951, 12.345, 59.95, 119.5, 7199.0, 7200.0, 90000.0, 0.00005, 0.09996]
     values += [1.00005, 2.00015, 1234567.891, -0.5, -1e-9, 8, 64, 4096000000]
@@ -85,6 +85,86 @@ def test_numbers_are_written_as_on_the_terminal(browser: Browser, seeds: tuple[S
     for name, write in python.items():
         shown = browser.run(f"return arguments[0].map({name})", values)
         assert dict(zip(values, shown, strict=True)) == {one: write(one) for one in values}, name
+
+
+def test_the_card_shows_the_best_setting_with_spread_gain_dollars_and_answers(
+    browser: Browser, seeds: tuple[Store, Plan, Path]
+) -> None:
+    seen(browser, seeds[2])
+    best = browser.run("return report.card")
+    said = browser.run("return byId('card').innerText")
+    assert "learning_rate=0.001 lora_r=32" in said or "learning_rate=0.0001 lora_r=32" in said
+    assert f"± {loss(best['sd'])} over 3 seeds, {loss(best['low'])} to {loss(best['high'])}" in said
+    assert f"gain over the base model\n{loss(best['before'] - best['mean'])}\n" in said
+    assert f"{money(best['dollars'])}\nof {money(best['cost'])} for the sweep" in said
+    answers = browser.run(
+        "return [...document.querySelectorAll('#card tbody tr')].map(row => [...row.cells].map(one => one.textContent))"
+    )
+    assert answers == [
+        ["question 0", "✗ The captain is Bo.", "✗ The captain is Ana."],
+        ["question 1", "✗ No", "✓ Yes"],
+    ]
+
+
+def test_importance_is_a_bar_and_time_is_sorted_with_the_queue_apart(
+    browser: Browser, seeds: tuple[Store, Plan, Path]
+) -> None:
+    seen(browser, seeds[2])
+    shares = browser.run("return report.analysis.effects.map(one => Math.max(0, one.importance))")
+    drawn = browser.run(
+        "return [...document.querySelectorAll('#importance .bar')]"
+        ".map(bar => bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width)"
+    )
+    assert drawn == pytest.approx(shares, abs=0.01)
+    assert shares[0] > 0
+    series: list[dict[str, Any]] = option(browser, "time-chart", "series")
+    apart = {one["name"]: one["xAxisIndex"] for one in series}
+    assert apart.pop("queue") == 1
+    assert set(apart.values()) == {0}
+    paid = [sum(seconds) for seconds in zip(*(one["data"] for one in series if one["name"] != "queue"), strict=True)]
+    assert paid == sorted(paid, reverse=True)
+    assert option(browser, "time-chart", "yAxis[0].inverse"), "the first is at the top"
+    assert next(one["data"] for one in series if one["name"] == "queue") == [pytest.approx(60.0, abs=12.0)] * 12
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_leads_with_the_verdict_and_draws_each_interval_where_it_is(
+    browser: Browser, seeds: tuple[Store, Plan, Path], width: int
+) -> None:
+    store, planned, page = seeds
+    seen(browser, page, width)
+    (verdict,) = load(planned.sweep, store=str(store.root)).verdicts()
+    head = browser.run("return document.querySelector('header').innerText")
+    assert head.index(lead(verdict)) < head.index("gain over the base model")
+    rows = browser.run(
+        "return [...document.querySelectorAll('.forest tbody tr')].map(row => [...row.cells].map(one => one.innerText))"
+    )
+    assert [row[0].removeprefix("★ ") for row in rows] == [one.name for one in verdict.settings]
+    assert [row[0].startswith("★") for row in rows] == [one.in_best_group for one in verdict.settings]
+    assert [row[3] for row in rows][1:] == [interval(one) for one in verdict.settings][1:]
+    drawn = browser.run(
+        "return [...document.querySelectorAll('.forest svg')].map(one => ['.zero', '.span', 'circle'].map(part => {"
+        " const box = one.querySelector(part)?.getBoundingClientRect(); return box ? [box.left, box.right] : null; }))"
+    )
+    for one, (zero, bar, dot) in zip(verdict.settings, drawn, strict=True):
+        assert (bar[0] > zero[1]) is (one.low > 0), "an interval crosses the line where it has a zero"
+        assert dot is None or bar[0] - 6 <= (dot[0] + dot[1]) / 2 <= bar[1] + 6
+    assert browser.run("return [...document.querySelectorAll('.forest svg title')].every(one => one.textContent)")
+
+
+def test_a_phone_shows_every_loss_and_the_card_without_scrolling_sideways(
+    browser: Browser, many: tuple[Store, Plan, Path], seeds: tuple[Store, Plan, Path]
+) -> None:
+    seen(browser, seeds[2], 390)
+    assert browser.run("const one = document.querySelector('#card .wide'); return one.scrollWidth <= one.clientWidth")
+    opened(browser, many[2], 390)
+    losses = browser.run(
+        "return [...byId('table').rows].map(row => row.cells[1]).map("
+        "cell => [cell.textContent, cell.getBoundingClientRect().right])"
+    )
+    assert losses[0][0] == "eval_loss"
+    assert [text for text, _ in losses[1:]] == browser.run("return report.runs.map(run => loss(run.final))")
+    assert max(right for _, right in losses) <= 390
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -269,61 +349,6 @@ def test_everything_in_the_table_can_be_done_by_keys(browser: Browser, many: tup
     assert stops == 1, "the Tab key passes the rows with one press"
 
 
-def test_a_phone_shows_every_loss_and_the_card_without_scrolling_sideways(
-    browser: Browser, many: tuple[Store, Plan, Path], seeds: tuple[Store, Plan, Path]
-) -> None:
-    opened(browser, many[2], 390)
-    losses = browser.run(
-        "return [...byId('table').rows].map(row => row.cells[1]).map("
-        "cell => [cell.textContent, cell.getBoundingClientRect().right])"
-    )
-    assert losses[0][0] == "eval_loss"
-    assert [text for text, _ in losses[1:]] == browser.run("return report.runs.map(run => loss(run.final))")
-    assert max(right for _, right in losses) <= 390
-    opened(browser, seeds[2], 390)
-    assert browser.run("const one = document.querySelector('#card .wide'); return one.scrollWidth <= one.clientWidth")
-
-
-def test_the_card_shows_the_best_setting_with_spread_gain_dollars_and_answers(
-    browser: Browser, seeds: tuple[Store, Plan, Path]
-) -> None:
-    opened(browser, seeds[2])
-    best = browser.run("return report.card")
-    said = browser.run("return byId('card').innerText")
-    assert "learning_rate=0.001 lora_r=32" in said or "learning_rate=0.0001 lora_r=32" in said
-    assert f"± {loss(best['sd'])} over 3 seeds, {loss(best['low'])} to {loss(best['high'])}" in said
-    assert f"gain over the base model\n{loss(best['before'] - best['mean'])}\n" in said
-    assert f"{money(best['dollars'])}\nof {money(best['cost'])} for the sweep" in said
-    answers = browser.run(
-        "return [...document.querySelectorAll('#card tbody tr')].map(row => [...row.cells].map(one => one.textContent))"
-    )
-    assert answers == [
-        ["question 0", "✗ The captain is Bo.", "✗ The captain is Ana."],
-        ["question 1", "✗ No", "✓ Yes"],
-    ]
-
-
-def test_importance_is_a_bar_and_time_is_sorted_with_the_queue_apart(
-    browser: Browser, seeds: tuple[Store, Plan, Path]
-) -> None:
-    opened(browser, seeds[2])
-    shares = browser.run("return report.analysis.effects.map(one => Math.max(0, one.importance))")
-    drawn = browser.run(
-        "return [...document.querySelectorAll('#importance .bar')]"
-        ".map(bar => bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width)"
-    )
-    assert drawn == pytest.approx(shares, abs=0.01)
-    assert shares[0] > 0
-    series: list[dict[str, Any]] = option(browser, "time-chart", "series")
-    apart = {one["name"]: one["xAxisIndex"] for one in series}
-    assert apart.pop("queue") == 1
-    assert set(apart.values()) == {0}
-    paid = [sum(seconds) for seconds in zip(*(one["data"] for one in series if one["name"] != "queue"), strict=True)]
-    assert paid == sorted(paid, reverse=True)
-    assert option(browser, "time-chart", "yAxis[0].inverse"), "the first is at the top"
-    assert next(one["data"] for one in series if one["name"] == "queue") == [pytest.approx(60.0, abs=12.0)] * 12
-
-
 def test_axe_finds_nothing_to_complain_about(browser: Browser, seeds: tuple[Store, Plan, Path], tmp_path: Path) -> None:
     """On both screens and in both colour schemes: no rule of the style is about a width and a scheme together."""
     store = Store(tmp_path / "store")
@@ -389,28 +414,3 @@ def test_a_search_with_rungs_is_drawn_with_its_cuts_and_outcomes(browser: Browse
     assert len(browser.run(KEYS)) == 4, "those that stopped"
     choose(browser, "curve-x", "seconds")
     assert not any(one["id"] == "rungs" for one in option(browser, "curve-chart", "series"))
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_leads_with_the_verdict_and_draws_each_interval_where_it_is(
-    browser: Browser, seeds: tuple[Store, Plan, Path], width: int
-) -> None:
-    store, planned, page = seeds
-    opened(browser, page, width)
-    (verdict,) = load(planned.sweep, store=str(store.root)).verdicts()
-    head = browser.run("return document.querySelector('header').innerText")
-    assert head.index(lead(verdict)) < head.index("gain over the base model")
-    rows = browser.run(
-        "return [...document.querySelectorAll('.forest tbody tr')].map(row => [...row.cells].map(one => one.innerText))"
-    )
-    assert [row[0].removeprefix("★ ") for row in rows] == [one.name for one in verdict.settings]
-    assert [row[0].startswith("★") for row in rows] == [one.in_best_group for one in verdict.settings]
-    assert [row[3] for row in rows][1:] == [interval(one) for one in verdict.settings][1:]
-    drawn = browser.run(
-        "return [...document.querySelectorAll('.forest svg')].map(one => ['.zero', '.span', 'circle'].map(part => {"
-        " const box = one.querySelector(part)?.getBoundingClientRect(); return box ? [box.left, box.right] : null; }))"
-    )
-    for one, (zero, bar, dot) in zip(verdict.settings, drawn, strict=True):
-        assert (bar[0] > zero[1]) is (one.low > 0), "an interval crosses the line where it has a zero"
-        assert dot is None or bar[0] - 6 <= (dot[0] + dot[1]) / 2 <= bar[1] + 6
-    assert browser.run("return [...document.querySelectorAll('.forest svg title')].every(one => one.textContent)")
