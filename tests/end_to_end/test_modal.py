@@ -17,7 +17,7 @@ import yaml
 
 from modal_app.store.layout import Store
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.axosweep import UNPADDED, Axosweep
 from tests.end_to_end.chats import write_chats
 from tests.end_to_end.on_modal import container_records, local_modal, machine, with_axolotl
 from tests.modal_server import ModalServer
@@ -25,7 +25,7 @@ from tests.modal_server.fixture import needs_mounts
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-OF_A_RUN = ("data.limit=200", "micro_batch_size=4", "max_steps=10", "save_steps=5", "tracking=disabled")
+OF_A_RUN = (UNPADDED, "data.limit=200", "micro_batch_size=4", "max_steps=10", "save_steps=5", "tracking=disabled")
 WORDS = ("-m", "lora=r8,r16", *OF_A_RUN)
 TABLE = yaml.safe_load((Path(__file__).parents[2] / "conf" / "prices" / "modal.yaml").read_text(encoding="utf-8"))
 
@@ -149,7 +149,7 @@ def test_on_cpus_it_costs_its_seconds_at_the_tables_rates(swept: Swept, server: 
 
 
 def test_what_comes_next_is_predicted_from_its_records(swept: Swept) -> None:
-    words = ("lora=r8", "micro_batch_size=4", "max_steps=100", "tracking=disabled", "executor=modal")
+    words = ("lora=r8", UNPADDED, "micro_batch_size=4", "max_steps=100", "tracking=disabled", "executor=modal")
     (asked,) = swept.here.json("plan", *words)["cost"]["runs"]
     assert asked["basis"] == "2 records"
 

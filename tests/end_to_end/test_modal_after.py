@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runner.environment import trainer_environment
-from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.axosweep import UNPADDED, Axosweep
 from tests.end_to_end.on_modal import RUNS, local_modal, machine, with_axolotl
 from tests.hub_server import Hub, serve_hub
 from tests.modal_server import ModalServer
@@ -69,7 +69,7 @@ def on_modal(server: ModalServer, tmp_path_factory: pytest.TempPathFactory) -> A
     """A place with a run that has learned its directory."""
     on_modal = machine(server, tmp_path_factory.mktemp("after") / "machine")
     once = ("num_epochs=1", "evals_per_epoch=1", "saves_per_epoch=1")
-    done = on_modal.run("lora=r32", "learning_rate=4e-3", *once, "tracking=disabled", "executor=modal")
+    done = on_modal.run("lora=r32", "learning_rate=4e-3", *once, UNPADDED, "tracking=disabled", "executor=modal")
     assert done.returncode == 0, done.stderr
     return on_modal
 
@@ -167,7 +167,8 @@ def test_relora_leaves_a_complete_model_there_that_is_rated_as_one_and_pulled(
     on_modal: Axosweep, server: ModalServer, tmp_path: Path
 ) -> None:
     words = ("relora=true", "jagged_restart_steps=6", "relora_prune_method=reset", "max_steps=15", "data.limit=200")
-    (made,) = on_modal.json(*words, "lora=r8", "micro_batch_size=4", "tracking=disabled", "executor=modal")["runs"]
+    small = (UNPADDED, "micro_batch_size=4", "lora=r8", "tracking=disabled", "executor=modal")
+    (made,) = on_modal.json(*words, *small)["runs"]
     assert made["status"] == "succeeded", made["message"]
     (row,) = on_modal.json("compare")["runs"]
     (rated,) = on_modal.json("eval", made["key"])["lines"]

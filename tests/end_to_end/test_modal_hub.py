@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from runner.environment import trainer_environment
-from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.axosweep import UNPADDED, Axosweep
 from tests.end_to_end.on_modal import CACHE, RUNS, local_modal, machine, with_axolotl
 from tests.hub_server import COMMIT, Hub, serve_hub
 from tests.modal_server import ModalServer
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, needs_mounts]
 
 TINY = Path(__file__).resolve().parents[2] / "tiny" / "model"
 ADAPTER_COMMIT = "adab7e5" + "0" * 33
-SHORT = ("data.limit=200", "max_steps=5", "tracking=disabled", "executor=modal")
+SHORT = (UNPADDED, "data.limit=200", "max_steps=5", "tracking=disabled", "executor=modal")
 WEIGHTS = "model.safetensors"
 CLAIMS = "axosweep-claims"
 MODAL_COMMANDS = Path(__file__).parents[1] / "modal_server" / "modal_commands_script.py"
