@@ -12,7 +12,7 @@ from runner.memory.estimate import CONTEXT, peak
 from runner.memory.stack import LINEAR, Adapter, Batch, Stack
 from tests.runner.memory_points import model as facts_from_shape
 
-SHALLOW, DEEP = 2, 6
+SHALLOW, DEEP = 2, 4
 ATTENTION = {"lora": 16, "dropout": 0.05, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 MLP = {"lora": 16, "targets": ["gate_proj", "up_proj", "down_proj"]}
 CASES: list[dict[str, Any]] = [
