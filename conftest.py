@@ -26,6 +26,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared-machine")
 
+# Before pytest_configure: the conftest.py of a folder that is named on the command line is imported first.
+os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
+os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "0")
+
 LONGEST = (
     "test_work.py", "test_train.py", "test_sweeps.py", "test_searches.py", "test_modal_losses.py",
     "test_commands_of_documents.py", "test_modal_killed.py", "test_report_page.py", "test_wandb.py", "test_kills.py",
@@ -56,8 +60,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
-    os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "0")
     if not hasattr(config, "workerinput"):
         if "TMPDIR" not in os.environ:
             _write_to_memory()
