@@ -9,15 +9,11 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import hydra.version
-import omegaconf.base
 import pytest
-from omegaconf import OmegaConf
 
 from modal_app.patches import forking, importing, launching, merging, preparing, running, settings, training, validating
-from modal_app.patches.apply import apply_launcher_patches, patches_at
+from modal_app.patches.apply import patches_at
 from modal_app.patches.patch import Moment, Patch, Purpose
 from modal_app.patches.table import PATCHES
 from modal_app.store.step import Device
@@ -101,24 +97,3 @@ def test_config_files_are_read_by_libyaml(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "TypeError {'a': 1}\n"
-
-
-def test_an_interpolation_is_parsed_once_and_resolved_each_time() -> None:
-    apply_launcher_patches()
-    apply_launcher_patches()
-    config = OmegaConf.create({"rank": 8, "alpha": "${oc.decode:'[${rank}]'}"})
-    parse: Any = omegaconf.base.parse  # type: ignore[attr-defined]
-    assert config.alpha == [8]
-    before = parse.cache_info()
-    config.rank = 9
-    assert config.alpha == [9]
-    assert (parse.cache_info().misses, parse.cache_info().hits > before.hits) == (before.misses, True)
-
-
-def test_a_version_is_parsed_once() -> None:
-    apply_launcher_patches()
-    parse: Any = hydra.version._get_version
-    assert [hydra.version.base_at_least(number) for number in ("1.0", "9.0")] == [True, False]
-    before = parse.cache_info()
-    assert [hydra.version.base_at_least(number) for number in ("1.0", "9.0")] == [True, False]
-    assert (parse.cache_info().misses, parse.cache_info().hits) == (before.misses, before.hits + 2)
