@@ -33,9 +33,9 @@ TEMPLATE = Path(__file__).with_name("template_script.py")
 MOST = 4
 """Each takes a gigabyte."""
 AT_ONCE = 2
-OF_A_FORK = ("HF_ENDPOINT", "AXOLOTL_DATASET_NUM_PROC", "DS_ACCELERATOR", "PYTHONUNBUFFERED")
-"""Variables that a fork takes on itself, so that a template may have others: those of the hub, of tokenizing rows, of
-DeepSpeed (which a template does not import), and of its streams."""
+OF_A_FORK = ("HF_ENDPOINT", "HF_HOME", "AXOLOTL_DATASET_NUM_PROC", "DS_ACCELERATOR", "PYTHONUNBUFFERED")
+"""Variables that a fork takes on itself, so that a template may have others: those of the hub and its cache, of
+tokenizing rows, of DeepSpeed (which a template does not import), and of its streams."""
 SOURCES = str(Path(__file__).resolve().parents[2])
 """As PYTHONPATH, it hides none of what is imported."""
 CUSTOMIZE = ("sitecustomize", "usercustomize")

@@ -28,6 +28,7 @@ if __name__ == "__main__":
         "descriptors": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],  # the last one is of this listing
         "ignored": [int(one) for one in signal.valid_signals() if signal.getsignal(one) is signal.SIG_IGN],
         "hub": constants.ENDPOINT,
+        "cache": constants.HF_HUB_CACHE,
         "imported": bool({"axolotl.train", "hydra.main", "wandb.sdk", "yaml"} & sys.modules.keys()),
     }
     with open("/proc/self/cmdline") as line:

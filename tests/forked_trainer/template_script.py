@@ -59,6 +59,8 @@ addresses: list[tuple[types.ModuleType, str, str]] = []
 """The names that hold the hub's address, or one there, and what of it follows the hub's."""
 clients: list[Any] = []
 """Of the hub: they have its address, too."""
+caches: list[tuple[types.ModuleType, str, str]] = []
+"""The names that hold the folder of the hub's cache, or one in it, and what of it follows that folder."""
 PATH = sys.path[1:]
 """Of the template, which has neither a script's folder nor PYTHONPATH."""
 
@@ -178,6 +180,8 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
     os.environ.update(request["environment"])
     if address := os.environ.get("HF_ENDPOINT"):
         _ask_another_hub(address.rstrip("/"))
+    if home := os.environ.get("HF_HOME"):
+        _use_another_cache(os.path.expanduser(home))
     time.tzset()
     tempfile.tempdir = None  # what the imports found without TMPDIR
     os.chdir(request["folder"])
@@ -198,12 +202,16 @@ def become(request: dict[str, Any], descriptors: list[int], line: socket.socket 
 
 def find_addresses() -> None:
     """Only once: a fork that looked at every name would copy the memory with the names."""
+    hub = sys.modules.get("huggingface_hub.constants")
+    cache = hub.HF_HOME if hub else None
     for module in [*sys.modules.values()]:
         for name, value in [*vars(module).items()]:
             if type(value) is str and value.startswith(HUB) and not name.startswith("_HF_DEFAULT"):
                 addresses.append((module, name, value.removeprefix(HUB)))
             elif type(value).__name__ == "HfApi" and value.endpoint == HUB:
                 clients.append(value)
+            elif cache and isinstance(value, str | Path) and str(value).startswith(cache):
+                caches.append((module, name, str(value).removeprefix(cache)))
 
 
 def _ask_another_hub(address: str) -> None:
@@ -212,6 +220,12 @@ def _ask_another_hub(address: str) -> None:
         setattr(module, name, address + rest)
     for client in clients:
         client.endpoint = address
+
+
+def _use_another_cache(home: str) -> None:
+    """As if the imports had read the folder of the test's own cache."""
+    for module, name, rest in caches:
+        setattr(module, name, type(getattr(module, name))(home + rest))
 
 
 def _place(descriptors: list[int], numbers: list[int], line: socket.socket | None) -> None:

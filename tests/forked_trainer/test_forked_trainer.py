@@ -40,7 +40,13 @@ def answer(
     program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]], *words: str, python: str = ""
 ) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
-    variables = {**os.environ, "OWN": "value", "HF_ENDPOINT": "http://127.0.0.1:9/", "TMPDIR": str(folder)}
+    variables = {
+        **os.environ,
+        "OWN": "value",
+        "HF_ENDPOINT": "http://127.0.0.1:9/",
+        "HF_HOME": str(folder / "home"),
+        "TMPDIR": str(folder),
+    }
     has_axolotl = program.match(TRAINER) and not program.match(NOOP)
     python = python or (str(trainer_environment.find()) if has_axolotl else sys.executable)
     process = kind(
