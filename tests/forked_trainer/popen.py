@@ -46,7 +46,7 @@ WANDB = (
     "tests/modal_app/tracked_run_script.py",
 )  # fmt: skip
 """Programs of the launcher's Python that import W&B's SDK."""
-NOOP = ("/root/modal_app/run.py",)
+NOOP = ("root/modal_app/run.py",)
 """The worker of the containers that have the launcher's Python: modal_server/noop_worker.py."""
 READY = b"y"
 LOST = b"-9"

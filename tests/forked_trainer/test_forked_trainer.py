@@ -23,7 +23,7 @@ SCRIPT = Path(popen.__file__).with_name("inherited_script.py")
 
 TRAINER = "modal_app/run.py"
 OF_WANDB = popen.WANDB[1]
-NOOP = popen.NOOP[0].lstrip("/")
+NOOP = popen.NOOP[0]
 
 
 @pytest.fixture(scope="module")
