@@ -114,8 +114,8 @@ class Blobs:
 
     async def _read_pinned(self, request: web.Request) -> web.Response:
         start, length = int(request.query["start"]), int(request.query["len"])
+        self.sent_bytes += length  # now, or one that waits when its client is killed would count later
         await asyncio.sleep(self.pause_s)
-        self.sent_bytes += length
         with self._path("pinned", request.match_info["key"]).open("rb") as stream:
             stream.seek(start)
             return web.Response(body=stream.read(length))

@@ -175,7 +175,7 @@ class ModalServer:
         return volume.tree
 
     def sent_bytes(self) -> int:
-        """How many bytes of files on Volumes were sent to clients."""
+        """How many bytes of files on Volumes clients have requested."""
         return self._world.blobs.sent_bytes
 
     def slow_blocks(self, pause_s: float) -> None:
