@@ -72,15 +72,17 @@ class Broker:
         """None for another program of the launcher's Python."""
         python, program = words[:2]
         if python == sys.executable:
-            return self._launcher(program)
+            return self._launcher(program, environment)
         if python != self._python:
             return None
         key = self._key(environment)
         imports_little = words[-1] == IMPORTS_LITTLE or DOES_NOTHING in environment
         return self._templates.get(key) if imports_little else self._trainer(key)
 
-    def _launcher(self, program: str) -> socket.socket | None:
+    def _launcher(self, program: str, environment: Mapping[str, str]) -> socket.socket | None:
         kind = next((kind for kind, programs in OF_THE_LAUNCHER.items() if program.endswith(programs)), None)
+        if kind == "noop" and DOES_NOTHING not in environment:
+            return None  # other workers of tests do something to the process that has started them
         if kind is not None and kind not in self._launchers:
             self._launchers[kind] = _start(kind, sys.executable, ())
         return self._launchers[kind] if kind is not None else None

@@ -37,7 +37,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answer(
-    program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]], *words: str, python: str = ""
+    program: Path, folder: Path, kind: Callable[..., subprocess.Popen[str]], *words: str, python: str = "", **more: str
 ) -> tuple[int, dict[str, object]]:
     passed, other = os.pipe()
     variables = {
@@ -46,6 +46,7 @@ def answer(
         "HF_ENDPOINT": "http://127.0.0.1:9/",
         "HF_HOME": str(folder / "home"),
         "TMPDIR": str(folder),
+        **more,
     }
     has_axolotl = program.match(TRAINER) and not program.match(NOOP)
     python = python or (str(trainer_environment.find()) if has_axolotl else sys.executable)
@@ -67,10 +68,10 @@ def answer(
 def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
     programs: Path, tmp_path: Path, name: str, words: tuple[str, ...]
 ) -> None:
-    program = programs / name
-    answer(program, tmp_path, popen.ForkingPopen)  # the first of an environment may be a process of its own
-    code, forked = answer(program, tmp_path, popen.ForkingPopen, *words)
-    expected_code, expected = answer(program, tmp_path, popen.RealPopen, *words)
+    program, more = programs / name, {"NOOP_TRAIN_S": "0"} if name == NOOP else {}
+    answer(program, tmp_path, popen.ForkingPopen, **more)  # the first of an environment may be a process of its own
+    code, forked = answer(program, tmp_path, popen.ForkingPopen, *words, **more)
+    expected_code, expected = answer(program, tmp_path, popen.RealPopen, *words, **more)
     assert forked["is a child"] == bool(words)
     assert (forked.pop("imported"), expected.pop("imported")) == (True, False)
     assert code == expected_code
@@ -78,10 +79,13 @@ def test_a_fork_is_the_process_that_would_have_been_started_but_for_its_imports(
         assert forked[one] == value, one
 
 
-def test_a_trainer_of_the_launchers_python_is_a_process_of_its_own(programs: Path, tmp_path: Path) -> None:
-    """Only in a container of a local Modal, it is a worker that does nothing."""
-    answer(programs / popen.COMMAND, tmp_path, popen.ForkingPopen)
-    _, started = answer(programs / TRAINER, tmp_path, popen.ForkingPopen, python=sys.executable)
+@pytest.mark.parametrize("name", [TRAINER, NOOP])
+def test_a_trainer_of_the_launchers_python_that_does_something_is_a_process_of_its_own(
+    programs: Path, tmp_path: Path, name: str
+) -> None:
+    """Such as one that kills the process that has started it, in a test."""
+    answer(programs / NOOP, tmp_path, popen.ForkingPopen, NOOP_TRAIN_S="0")
+    _, started = answer(programs / name, tmp_path, popen.ForkingPopen, python=sys.executable)
     assert not started["imported"]
 
 
