@@ -40,11 +40,12 @@ def _axosweep(conf: str, overrides: list[list[str]]) -> tuple[list[Any], float]:
     from hydra.types import RunMode
 
     from runner.composing.fast_compose import ComposedJob, compose_all
+    from runner.composing.hydra_inside import CachingLoader
     from runner.composing.resolvers import register_resolvers
 
     register_resolvers()
     with initialize_config_dir(conf, version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+        loader = CachingLoader(GlobalHydra.instance().config_loader())
         master = loader.load_configuration("config", [], RunMode.MULTIRUN)  # Hydra always does this first
         began = time.process_time()
         configs = [one.node for one in compose_all(master, overrides, loader) if isinstance(one, ComposedJob)]

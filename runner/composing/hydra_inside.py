@@ -156,11 +156,12 @@ class CachingLoader(ConfigLoaderImpl):
         else:
             self.repository = CachingRepository(loader.config_search_path)
 
-    def load_configuration(
+    def _load_configuration_impl(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
     ) -> DictConfig:
+        """Hydra 1.4 starts a sweep without `load_configuration`."""
         with _interpolation_maps_on_demand():
-            config = super().load_configuration(config_name, overrides, run_mode, *args, **options)
+            config = super()._load_configuration_impl(config_name, overrides, run_mode, *args, **options)
         if run_mode is RunMode.MULTIRUN:
             self._of_sweep = self._composed
         return config

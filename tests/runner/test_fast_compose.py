@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modal_app.patches.apply import apply_launcher_patches
 from runner.composing.fast_compose import ComposedJob, compose_all
-from runner.composing.hydra_inside import CachingLoader
+from runner.composing.hydra_inside import CachingLoader, multirun
 from runner.composing.job_overrides import another_number, parsed
 from runner.composing.resolvers import register_resolvers
 
@@ -166,7 +166,9 @@ def _hydra(conf: Path) -> initialize_config_dir:
 
 def _start(*overrides: str) -> tuple[DictConfig, ConfigLoader]:
     loader = CachingLoader(GlobalHydra.instance().config_loader())
-    return loader.load_configuration("config", list(overrides), RunMode.MULTIRUN), loader
+    master = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
+    HydraConfig.instance().set_config(master)
+    return master, loader
 
 
 def _by_hydra(master: DictConfig, job: Job, number: int) -> str:
@@ -306,6 +308,18 @@ def _changed_plugin(one: ComposedJob | Exception) -> str | None:
         return one.sets
     assert "'hydra.sweeper' must be configured before the sweep starts" in str(one)  # Hydra 1.4 refuses it itself
     return "sweeper"
+
+
+def test_a_sweep_knows_the_files_that_it_has_started_with(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each job composes Hydra's own node again."""
+    monkeypatch.chdir(tmp_path)  # for the folder of its job
+    with _hydra(tree):
+        multirun("config", ["seed=3"], lambda config: None)
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, CachingLoader)
+        assert loader.files_of_hydra()
 
 
 def test_one_job_is_what_hydra_started_with(started: Callable[..., Any]) -> None:
