@@ -155,7 +155,8 @@ def put_folder(copy: Path, target: Path, is_good: Callable[[], bool]) -> None:
         return
     descriptor = os.open(target.parent, os.O_RDONLY)
     try:
-        lock(descriptor)  # or two launches find the same damaged copy, and the second removes the good one of the first
+        with contextlib.suppress(OSError):  # some network file systems lock no folders
+            lock(descriptor)  # or two launches find one damaged copy, and the second removes the good one of the first
         if not is_good():
             shutil.rmtree(target, ignore_errors=True)
         try:

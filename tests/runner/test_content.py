@@ -233,7 +233,7 @@ def test_what_was_linked_or_damaged_is_copied_again(tmp_path: Path, memory: Path
 
 
 @pytest.mark.parametrize("there", [{}, {"w.bin": "damaged"}])
-def test_of_two_launches_that_store_the_same_at_once_none_removes_the_copy_of_the_other(
+def test_of_two_launches_that_store_the_same_at_once_neither_removes_the_copy_of_the_other(
     tmp_path: Path, there: dict[str, str]
 ) -> None:
     target = tmp_path / "inputs" / "kept"
