@@ -89,6 +89,7 @@ def test_a_client_killed_again_and_again_before_it_calls_anything_loses_nothing(
     for moment in BEFORE_ANY_CALL:
         start_to_die(on_modal, server, moment, *words)
     assert not server.function_calls()
+    assert (recorded(on_modal, Event.SUBMITTED), recorded(on_modal, Event.STARTED)) == (1, 0), "an intent before a call"
     assert finish(on_modal, *words) == {"succeeded": 2}
     assert attempts(server, on_modal) == [1] * 4
     assert calls_since(server, 0.0) == {"preprocess": 2, "train": 2}

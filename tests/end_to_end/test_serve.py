@@ -24,7 +24,7 @@ from modal_app.store.layout import Store
 from modal_app.store.sources import RUN
 from modal_app.store.step import StepKind
 from runner.environment import trainer_environment
-from tests.end_to_end.axosweep import Axosweep, kill, wait_until
+from tests.end_to_end.axosweep import Axosweep, kill, kill_all, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -305,8 +305,7 @@ def test_a_preloaded_trainer_starts_without_the_token_of_its_command(alone: Axos
     trainer = alone.preloaded()
     assert trainer is not None
     assert not knows_token(trainer)
-    for pid in (process.pid, trainer):
-        kill(pid)
+    kill_all((trainer, process.pid))
     process.communicate()
 
 
@@ -331,6 +330,7 @@ def test_a_server_is_a_fork_of_a_trainer_that_waits_answers_as_infer_does_and_en
     serving, server = started()
     (answer,) = serving.ask([question(FACTS[0], runs[0], max_tokens=20)], key=TOKEN)
     assert answer["text"] == inferred["output"]
+    assert TOKEN.encode() not in Path(f"/proc/{server}/cmdline").read_bytes()
     kill(serving.process.pid)
     serving.process.communicate()
     wait_until(lambda: not is_alive(server) and places() == before, "the end of a killed command's server", 20)
