@@ -26,7 +26,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared-machine")
 
-# Before pytest_configure: the conftest.py of a folder that is named on the command line is imported first.
+# No preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. The few hundred rows of
+# a test are tokenized in the trainer's own process, since every process that Axolotl starts for that imports the
+# library of datasets first. The containers of the local Modal have that from their settings, and the sweep that many
+# tests share is trained without it. Not in pytest_configure: the conftest.py of a folder that is named on the command
+# line is imported before.
 os.environ.setdefault("AXOSWEEP_WARM_IDLE_S", "0")
 os.environ.setdefault("AXOLOTL_DATASET_NUM_PROC", "0")
 
@@ -49,11 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """What the commands of tests inherit.
 
     Signals as in a terminal: the tests may be started by nohup or in a script's background, where some are ignored.
-    No preloaded trainer outlives its command unless a test says so, since each takes a gigabyte. The few hundred rows
-    of a test are tokenized in the trainer's own process, since every process that Axolotl starts for that imports the
-    library of datasets first. The containers of the local Modal have that from their settings, and the sweep that
-    many tests share is trained without it. Bytecode is stored, whatever the environment says: hundreds of processes
-    import the same modules.
+    Bytecode is stored, whatever the environment says: hundreds of processes import the same modules.
     """
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -34,7 +34,7 @@ A_STEP_S, A_SAVE_S = 0.01, 0.001
 """Less than a step takes, and less than a part of a save takes."""
 UNPADDED = "pad_to_sequence_len=false"
 """For tests that train on the tiny task. Its rows have 18 tokens at most, and Axolotl pads each batch of them to 64, so
-steps of 16 rows take twice as long, with the same losses. Without this, rows are padded to the longest of their batch.
+steps of 16 rows take twice as long. With this setting, they are padded to the longest row of their batch.
 """
 TRAINED_ONCE = ("lora=r4,r32", "learning_rate=4e-3", "num_epochs=1", UNPADDED, "tracking=disabled")
 """The sweep that many tests share, which is trained once."""

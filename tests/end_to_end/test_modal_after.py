@@ -51,7 +51,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def no_tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
-    """The harness without its own tasks: more than ten thousand files, which a container reads for each evaluation."""
+    """The harness without its own tasks: more than ten thousand files, which a container reads for each evaluation.
+    test_evaluate.py reads them, on this machine."""
     (package,) = trainer_environment.find().parent.parent.glob("lib/python*/site-packages/lm_eval/tasks")
     folder = tmp_path_factory.mktemp("tasks")
     shutil.copy(package / "__init__.py", folder)

@@ -1,11 +1,11 @@
 """Passes a request for a trainer on to the process that has its imports: `broker_script NAME PYTHON < pipe`.
 
-Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's; one with the launcher's is for its
-command line, talks to W&B, or is a worker that does nothing, which have processes with their imports, too. A request of
-one of the first two environments starts such a process, which are those of most tests: on this machine, and in the
-containers of the local Modal. So does one of another environment that is seen for the second time. Requests before
-that, for another Python, and those beyond MOST environments are refused, and start a process as usual. No process with
-the imports is started for a verb that imports little.
+Listens on the abstract socket NAME until stdin ends. PYTHON is the trainer's. There are also processes with the
+imports of some programs of the launcher's Python: its command line, what talks to W&B, and workers that do nothing. A
+request of one of the first two environments starts a process with the trainer's imports, which are those of most
+tests: on this machine, and in the containers of the local Modal. So does one of another environment that is seen for
+the second time. Requests before that, for another Python, and those beyond MOST environments are refused, and start a
+process as usual. No process with the imports is started for a verb that imports little.
 """
 
 from __future__ import annotations

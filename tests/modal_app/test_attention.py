@@ -62,7 +62,8 @@ def with_torch(trainer: Path) -> Iterator[ForkServer]:
 def bring(with_torch: ForkServer, hub: Hub, home: Path, *kernels: str) -> subprocess.CompletedProcess[str]:
     """Download the kernel as the image's build does."""
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf")}
-    return with_torch.run(HERE / "process" / "attention.py", str(home / "kernels"), *kernels, environment=environment)
+    words = (str(home / "kernels"), *kernels)
+    return with_torch.run(HERE / "process" / "attention.py", *words, environment=environment, timeout_s=300)
 
 
 def offline(home: Path) -> dict[str, str]:

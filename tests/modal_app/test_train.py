@@ -298,10 +298,10 @@ def test_a_run_stopped_before_it_trains_says_so(warm: Warm, store: Store) -> Non
 
 @pytest.fixture(scope="module")
 def killed(warm: Warm, store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Step, Path]:
-    """A long run that was killed, and a copy of its folder."""
+    """A long run that was killed between two checkpoints, and a copy of its folder."""
     step = train_step("killed", **LONG)
     pid = warm.begin(step)
-    wait_for_step(store, step, 20)
+    wait_for_step(store, step, 15)
     kill_group(pid)
     assert warm.end(step) == -signal.SIGKILL
     state = observe(store, StepKind.TRAIN, step.key)
@@ -323,7 +323,8 @@ def test_a_killed_run_goes_on_to_equal_losses_from_a_complete_checkpoint(
     shutil.copytree(copy, folder.path, symlinks=True)
     model = folder.model
     if cut:
-        newest = max(model.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        complete = [path.parent for path in model.glob("checkpoint-*/complete.json")]
+        newest = max(complete, key=lambda path: int(path.name.split("-")[1]))
         content = (newest / cut).read_bytes()
         half = content[: len(content) // 2]
         (newest / cut).write_bytes(half + (bytes(len(content) - len(half)) if cut == "optimizer.pt" else b""))

@@ -32,7 +32,7 @@ class Blobs:
         self._folder = folder
         self._runner: web.AppRunner | None = None
         self._pins = itertools.count()
-        self.sent_bytes = 0
+        self.requested_bytes = 0
         """Of files of Volumes."""
         self.pause_s = 0.0
         """Before a block of one is sent."""
@@ -114,7 +114,7 @@ class Blobs:
 
     async def _read_pinned(self, request: web.Request) -> web.Response:
         start, length = int(request.query["start"]), int(request.query["len"])
-        self.sent_bytes += length  # now, or one that waits when its client is killed would count later
+        self.requested_bytes += length  # counted now: if its client is killed in the pause, it would count later
         await asyncio.sleep(self.pause_s)
         with self._path("pinned", request.match_info["key"]).open("rb") as stream:
             stream.seek(start)

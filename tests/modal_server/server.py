@@ -174,9 +174,9 @@ class ModalServer:
             raise LookupError(f"there is no Volume {name!r}")
         return volume.tree
 
-    def sent_bytes(self) -> int:
-        """How many bytes of files on Volumes clients have requested."""
-        return self._world.blobs.sent_bytes
+    def requested_bytes(self) -> int:
+        """How many bytes of files on Volumes were requested by clients."""
+        return self._world.blobs.requested_bytes
 
     def slow_blocks(self, pause_s: float) -> None:
         """Wait so long before each block of a file on a Volume is sent."""

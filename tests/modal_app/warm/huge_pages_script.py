@@ -21,7 +21,7 @@ def huge_kib() -> int:
 
 
 def fork_s() -> float:
-    """The least processor time of twenty, which other processes of the machine add little to."""
+    """The least processor time of twenty forks, to which other processes of the machine add little."""
     taken = []
     for _ in range(20):
         began = time.process_time()

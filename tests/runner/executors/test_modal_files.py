@@ -81,7 +81,7 @@ def test_a_pull_from_modal_that_is_killed_goes_on_at_its_last_byte(there: There,
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     there.server.slow_blocks(0.0)
-    cut, before = part.stat().st_size, there.server.sent_bytes()
+    cut, before = part.stat().st_size, there.server.requested_bytes()
     assert BLOCK <= cut < WEIGHTS
     there.server.forget_calls()
     done = there.run(*words)
@@ -91,11 +91,11 @@ def test_a_pull_from_modal_that_is_killed_goes_on_at_its_last_byte(there: There,
     requests = [call.request for call in there.server.calls("VolumeGetFile2")]
     requested = {one.path: one.start for one in requests if isinstance(one, api_pb2.VolumeGetFile2Request)}
     assert requested[f"runs/{there.one.key}/model/adapter_model.safetensors"] == cut
-    assert there.server.sent_bytes() - before < WEIGHTS - cut + 5_000, "what was here was not sent again"
-    before = there.server.sent_bytes()
+    assert there.server.requested_bytes() - before < WEIGHTS - cut + 5_000, "what was here was not sent again"
+    before = there.server.requested_bytes()
     again = json.loads(there.run(*words).stdout)
     assert (again["fetched"], again["bytes"]) == ([], 0)
-    assert there.server.sent_bytes() - before < 5_000, "the manifest and the checkpoints' markers alone"
+    assert there.server.requested_bytes() - before < 5_000, "the manifest and the checkpoints' markers alone"
 
 
 def test_a_file_is_read_from_any_byte_on(there: There, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ def test_a_checkpoint_is_fetched_once_and_has_the_identity_that_it_has_there(
         found = find_start_checkpoint(f"{one.key}@50", [here])
         assert (found.run, found.step, found.store) == (one.key, 50, str(here.root))
         assert found.identity == identity_of(there.folder(StepKind.TRAIN, one.key).model / "checkpoint-50")
-        before = server.sent_bytes()
+        before = server.requested_bytes()
         assert find_start_checkpoint(f"{one.key}@50", [here]) == found
-        assert server.sent_bytes() - before < 3_000, "the markers alone"
+        assert server.requested_bytes() - before < 3_000, "the markers alone"
         with pytest.raises(SweepError, match=r"no complete checkpoint of step 70\. There are: 50, 100"):
             find_start_checkpoint(f"{one.key}@70", [here])
