@@ -167,7 +167,8 @@ def _hydra(conf: Path) -> initialize_config_dir:
 def _start(*overrides: str) -> tuple[DictConfig, ConfigLoader]:
     loader = CachingLoader(GlobalHydra.instance().config_loader())
     master = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
-    HydraConfig.instance().set_config(master)
+    if not HydraConfig.initialized():  # Hydra does so for each sweep, which takes longer than anything else here
+        HydraConfig.instance().set_config(master)
     return master, loader
 
 
