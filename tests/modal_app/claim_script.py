@@ -20,7 +20,7 @@ def main(folder: str, how: str, *won: str) -> None:
     if how == "keep":
         keep(map(int, won))
         child = os.fork()
-        if child:
+        if not child:  # it has closed the lock
             print("held", flush=True)
         time.sleep(60 if child else 2)
         return
