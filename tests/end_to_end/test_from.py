@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import UNPADDED, Axosweep, kill, wait_until
+from tests.end_to_end.axosweep import UNPADDED, Axosweep, kill_all, wait_until
 from tests.modal_app.rows import read_rows
 
 pytestmark = pytest.mark.slow
@@ -94,8 +94,7 @@ def test_killed_it_goes_on_from_its_own_newest_checkpoint_and_ends_as_if_nothing
     folder = command.store.folder(StepKind.TRAIN, planned["key"])
     process = command.start(*words)
     wait_until(lambda: (folder.model / "checkpoint-60" / "complete.json").exists(), "its checkpoint of step 60")
-    for pid in command.processes():
-        kill(pid)
+    kill_all(command.processes())
     process.communicate()
     (run,) = command.json(*words)["runs"]
     assert run["status"] == "succeeded"

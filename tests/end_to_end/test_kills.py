@@ -155,7 +155,7 @@ def test_a_launch_that_ends_during_axolotls_check_has_begun_nothing(alone: Axosw
     os.kill(launcher.pid, number)
     said, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == 130, said
-    wait_until(lambda: alone.processes() == [], "no process is left", timeout_s=5)
+    wait_until(lambda: alone.processes() == [], "no process is left", timeout_s=30)
     assert alone.run_keys() == []
     assert alone.records() == []
     assert list(temporary.glob("axosweep-*")) == []

@@ -145,7 +145,7 @@ def test_on_cpus_it_costs_its_seconds_at_the_tables_rates(swept: Swept, server: 
     (task,) = server.tasks("train")
     recorded = sum(record["seconds"] for record in container_records(server, "runs/*"))
     lived = (task.ended_at or time.time()) - task.started_at
-    assert lived - 7 < recorded < lived, "at its end, it has waited two seconds for another run"
+    assert lived - 15 < recorded < lived, "at its end, it has waited two seconds for another run"
 
 
 def test_what_comes_next_is_predicted_from_its_records(swept: Swept) -> None:

@@ -161,7 +161,7 @@ def test_interrupted_it_ends_at_once_and_the_same_command_goes_on(pushing: Pushi
     process = pushing.start()
     assert pushing.writes.held.wait(60)
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     pushing.writes.released.set()
     assert (process.returncode, out) == (128 + signal.SIGINT, "")
     assert err.startswith("axosweep: stopped. The same command continues")

@@ -94,7 +94,7 @@ def test_what_was_given_up_may_be_tried_again_on_request(cloud: Callable[..., Cl
 @pytest.mark.parametrize("deaf", [False, True], ids=["in time to save", "and killed before it has saved"])
 def test_preemptions_do_not_use_up_the_attempts(cloud: Callable[..., Cloud], deaf: bool) -> None:
     deafness = {"1": "deaf@0", "2": "deaf@0", "3": "deaf@0"} if deaf else {}
-    here = cloud(deafness | {"4": "crash"}, step_s=0.2, grace_s=1.0)
+    here = cloud(deafness | {"4": "crash"}, step_s=0.2, grace_s=1.0 if deaf else 10.0)
     call = here.start()
     for number in (1, 2, 3):
         here.wait_for_training(number)

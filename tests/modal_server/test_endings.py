@@ -79,7 +79,7 @@ def test_cancelling_with_the_containers_ends_them_within_the_grace_time(shared: 
 
 
 def test_a_preempted_container_hears_sigint_and_its_input_starts_again(shared: Small) -> None:
-    call = shared("wait").spawn(0.7, "preempted")
+    call = shared("wait").spawn(2, "preempted")
     shared.server.wait_until(lambda: started(shared.server, "preempted"))
     shared.server.preempt(shared.server.tasks_of(call.object_id)[0].id)
     assert call.get(timeout=20) == "preempted"
@@ -89,7 +89,7 @@ def test_a_preempted_container_hears_sigint_and_its_input_starts_again(shared: S
 
 
 def test_a_killed_container_ends_with_137_and_its_input_starts_again(shared: Small) -> None:
-    call = shared("wait").spawn(0.5, "killed")
+    call = shared("wait").spawn(2, "killed")
     shared.server.wait_until(lambda: started(shared.server, "killed"))
     shared.server.kill(shared.server.tasks_of(call.object_id)[0].id)
     assert call.get(timeout=20) == "killed"
