@@ -102,13 +102,13 @@ def working_in(folder: Path) -> list[int]:
 
 
 def knows_token(pid: int) -> bool:
-    """Whether a process of the trainer was started with the token. It is no fork, which would show what its template
-    was started with."""
+    """Whether a process of the trainer was started with the token. This cannot be asked of a fork: the system shows the
+    environment of its template."""
 
     def line() -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
 
-    wait_until(lambda: str(RUN).encode() in line(), "its program")  # until then, it is a copy of the command
+    wait_until(lambda: str(RUN).encode() in line(), "its program to start")  # before that, it is a copy of the command
     return TOKEN.encode() in line() + Path(f"/proc/{pid}/environ").read_bytes()
 
 
