@@ -196,9 +196,14 @@ def kill(pid: int) -> None:
 
 
 def kill_all(pids: Iterable[int]) -> None:
+    signal_all(pids, signal.SIGKILL)
+
+
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to those that have not ended yet."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            kill(pid)
+            os.kill(pid, number)
 
 
 def held_by(store: Store, kind: StepKind, key: str) -> int | None:

@@ -41,7 +41,7 @@ def with_cards(settings: Settings, folder: Path, *cards: str) -> Settings:
     program.chmod(0o755)
     path = os.pathsep.join([str(folder), str(settings.container_python.parent), "/usr/local/bin", "/usr/bin", "/bin"])
     variables = {**settings.container_environment, "PATH": path}
-    return replace(settings, visible=(folder,), container_environment=variables)
+    return replace(settings, visible=(*settings.visible, folder), container_environment=variables)
 
 
 def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(tmp_path: Path) -> None:
@@ -75,7 +75,10 @@ def test_what_was_allocated_is_paid_at_modals_rates_and_shown_while_it_is_spent(
 def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
     """One is preempted, and has time for a last record; the other one is killed. What their cards showed then decides
     where the same runs fit."""
-    settings = with_cards(noop_settings(train_s=4, billing_rates=HOURLY, grace_s=10), tmp_path / "bin", H200)
+    over = tmp_path / "signs" / "over"
+    over.parent.mkdir()
+    settings = noop_settings(train_s=4, until={"train": over}, billing_rates=HOURLY, grace_s=10)
+    settings = with_cards(settings, tmp_path / "bin", H200)
     with local_modal(settings) as server:
         here = machine(server, tmp_path / "here")
         words = ("-m", "micro_batch_size=1,80000", "lora=r8", "pad_to_sequence_len=true", "tracking=disabled",
@@ -86,6 +89,7 @@ def test_containers_that_were_taken_away_are_paid_too(tmp_path: Path) -> None:
         preempted, killed = container_records(server, "runs/*")
         server.preempt(preempted["task"])
         server.kill(killed["task"])
+        over.touch()
         said, _ = launch.communicate(timeout=120)
         assert launch.returncode == 0, said
         left = {one["task"]: one for one in container_records(server, "runs/*")}

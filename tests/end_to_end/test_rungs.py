@@ -15,7 +15,7 @@ from modal_app.halving.entries import FileEntries
 from modal_app.halving.snapshot import Snapshot
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import A_SAVE_S, Axosweep, held_by, kill, wait_until
+from tests.end_to_end.axosweep import A_SAVE_S, Axosweep, held_by, kill_all, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ def test_a_trainer_that_is_killed_at_a_rung_is_continued_by_the_same_line(
 
     wait_until(caught, "a run at a rung", pause_s=A_SAVE_S)
     key, pid = victims[0]
-    kill(pid)
+    kill_all([pid])
     said, _ = launcher.communicate(timeout=300)
     lost = observe(place.store, StepKind.TRAIN, key).phase is Phase.LOST
     assert launcher.returncode == int(lost), said

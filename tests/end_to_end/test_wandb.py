@@ -21,6 +21,7 @@ from modal_app.store.step import StepKind
 from runner.compare.metrics import read_curves
 from tests.end_to_end.axosweep import UNPADDED, Axosweep, held_by, kill, wait_until
 from tests.end_to_end.on_modal import with_axolotl
+from tests.end_to_end.own_code import write_slow_plugin
 from tests.modal_server import ModalServer
 from tests.modal_server.fixture import needs_mounts
 from tests.wandb_server import Run, WandbServer, serve_wandb
@@ -28,7 +29,10 @@ from tests.wandb_server import Run, WandbServer, serve_wandb
 pytestmark = pytest.mark.slow
 
 FEW = ("data.limit=200", UNPADDED)
-LONG = ("data.limit=200", "micro_batch_size=4", "max_steps=24", "save_steps=3", "logging_steps=1")
+LONG = (
+    "data.limit=200", "micro_batch_size=4", "max_steps=24", "save_steps=3", "logging_steps=1",
+    "plugins=[slow.Slow]",
+)  # fmt: skip
 SCRIPT = Path(__file__).with_name("wandb_group_script.py")
 NOTE = "is rank 8, not 4, worth it?"
 NOT_IN_WANDB = {"folder", "log", "store", "attempts", "record", "overrides", "message", "reason"}
@@ -197,6 +201,7 @@ def training(axosweep: Axosweep) -> tuple[str, int] | None:
 def test_a_run_killed_and_finished_by_a_second_sweep_is_one_run_with_every_step(
     axosweep: Axosweep, server: WandbServer
 ) -> None:
+    write_slow_plugin(axosweep.folder)
     launcher = axosweep.start("lora=r4", *LONG)
     wait_until(lambda: training(axosweep) is not None, "seven steps")
     found = training(axosweep)
@@ -234,6 +239,7 @@ def test_a_run_that_is_stopped_while_it_tracks_online_is_preempted_and_goes_on_i
     secrets = {**server.environment(), "HF_TOKEN": "hf_never_to_be_seen"}
     online = axosweep.with_variables(secrets)
     words = ("lora=r4", "tracking=wandb", *LONG)
+    write_slow_plugin(axosweep.folder)
     launcher = online.start(*words)
     wait_until(lambda: training(axosweep) is not None, "seven steps")
     found = training(axosweep)

@@ -39,7 +39,7 @@ def killed() -> None:
     one = meter("train")
     time.sleep(0.3)
     one.tick()
-    time.sleep(0.3)
+    time.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

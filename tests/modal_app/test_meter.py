@@ -67,7 +67,7 @@ def test_a_killed_container_leaves_a_record_until_its_last_tick(tmp_path: Path) 
     assert done.returncode == -9
     said = record(tmp_path, "train")
     assert not said.ended
-    assert 0.3 <= said.seen_at - said.began_at < 0.6
+    assert 0.3 <= said.seen_at - said.began_at < 1.3
 
 
 def test_a_clock_that_is_set_back_takes_no_paid_second_away(tmp_path: Path) -> None:

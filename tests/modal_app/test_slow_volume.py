@@ -42,11 +42,11 @@ def test_a_slow_volume_delays_no_step_of_a_run_that_saves_every_ten(cloud: Calla
     slow = cloud({}, **of_one, **slow_volumes(bytes_per_s=4 * SAVED))
     for call in [fast.start(), slow.start()]:
         assert call.get(timeout=90)["status"] == "succeeded"
-    assert median(seconds_of_ten(slow)) < 1.05 * median(seconds_of_ten(fast))
+    assert median(seconds_of_ten(slow)) < 1.05 * median(seconds_of_ten(fast)) + 0.1
 
 
 def test_a_preemption_in_the_middle_of_a_copy_goes_on_from_the_checkpoint_before(cloud: Callable[..., Cloud]) -> None:
-    here = cloud({}, steps=30, step_s=0.1, save_steps=EVERY, bytes_saved=SAVED, grace_s=0.1, **slow_volumes(2 * SAVED))
+    here = cloud({}, steps=30, step_s=0.1, save_steps=EVERY, bytes_saved=SAVED, grace_s=0.1, **slow_volumes(SAVED))
 
     def copied() -> int:
         return max((checkpoints.newest_step(_draft(attempt)) for attempt in here.attempts), default=0)

@@ -243,7 +243,7 @@ def test_a_run_with_data_loaders_stops_cleanly_and_leaves_none_behind(
     assert "a checkpoint is saved" in outcome(store, step).message
     wait_until(lambda: not any(map(alive, loaders)), "the data loaders to end")
     pid = warm.begin(step)
-    wait_for_step(store, step, outcome(store, step).facts["step"] + 5)
+    wait_for_step(store, step, outcome(store, step).facts["step"] + 2)
     loaders = children(pid)
     kill_group(pid)
     warm.end(step)

@@ -21,7 +21,7 @@ _PLAN = {
     "runs": [
         {"key": "a", "seconds": 0.2, "options": {"gpu": "A100-80GB:2", "timeout": 7200, "max_containers": 1}},
         {"key": "b", "seconds": 0.2, "options": {"gpu": "A100-80GB:2", "timeout": 7200, "max_containers": 1}},
-        {"key": "c", "seconds": 1.5, "options": {"gpu": "H100:4", "timeout": 7200, "max_containers": 1}},
+        {"key": "c", "seconds": 3, "options": {"gpu": "H100:4", "timeout": 7200, "max_containers": 1}},
     ],
 }
 

@@ -236,7 +236,7 @@ def test_a_server_whose_imports_have_woken_cuda_refuses_to_fork(python: Path, st
 
 
 def test_a_server_that_has_to_end_first_finishes_its_commands(warm: Warm, store: Store) -> None:
-    pid = warm.begin(probing("one", SLEEP.format(0.5)))
+    pid = warm.begin(probing("one", SLEEP.format(1.5)))
     os.kill(warm.process.pid, signal.SIGTERM)
     wait_until(lambda: not warm.here.socket.exists(), "the server has ended")
     assert alive(pid)

@@ -89,10 +89,11 @@ def suspend(pid: int) -> None:
 def test_steps_of_a_trainer_that_is_killed_while_it_imports_are_submitted_again_once(
     workers: MixedWorkers, store: Store, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHON_IMPORTING", "0.3")
+    monkeypatch.setenv("PYTHON_IMPORTING", "30")
     for key in ("one", "two"):
         workers.start(probing(key, OWN_PARENT))
     first = process_of(workers)
+    monkeypatch.setenv("PYTHON_IMPORTING", "0")
     first.kill()
     assert {one.code for one in ended(workers, 2)} == {1}, "each ran, by its own record"
     parents = {found(store, key)[1] for key in ("one", "two")}
@@ -128,10 +129,12 @@ def test_a_step_that_was_told_to_stop_is_not_submitted_again(
 def test_configs_are_checked_even_if_the_trainer_is_killed_meanwhile(
     workers: MixedWorkers, tmp_path: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHON_IMPORTING", "0.4")
+    monkeypatch.setenv("PYTHON_IMPORTING", "30")
     (tmp_path / "questions.json").write_text("[]")
     workers.warm_up()
-    killer = threading.Timer(0.1, process_of(workers).kill)
+    first = process_of(workers)
+    monkeypatch.setenv("PYTHON_IMPORTING", "0")
+    killer = threading.Timer(0.3, first.kill)
     killer.start()
     workers.validate(tmp_path)
     killer.join()
