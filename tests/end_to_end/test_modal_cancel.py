@@ -17,7 +17,7 @@ from tests.modal_server.fixture import needs_mounts, noop_settings
 
 pytestmark = [pytest.mark.slow, needs_mounts]
 
-GRACE_S = 3.0
+GRACE_S = 10.0
 TWO_RUNS = ("-m", "lora=r8,r16", *ON_GPUS)
 
 
