@@ -196,14 +196,9 @@ def kill(pid: int) -> None:
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    signal_all(pids, signal.SIGKILL)
-
-
-def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
-    """Send a signal to those that have not ended yet."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            kill(pid)
 
 
 def held_by(store: Store, kind: StepKind, key: str) -> int | None:

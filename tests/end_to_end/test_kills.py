@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import A_SAVE_S, A_STEP_S, Axosweep, held_by, kill, signal_all, wait_until
+from tests.end_to_end.axosweep import A_SAVE_S, A_STEP_S, Axosweep, held_by, kill, wait_until
 from tests.end_to_end.own_code import write_slow_plugin
 
 pytestmark = pytest.mark.slow
@@ -133,7 +133,8 @@ def test_a_killed_launcher_is_followed_up_and_nothing_runs_twice(
     kill(launcher.pid)
     launcher.wait()
     orphans = {folder.name: pid for folder, pid in training(place)}
-    signal_all(orphans.values(), signal.SIGSTOP)  # or they would end before a launch could follow them
+    for pid in orphans.values():  # or it would end before a launch could follow it
+        os.kill(pid, signal.SIGSTOP)
     before = alive(place)  # a run that is submitted may begin, and end, while compare looks
     statuses = {row["key"]: row["status"] for row in place.json("compare")["runs"]}
     after = alive(place)
@@ -184,7 +185,8 @@ def finish_and_compare(axosweep: Axosweep, left_alone: LeftAlone, frozen: Mappin
     with ThreadPoolExecutor() as threads:
         launch = threads.submit(axosweep.run, *WORDS)
         wait_until(lambda: launch.done() or followed(axosweep) >= frozen.keys(), "the launch follows them")
-        signal_all(frozen.values(), signal.SIGCONT)
+        for pid in frozen.values():
+            os.kill(pid, signal.SIGCONT)
     done = launch.result()
     assert done.returncode == 0, done.stderr
     assert followed(axosweep) >= frozen.keys()

@@ -18,6 +18,7 @@ from tests.modal_server.fixture import needs_mounts, noop_settings
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 GRACE_S = 10.0
+"""More than a busy machine takes to record the end: afterwards a container is killed, and its run is lost."""
 TWO_RUNS = ("-m", "lora=r8,r16", *ON_GPUS)
 
 
@@ -74,7 +75,7 @@ def test_one_of_two_runs_is_cancelled_while_both_train_and_the_other_goes_on(
     server.wait_until(lambda: any(task.ended_at for task in server.tasks("train")), 2 * GRACE_S)
     ended = [task.ended_at for task in server.tasks("train") if task.ended_at]
     assert len(ended) == 1, "the other one still trains"
-    assert ended[0] < at + GRACE_S + 20, "the grace time, and what the command itself takes"
+    assert ended[0] < at + GRACE_S + 5, "the grace time, and what the command itself takes"
     trained.touch()
     client.communicate(timeout=60)
     rows = {row["key"]: row["status"] for row in on_modal.json("compare")["runs"]}
