@@ -14,13 +14,12 @@ from runner.environment import trainer_environment
 from tests.modal_app.steps import Warm, make_store, outcome, preprocess_step, train_step
 
 BEST: dict[str, Any] = {
-    "micro_batch_size": 8,
     "load_best_model_at_end": True,
     "eval_steps": 5,
     "save_steps": 5,
-    "learning_rate": 0.5,
-    "lr_scheduler": "linear",
-    "warmup_steps": 18,
+    "learning_rate": 0.0525,
+    "lr_scheduler": "constant_with_warmup",
+    "warmup_steps": 15,
 }
 
 
@@ -62,7 +61,7 @@ def plain_ranks(warm: Warm, store: Store) -> Step:
 
 @pytest.fixture(scope="session")
 def overshot(warm: Warm, store: Store) -> Step:
-    """A run that stores its best weights, with a learning rate so high that its best step is not the last."""
+    """A run that stores its best weights, those of step 10: its learning rate rises so high that it then diverges."""
     step = train_step("overshot", **BEST)
     assert warm.run(step) == 0, outcome(store, step).message
     return step
