@@ -20,7 +20,7 @@ from runner.html_report.place import report_path
 from runner.store.ledger import sweep_ids
 from runner.types import Plan
 from tests.browser import Browser, chromium, needs_chromium
-from tests.end_to_end.axosweep import Axosweep
+from tests.end_to_end.axosweep import UNPADDED, Axosweep
 from tests.end_to_end.own_code import UNFORESEEN, write_failing_plugin
 from tests.report_in_browser import KEYS, brush, opened
 from tests.runner.report_store import HOSTILE, RunsByStatus, answered, sweep_of_every_kind, synthetic_sweep
@@ -28,7 +28,7 @@ from tests.runner.where_store import SECRET, two_runs
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-FEW = ("data.limit=200", "micro_batch_size=4", "tracking=disabled")
+FEW = ("data.limit=200", "micro_batch_size=4", UNPADDED, "tracking=disabled")
 SCREENS = [(1280, False), (390, True)]
 """Both widths and both colour schemes: no rule of the style is about a width and a scheme together."""
 OPENS_IN_CPU_S = 2.0

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from tests.end_to_end.axosweep import Axosweep, kill_all, wait_until
+from tests.end_to_end.axosweep import UNPADDED, Axosweep, kill_all, wait_until
 
 pytestmark = pytest.mark.slow
 
-SHORT = ("data.limit=200", "max_steps=3", "tracking=disabled")
+SHORT = ("data.limit=200", "max_steps=3", UNPADDED, "tracking=disabled")
 COORDINATE = ("-m", "search=coordinate", "learning_rate=1e-3,4e-3", "lora=r4,r8", *SHORT)
 TPE = ("-m", "search=tpe", "search.runs=4", "learning_rate=tag(log,interval(1e-4,1e-1))", "lora=r4,r8", *SHORT)
 
