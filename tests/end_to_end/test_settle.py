@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from tests.end_to_end.axosweep import UNPADDED, Axosweep, kill_all, wait_until
+from tests.end_to_end.axosweep import Axosweep, kill_all, wait_until
 
 pytestmark = pytest.mark.slow
 
-WORDS = ("-m", "lora=r4,r32", "learning_rate=4e-3", "data.limit=200", "max_steps=6", UNPADDED, "tracking=disabled")
+WORDS = ("-m", "lora=r4,r32", "learning_rate=4e-3", "data.limit=200", "max_steps=6", "tracking=disabled")
 
 
 def finished(axosweep: Axosweep) -> set[str]:

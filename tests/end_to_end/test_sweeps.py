@@ -158,7 +158,7 @@ def test_what_a_run_is_decides_its_dataset_and_nothing_else_does(alone: Axosweep
 
 
 def test_interrupting_leaves_no_process_and_can_be_continued(axosweep: Axosweep) -> None:
-    words = ("-m", "lora=r4,r8", "max_steps=24", "micro_batch_size=4", FEW, UNPADDED, "tracking=disabled")
+    words = ("-m", "lora=r4,r8", "max_steps=24", "micro_batch_size=4", FEW, "tracking=disabled")
     launcher = axosweep.ending().start(*words)
     wait_until(lambda: len(list(axosweep.store.runs.glob("*/metrics.jsonl"))) == 2, "both runs train")
     launcher.send_signal(signal.SIGINT)

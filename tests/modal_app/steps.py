@@ -71,6 +71,9 @@ CONFIG: dict[str, Any] = {
     "dataloader_num_workers": 0,
 }
 
+SLOWER: dict[str, Any] = {"pad_to_sequence_len": None}
+"""Batches are padded to 64 tokens a row, so that steps take twice as long: for tests that act between two of them."""
+
 
 def make_store(root: Path) -> Store:
     """A store whose inputs are the tiny model and some of its rows."""

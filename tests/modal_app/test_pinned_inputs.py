@@ -14,7 +14,7 @@ from modal_app.store.content import FileState, files_below, folder_sha256
 from modal_app.store.layout import Store
 from modal_app.store.step import FailureReason, Step, StepKind
 from runner.config.shipped import shipped_root
-from tests.modal_app.steps import CONFIG, MODEL, Warm, outcome, preprocess_step, train_step, wait_for_step
+from tests.modal_app.steps import CONFIG, MODEL, SLOWER, Warm, outcome, preprocess_step, train_step, wait_for_step
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_an_edit_of_weights_that_a_run_has_mapped_fails_it_and_no_checkpoint_of_
     warm: Warm, store: Store, tmp_path: Path
 ) -> None:
     model, own = linked(store, tmp_path)
-    step = train_step("edited-while", **own, max_steps=60, save_steps=30)
+    step = train_step("edited-while", **own, **SLOWER, max_steps=60, save_steps=30)
     warm.begin(step)
     wait_for_step(store, step, 5)
     edit(model / WEIGHTS)

@@ -25,6 +25,7 @@ from tests.modal_app.conftest import BEST
 from tests.modal_app.rows import read_rows, trainers_loss
 from tests.modal_app.steps import (
     CONFIG,
+    SLOWER,
     Warm,
     alive,
     children,
@@ -43,7 +44,7 @@ from tests.runner.checkpointed import checkpoint
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-LONG: dict[str, Any] = {"max_steps": 45, "eval_steps": 20, "save_steps": 7}
+LONG: dict[str, Any] = {"max_steps": 45, "eval_steps": 20, "save_steps": 7, **SLOWER}
 
 
 @pytest.fixture(scope="session")
