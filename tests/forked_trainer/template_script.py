@@ -40,6 +40,8 @@ ARG_START = 45
 """Of the fields of /proc/PID/stat behind the name, the one with the address of the command line; its end follows."""
 RATING = ("lm_eval", "lm_eval.models.huggingface", "lm_eval.tasks")
 """What an evaluation on tasks imports late."""
+OWN = ("modal_app.warm.server", "modal_app.worker", "modal_app.steps.plugin", "modal_app.steps.preprocess")
+"""What most forks of these sources import."""
 HUB = "https://huggingface.co"
 """The hub's address in the imported modules, without HF_ENDPOINT."""
 FIRST_FREE = 200
@@ -79,7 +81,7 @@ def import_everything() -> None:
 
     os.environ |= base_environment(Device.CPU)
     load((*EVERYTHING, *FOLLOW_UP), Device.CPU, optional=LATE)
-    for name in RATING:
+    for name in (*RATING, *OWN):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
@@ -285,7 +287,7 @@ def _run(words: list[str]) -> NoReturn:
     if is_trainer:
         popen.install(become)
         become_a_fresh_process()
-    if imports in ("trainer", "noop"):  # each fork imports the package again
+    if imports in ("trainer", "noop") and words[0] != str(RUN):  # these are the sources of a container
         for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
             del sys.modules[name]
     more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
