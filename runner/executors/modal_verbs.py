@@ -87,11 +87,14 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None, say: Calla
             ModalMirror(store, mirror.names).refresh(steps)  # a new mirror copies everything again
             waited_for = [step for step in waited_for if not has_ended(store, step)]
             if not waited_for or time.monotonic() > deadline:
-                return len(ended)
+                break
             if not has_said:
                 say(f"Waiting for the containers to save what they have, at most {CANCEL_WAIT_S:.0f} s.")
                 has_said = True
             time.sleep(1.0)
+        # Files of a run that were copied just before the last record of its container may be older than the record.
+        ModalMirror(store, mirror.names).refresh(steps)
+        return len(ended)
 
 
 def has_ended(store: Store, step: MirroredStep) -> bool:
