@@ -36,8 +36,17 @@ def trained(prepared: Path) -> Path:
 
 
 @pytest.fixture
-def server(prepared: Path, trained: Path) -> Iterator[ModalServer]:
-    with local_modal(noop_settings(until={"preprocess": prepared, "train": trained}, grace_s=GRACE_S)) as server:
+def saved(prepared: Path) -> Path:
+    """The file that lets stopped steps save, which is there from the start."""
+    saved = prepared.with_name("saved")
+    saved.touch()
+    return saved
+
+
+@pytest.fixture
+def server(prepared: Path, trained: Path, saved: Path) -> Iterator[ModalServer]:
+    until = {"preprocess": prepared, "train": trained, "save": saved}
+    with local_modal(noop_settings(until=until, grace_s=GRACE_S)) as server:
         yield server
 
 
@@ -83,16 +92,24 @@ def test_one_of_two_runs_is_cancelled_while_both_train_and_the_other_goes_on(
 
 
 def test_a_cancelled_sweep_is_stopped_and_its_line_goes_on_with_it(
-    on_modal: Axosweep, server: ModalServer, prepared: Path, trained: Path
+    on_modal: Axosweep, server: ModalServer, prepared: Path, trained: Path, saved: Path
 ) -> None:
     prepared.touch()
     client = on_modal.start(*TWO_RUNS)
     server.wait_until(lambda: server.log(function="train").count("began train") == 2, 60)
     kill(client.pid)
     client.communicate()
-    cancelled = on_modal.run("cancel")
-    assert "2 ended" in cancelled.stdout, cancelled.stderr
-    assert "Waiting for the containers to save what they have" in cancelled.stderr
+    saved.unlink()
+    cancel = on_modal.start("cancel")
+    assert cancel.stdout is not None
+    for line in cancel.stdout:
+        if "Waiting for the containers to save what they have" in line:
+            saved.touch()
+            break
+    assert saved.exists(), "it did not say that it waits"
+    said, _ = cancel.communicate(timeout=60)
+    assert "2 ended" in said
+    assert cancel.returncode == 0
     assert statuses(on_modal) == {"stopped": 2}
     server.wait_until(lambda: all(task.state == "ended" for task in server.tasks("train")), 2 * GRACE_S)
     trained.touch()

@@ -39,8 +39,8 @@ def noop_settings(
 
     Everything but Axolotl is real: the deployed functions, the claims, the Volumes, the worker's claim, its attempt and
     its result. `ModalServer(noop_settings(train_s=2))` is enough. A step lasts the given seconds, and then until the
-    file of `until` exists (`{"train": file}`). `losses`: a folder with the losses of rows that runs leave. These
-    folders are shown to the containers.
+    file of `until` exists (`{"train": file}`; `"save"`: the file that a stopped step waits for). `losses`: a folder
+    with the losses of rows that runs leave. These folders are shown to the containers.
     """
     files = {f"{HOME}/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
     lasting = {"PREPROCESS": preprocess_s, "TRAIN": train_s, "MERGE": merge_s}

@@ -4,8 +4,9 @@ nothing in between.
 It lasts NOOP_PREPROCESS_S or NOOP_TRAIN_S seconds (a follow-up step AFTER_S, unless NOOP_MERGE_S or the like says
 more). Each tenth of a second is a step of a training, with one line of metrics. If its config has `max_steps`, it lasts
 so many tenths. Then it waits for the file NOOP_TRAIN_UNTIL or the like, if there is such a variable. On SIGTERM it
-saves a checkpoint and stops at once, and the next attempt goes on from there. A run leaves the losses of its rows if
-the folder NOOP_LOSSES has them: RATE-SEED.npz. At a rung of a search, the lower its rate, the better it is.
+saves a checkpoint and stops at once, or as soon as there is the file NOOP_SAVE_UNTIL, and the next attempt goes on from
+there. A run leaves the losses of its rows if the folder NOOP_LOSSES has them: RATE-SEED.npz. At a rung of a search, the
+lower its rate, the better it is.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
     if number is None:
         outcome = _succeed(step, store, folder, attempt, started_at)
     else:
+        release = os.environ.get("NOOP_SAVE_UNTIL")
+        while release and not os.path.exists(release):
+            time.sleep(0.05)
         if step.kind is StepKind.TRAIN:
             _save(folder, number)
         outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message="stopped")

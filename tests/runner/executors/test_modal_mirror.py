@@ -9,7 +9,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from grpclib import Status
 from modal_app.cloud.claims import enqueue_behind
 from modal_app.cloud.job import Job
 from modal_app.cloud.meter import Meter, Reservation
-from modal_app.store.layout import Store
+from modal_app.store.layout import SUBMISSION, Store
 from modal_app.store.state import Phase, observe
-from modal_app.store.step import StepKind
+from modal_app.store.step import Outcome, OutcomeStatus, StepKind
 from runner.executors.modal_mirror import ModalMirror, look_once
 from runner.executors.modal_submission import MirroredStep, Names
-from runner.executors.modal_verbs import has_ended
-from runner.store.ledger import Event, Ledger, Record
+from runner.executors.modal_verbs import cancel, has_ended
+from runner.store.ledger import Event, Ledger, Record, SweepRun
 from tests.modal_server import ModalServer, Settings
 from tests.modal_server.fixture import client_of
 
@@ -76,11 +77,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 def begin(place: Place, tmp_path: Path) -> modal.FunctionCall[Any]:
     """A run that a container has begun, whose claim has vanished."""
     call = place.train.spawn("")
-    Meter(tmp_path / "containers", step=STEP.name, call=call.object_id, attempt=1, reserved=Reservation(1.0, 1.0))
-    (record,) = (tmp_path / "containers").iterdir()
-    place.put("/runs/run/containers/ta-1.json", record.read_text())
+    put_container_record(place, tmp_path, call)
     place.put("/runs/run/attempt-1/container.json", json.dumps({"call": call.object_id, "at": 1.0}))
     return call
+
+
+def put_container_record(place: Place, tmp_path: Path, call: modal.FunctionCall[Any], *, ended: bool = False) -> None:
+    """What the run's container records of itself."""
+    reserved = Reservation(1.0, 1.0)
+    meter = Meter(tmp_path / "containers", step=STEP.name, call=call.object_id, attempt=1, reserved=reserved)
+    if ended:
+        meter.end()
+    (record,) = (tmp_path / "containers").iterdir()
+    place.put("/runs/run/containers/ta-1.json", record.read_text())
 
 
 def test_a_run_whose_claim_has_vanished_goes_on_as_long_as_the_call_of_its_container_lives(
@@ -157,6 +166,29 @@ def test_a_cancel_leaves_a_download_that_another_sweep_waits_for_with_the_same_d
     waiting = Job(data.name, waits, "app", "preprocess", "claims", "cache", "runs", awaited=True)
     enqueue_behind(place.claims, call, "fetch/model", [waiting])
     assert place.mirror.cancel([data, STEP], "sweep") == ({"fetch/model"} if ends else set())
+
+
+def test_a_cancel_shows_how_a_run_has_ended_that_its_container_saves_while_it_is_copied(
+    place: Place, tmp_path: Path
+) -> None:
+    """What the run's folder has was listed before, and the record that the container has ended is read afterwards."""
+    call = begin(place, tmp_path)
+    place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
+    submission = {"names": asdict(NAMES), "steps": [asdict(STEP)]}
+    (place.ledger.folder / SUBMISSION).write_text(json.dumps(submission))
+    copying = place.server.hold("VolumeGetFile2")
+    said: list[str] = []
+    run = SweepRun(STEP.key, STEP.data_key, ())
+    with ThreadPoolExecutor(1) as pool:
+        cancelled = pool.submit(cancel, place.mirror.store, [run], "sweep", said.append)
+        place.server.wait_until(lambda: place.server.calls("VolumeGetFile2"))
+        outcome = Outcome(OutcomeStatus.STOPPED, 1, 1.0, 2.0)
+        place.put("/runs/run/attempt-1/result.json", outcome.to_json())
+        put_container_record(place, tmp_path, call, ended=True)
+        copying()
+        assert cancelled.result(60) == 1
+    assert not said, "the first look has seen the container's end"
+    assert place.shows(Phase.STOPPED)
 
 
 def test_the_next_look_comes_when_the_last_call_has_ended(place: Place) -> None:
