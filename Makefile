@@ -24,7 +24,7 @@ sweep: trainer ## Train the six runs of sweeps/tiny_grid.yaml on this machine's 
 test: trainer ## Run every test, the fast ones first
 	@$(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: env ## Run the tests that need neither Axolotl nor more than a few seconds
+test-fast: env ## Run the tests that need neither Axolotl nor more than a second of processor time
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: env ## Lint, formatting, types, and who imports whom

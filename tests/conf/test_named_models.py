@@ -25,6 +25,8 @@ from runner.types import Experiment
 from tests.read_yaml import read_yaml
 from tests.runner.builders import LOCK, plan
 
+pytestmark = pytest.mark.slow
+
 MODELS = read_vocabulary().groups["model"]
 ASKED = ["gpu=h100", "gpu.count=8", "executor=modal"]
 CONFIG = ["lora=r16", "training=default", "fsdp=fsdp2", "dataset=alpaca_messages_2k", "max_steps=10"]

@@ -386,6 +386,7 @@ def _check_mixes(tree: Path, number: int) -> None:
         check()
 
 
+@pytest.mark.slow
 def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path) -> None:
     _check_mixes(tree, 10)
 

@@ -139,6 +139,7 @@ def test_contenders_that_do_not_differ_by_what_is_worth_having_are_equal(tmp_pat
     }
 
 
+@pytest.mark.slow
 def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
     terms = Terms(2, 1e-6, 4)
     alone, first = swept(tmp_path / "alone", TIED)
