@@ -102,7 +102,7 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
     look_again(store, sweep, Ledger(store, sweep).plan().runs)
     facts = facts_of_sweep(store, sweep)
     rows = rows_from(facts)
-    _refuse_unlike(sweep, facts, rows)
+    _check_comparable(sweep, facts, rows)
     if not (found := judged_of(rows)):
         out = dict.fromkeys(diverged_settings(rows).values())
         but = f" Settings with a diverged seed are left out: {'; '.join(out)}." if out else ""
@@ -114,7 +114,7 @@ def read_sweep(store: Store, sweep: str, terms: Terms) -> Sweep:
     return Sweep(store, sweep, {one.key: one for one in facts}, rows, estimate)
 
 
-def _refuse_unlike(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -> None:
+def _check_comparable(sweep: str, facts: Sequence[RunFacts], rows: Sequence[Row]) -> None:
     finished = judgeable(rows)
     fingerprints = {row.eval_fingerprint for row in finished}
     if len(fingerprints) > 1:

@@ -169,7 +169,7 @@ def start_twice() -> None:
         start_waiting_jobs(app.claims, "fetch/model", [DATA, RUN], "succeeded")
 
 
-def hand_on() -> None:
+def continue_the_call() -> None:
     app = Deployed()
     first = app.call(RUN)
     second = continue_in_new_call(app.claims, RUN, first)
@@ -189,7 +189,7 @@ CASES: Mapping[str, Callable[[], None]] = {
     for one in (
         ask_of_an_unknown_call, come_back, claim_of_a_waiting_call, follow_an_ended_job, start_what_waits,
         continue_and_start_what_waits, start_after_a_failure, start_what_is_refused_in_part, start_twice,
-        hand_on, call_five, start_for_three_sweeps, choose_twice, start_after_a_starter_that_has_ended,
+        continue_the_call, call_five, start_for_three_sweeps, choose_twice, start_after_a_starter_that_has_ended,
     )
 }  # fmt: skip
 

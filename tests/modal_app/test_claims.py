@@ -148,7 +148,7 @@ def test_a_job_that_others_wait_for_is_called_even_if_another_call_works_on_it(
 
 
 def test_a_job_that_is_handed_on_is_taken_though_who_had_it_still_lives(answer: Answer, idle: ModalServer) -> None:
-    assert answer(idle, "hand_on").split() == ["True"] * 3
+    assert answer(idle, "continue_the_call").split() == ["True"] * 3
 
 
 @pytest.mark.slow

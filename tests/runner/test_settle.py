@@ -95,7 +95,7 @@ def begun(store: Store, sweep: str, terms: Terms = TERMS) -> Settling:
     return settling
 
 
-def go_on(store: Store, sweep: str, trainer: Trainer) -> Result:
+def continue_settling(store: Store, sweep: str, trainer: Trainer) -> Result:
     settling = Log(Ledger(store, sweep)).newest()
     assert settling is not None
     return settle(store, sweep, settling, trainer, lambda *_: None)
@@ -109,29 +109,29 @@ def test_the_seeds_of_runs_that_were_removed_are_used_up(tmp_path: Path) -> None
     store, sweep = swept(tmp_path, TIED)
     begun(store, sweep, replace(TERMS, worth=1e-6, max_seeds=3))
     trainer = Trainer(TIED)
-    assert go_on(store, sweep, trainer).ending in (Ending.SEEDS, Ending.LOOKS)
+    assert continue_settling(store, sweep, trainer).ending in (Ending.SEEDS, Ending.LOOKS)
     for rate, seed in trainer.launched:
         shutil.rmtree(store.folder(StepKind.TRAIN, seed_run(rate, seed).key).path)
-    assert go_on(store, sweep, trainer).ending is Ending.SEEDS
+    assert continue_settling(store, sweep, trainer).ending is Ending.SEEDS
 
 
 def test_seeds_are_added_to_the_sweep_until_one_setting_is_better_than_all_others(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, FAR)
     begun(store, sweep)
     trainer = Trainer(FAR)
-    result = go_on(store, sweep, trainer)
+    result = continue_settling(store, sweep, trainer)
     assert result.ending is Ending.SEPARATED
     assert result.sweep.name(result.sweep.estimate.leader) == "learning_rate=0.001"
     assert sorted(trainer.launched) == [(0.001, 1), (0.001, 2), (0.002, 1), (0.002, 2)]
     assert len(Ledger(store, sweep).plan().runs) == len(result.sweep.rows) == 7
-    again = go_on(store, sweep, trainer)
+    again = continue_settling(store, sweep, trainer)
     assert (again.ending, len(again.settling.looks), len(trainer.launched)) == (Ending.SEPARATED, 1, 4)
 
 
 def test_contenders_that_do_not_differ_by_what_is_worth_having_are_equal(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, TIED)
     begun(store, sweep, Terms(4, 0.1, 8))
-    result = go_on(store, sweep, Trainer(TIED))
+    result = continue_settling(store, sweep, Trainer(TIED))
     assert result.ending is Ending.EQUAL
     assert {result.sweep.name(one) for one in result.sweep.estimate.group} == {
         "learning_rate=0.001",
@@ -145,7 +145,7 @@ def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
     alone, first = swept(tmp_path / "alone", TIED)
     begun(alone, first, terms)
     undisturbed = Trainer(TIED)
-    expected = go_on(alone, first, undisturbed)
+    expected = continue_settling(alone, first, undisturbed)
     assert (expected.ending, len(expected.settling.looks)) == (Ending.LOOKS, 2)
     assert len(undisturbed.launched) == 6
 
@@ -154,11 +154,11 @@ def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
         begun(store, sweep, terms)
         killed, after = Trainer(TIED, killed_after=moment), Trainer(TIED)
         with pytest.raises(KeyboardInterrupt):
-            go_on(store, sweep, killed)
+            continue_settling(store, sweep, killed)
         path = Ledger(store, sweep).folder / "settle.jsonl"
         kept = path.read_bytes().splitlines(keepends=True)[:lines]
         path.write_bytes(b"".join(kept) + b'{"event": "rou')  # a kill while it was written
-        result = go_on(store, sweep, after)
+        result = continue_settling(store, sweep, after)
         assert [*killed.launched, *after.launched] == undisturbed.launched
         assert result.settling.events == expected.settling.events
 
@@ -188,7 +188,7 @@ def test_a_damaged_line_is_refused_since_each_look_counts(tmp_path: Path, line: 
 def test_looks_end_even_if_nothing_is_settled(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, TIED)
     begun(store, sweep, Terms(1, 1e-6, 8))
-    result = go_on(store, sweep, Trainer(TIED))
+    result = continue_settling(store, sweep, Trainer(TIED))
     assert (result.ending, len(result.settling.looks)) == (Ending.LOOKS, 1)
 
 
@@ -196,15 +196,15 @@ def test_what_is_left_of_the_budget_is_spent_and_no_more_until_there_is_more(tmp
     store, sweep = swept(tmp_path, FAR)
     begun(store, sweep)
     short = Trainer(FAR, affords=3)
-    assert go_on(store, sweep, short).ending is Ending.BUDGET
+    assert continue_settling(store, sweep, short).ending is Ending.BUDGET
     assert len(short.launched) == 3
-    assert go_on(store, sweep, Trainer(FAR)).ending is Ending.SEPARATED
+    assert continue_settling(store, sweep, Trainer(FAR)).ending is Ending.SEPARATED
 
 
 def test_a_seed_whose_loss_is_not_a_number_is_a_failure_and_not_left_out(tmp_path: Path) -> None:
     store, sweep = swept(tmp_path, FAR)
     begun(store, sweep)
-    result = go_on(store, sweep, Trainer(FAR | {0.002: float("nan")}))
+    result = continue_settling(store, sweep, Trainer(FAR | {0.002: float("nan")}))
     assert result.ending is Ending.FAILED
     assert "is not a number" in result.failures[0]
 
@@ -213,7 +213,7 @@ def test_a_setting_of_which_a_seed_diverges_is_left_out_and_the_rest_is_settled(
     store, sweep = swept(tmp_path, FAR)
     begun(store, sweep)
     trainer = Trainer(FAR, diverges=(0.001, 1))
-    result = go_on(store, sweep, trainer)
+    result = continue_settling(store, sweep, trainer)
     assert result.ending is Ending.SEPARATED
     assert result.sweep.name(result.sweep.estimate.leader) == "learning_rate=0.002"
     assert {rate for rate, _ in trainer.launched[4:]} == {0.003}, "0.002 has three seeds by then"
@@ -224,7 +224,7 @@ def test_a_run_that_ends_with_a_nan_is_not_paid_for_again_and_its_setting_is_lef
     store, sweep = swept(tmp_path, FAR)
     begun(store, sweep)
     trainer = Trainer(FAR, breaks=(0.001, 1))
-    result = go_on(store, sweep, trainer)
+    result = continue_settling(store, sweep, trainer)
     assert result.ending is Ending.SEPARATED
     assert result.sweep.name(result.sweep.estimate.leader) == "learning_rate=0.002"
     assert trainer.launched.count((0.001, 1)) == 1
@@ -234,7 +234,7 @@ def test_with_a_single_setting_left_that_has_not_diverged_there_is_nothing_to_se
     store, sweep = swept(tmp_path, {0.001: 1.0, 0.002: 1.2})
     begun(store, sweep)
     with pytest.raises(SweepError, match=r"fewer than two settings .* diverged seed are left out: learning_rate=0.001"):
-        go_on(store, sweep, Trainer(FAR, diverges=(0.001, 1)))
+        continue_settling(store, sweep, Trainer(FAR, diverges=(0.001, 1)))
 
 
 def test_dollars_are_not_compared_with_seconds(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_o
 ) -> None:
     store, sweep = swept(tmp_path, FAR)
     begun(store, sweep)
-    assert go_on(store, sweep, Trainer(FAR)).ending is Ending.SEPARATED
+    assert continue_settling(store, sweep, Trainer(FAR)).ending is Ending.SEPARATED
     with pytest.raises(
         SweepError, match=r"--looks 4 --worth 0\.5% --max-seeds 8, and these values are fixed .* --again"
     ):
@@ -270,7 +270,7 @@ def test_again_starts_over_once_all_seeds_are_used_and_not_before(
 ) -> None:
     store, sweep = swept(tmp_path, TIED)
     begun(store, sweep, Terms(4, 1e-6, 3))
-    assert go_on(store, sweep, Trainer(TIED)).ending is Ending.SEEDS
+    assert continue_settling(store, sweep, Trainer(TIED)).ending is Ending.SEEDS
     assert main([sweep, "--plan", "--store", str(tmp_path)]) == 0
     assert "next    nothing: each contender has 3 seeds\n" in capsys.readouterr().out
 
