@@ -21,7 +21,7 @@ from runner.files.removal_plan import (
     last_written,
 )
 from runner.files.run_files import Entry
-from runner.files.stock import WORK, Stock
+from runner.files.stock import WORK, NeededInputs, Stock
 
 CACHES = (DATASETS_CACHE, BUILD)
 DAY_S = 86400.0
@@ -33,15 +33,16 @@ _FETCHED = {"cache/from": 4, "cache/push": 3}
 """
 
 
-def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: float | None, now: float) -> Removal:
+def garbage(stock: Stock, inputs: NeededInputs, at_work: AtWork, *, before: float | None, now: float) -> Removal:
     """What nothing refers to any more; of datasets and inputs, none if a file that may refer to them cannot be read.
-    `inputs`: the inputs that are needed. `now`: Unix seconds."""
+    `now`: Unix seconds."""
     needed = {one.data_key for one in stock.kept}
-    to_delete = [] if stock.unread else [*_datasets(stock, needed, at_work)]
+    unread = (*stock.unread, *inputs.unread)
+    to_delete = [] if unread else [*_datasets(stock, needed, at_work)]
     to_delete += [
         ToDelete(Kind.INPUT, name, _paths_of_input(name, entries), bytes_of(entries), "no run reads it")
         for name, entries in stock.inputs.items()
-        if name not in inputs and not stock.unread
+        if name not in inputs.names and not unread
     ]
     to_delete += _leftovers(stock, at_work)
     to_delete += _partial_inputs(stock.others, now)
@@ -49,7 +50,7 @@ def garbage(stock: Stock, inputs: Collection[str], at_work: AtWork, *, before: f
     if before is not None:
         to_delete = [one for one in to_delete if last_written(_of(one, files)) < before]
     why = "it cannot be read, so no dataset or input is removed"
-    return Removal(tuple(to_delete), tuple(KeptRun(path, why) for path in stock.unread))
+    return Removal(tuple(to_delete), tuple(KeptRun(path, why) for path in unread))
 
 
 def _paths_of_input(name: str, entries: Iterable[Entry]) -> tuple[str, ...]:

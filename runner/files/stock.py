@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -88,6 +88,13 @@ class Stock:
         return any(entry.path == f"prepared/{data_key}/{MANIFEST}" for entry in self.prepared.get(data_key, ()))
 
 
+@dataclass(frozen=True, slots=True)
+class NeededInputs:
+    names: frozenset[str]
+    unread: tuple[str, ...] = ()
+    """Files with submitted steps that cannot be read, so that these steps may need any input."""
+
+
 def take_stock(files: Files) -> Stock:
     """The stock of a store. On Modal, this takes some listings, and reads a small file per sweep and run."""
     below = {folder: _by_folder(folder, files.below(folder)) for folder in ("runs", "prepared", "inputs")}
@@ -140,7 +147,7 @@ def with_read_results(files: Files, stock: Stock, keys: Collection[str]) -> Stoc
     )
 
 
-def inputs_needed(files: Files, stock: Stock) -> set[str]:
+def inputs_needed(files: Files, stock: Stock) -> NeededInputs:
     """The stored inputs that are read by runs and their datasets, answers of base models, and follow-up steps, started
     or not.
 
@@ -151,26 +158,35 @@ def inputs_needed(files: Files, stock: Stock) -> set[str]:
     entries += [entry for name, group in stock.prepared.items() if name.removesuffix(WORK) in needed for entry in group]
     entries += stock.others
     texts = _texts(files, [entry.path for entry in entries if _names_inputs(entry.path)])
-    named = {name for text in [*texts.values(), *_waiting(files, stock)] for name in INPUT.findall(text)}
+    waiting, unread = _waiting(files, stock)
+    named = {name for text in [*texts.values(), *waiting] for name in INPUT.findall(text)}
     raw = {
         path: parse_json(files.place(path), text.encode) for path, text in texts.items() if path.endswith("/run.json")
     }
     identities = [parsed_as(files.place(path), one, identity_of) or {} for path, one in raw.items()]
     wanted = {str(one.get("identity"))[:16] for identity in identities for one in identity.get("inputs", ())}
-    return {name for name in stock.inputs if name in named or name[:16] in wanted}
+    return NeededInputs(frozenset(name for name in stock.inputs if name in named or name[:16] in wanted), tuple(unread))
 
 
-def _waiting(files: Files, stock: Stock) -> Iterator[str]:
-    """The submitted steps that are not done, as JSON: a launcher stores what they read before a worker records it in an
-    attempt. Steps of a run that was removed later do not count."""
+def _waiting(files: Files, stock: Stock) -> tuple[list[str], list[str]]:
+    """The submitted steps that are not done, as JSON, and the files of steps that cannot be read.
+
+    A launcher stores what steps read before a worker records it in an attempt. Steps of a run that was removed later do
+    not count.
+    """
     written = {entry.path: entry.mtime for entry in files.below("sweeps") if PurePosixPath(entry.path).name == STEPS}
     made = {entry.path: entry.mtime for entry in stock.others}
     made |= {entry.path: entry.mtime for one in stock.runs.values() for entry in one.files}
-    for path, steps in _objects(files, list(written))[0].items():
-        for text, kind, run, done in parsed_as(files.place(path), steps, _submitted) or ():
+    raw, unread = _objects(files, list(written))
+    waiting = []
+    for path, steps in raw.items():
+        if (submitted := parsed_as(files.place(path), steps, _submitted)) is None:
+            unread.append(path)
+        for text, kind, run, done in submitted or ():
             removed = made.get(f"runs/{run}/{REMOVED}", 0.0)
             if kind != StepKind.PREPROCESS and done not in made and removed <= written[path]:
-                yield text
+                waiting.append(text)
+    return waiting, unread
 
 
 def _submitted(raw: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

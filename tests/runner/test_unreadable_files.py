@@ -107,14 +107,25 @@ def test_a_part_of_another_type_makes_a_file_unreadable(
         assert main([*words, "--store", str(store.root)]) in (0, 2), words
 
 
-@pytest.mark.parametrize("steps", [[], {"a": 1}, {"a": "x"}, {"a": "[]"}, {"a": '{"kind": "merge", "key": 5}'}])
-def test_gc_goes_on_if_submitted_steps_have_another_type(store: Store, steps: object, command: Command) -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "{", '{"steps": []}', '{"steps": {"a": 1}}', '{"steps": {"a": "x"}}', '{"steps": {"a": "[]"}}',
+        json.dumps({"steps": {"a": '{"kind": "merge", "key": 5}'}}),
+    ],
+)  # fmt: skip
+def test_gc_removes_no_input_that_submitted_steps_which_cannot_be_read_may_need(
+    store: Store, steps: str, command: Command
+) -> None:
     sweep, (one,) = trained(store, 0.1)
     kept_input(store, "0123456789abcdef-rows.jsonl")
     asked_after(store, sweep, Step(StepKind.MERGE, after_key(one.key, "abc"), {}, one.data_key, run=one.key))
-    (path,) = (store.sweeps / sweep).glob(f"after-*/{STEPS}")
-    path.write_text(json.dumps({"steps": steps}))
     assert keys(command("gc", "--dry-run", "--json")) == {"0123456789abcdef-rows.jsonl"}
+    (path,) = (store.sweeps / sweep).glob(f"after-*/{STEPS}")
+    path.write_text(steps)
+    found = command("gc", "--dry-run", "--json")
+    assert not keys(found)
+    assert [one["key"] for one in found["kept"]] == [path.relative_to(store.root).as_posix()]
 
 
 @pytest.mark.parametrize("content", GARBAGE)
