@@ -18,7 +18,7 @@ from modal_app.store.notice import name_problem
 from runner.api.arguments import MULTIRUN, RUN, Arguments, take_apart
 from runner.composing.axes import AxisRules
 from runner.composing.base_option import forget_bases, with_bases
-from runner.composing.hydra_errors import check_grammar, explained
+from runner.composing.hydra_errors import check_override, explained
 from runner.composing.hydra_inside import (
     circular_files,
     is_about_a_plugin,
@@ -157,7 +157,7 @@ def _for_hydra(args: Arguments, vocabulary: Vocabulary) -> list[str]:
     for override in args.overrides:
         _refuse_address(override)
         parts(override)
-        check_grammar(override)
+        check_override(override)
     overrides = canonical_all(args.overrides, vocabulary)
     if not args.shows_only and not args.multirun:
         _refuse_sweep_without_m(args)

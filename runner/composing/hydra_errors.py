@@ -49,12 +49,23 @@ def explained(error: Exception, vocabulary: Vocabulary) -> str:
             return _sentences(error, vocabulary)
 
 
-def check_grammar(override: str) -> None:
-    """SweepError with a form that works, when Hydra's grammar cannot read this override."""
+def check_override(override: str) -> None:
+    """SweepError with a form that works, when Hydra's grammar cannot read this override, or when Hydra would fail over
+    the type of its value without naming it."""
     try:
-        OverridesParser.create().parse_override(override)
+        parsed = OverridesParser.create().parse_override(override)
     except HydraException as error:
         raise SweepError(unreadable(override)) from error
+    if not parsed.is_delete() and not parsed.is_sweep_override():
+        _check_type(override, parsed.key_or_group, parsed.value())
+
+
+def _check_type(override: str, key: str, value: object) -> None:
+    if key in ("hydra.sweeper", "hydra.launcher") and not isinstance(value, dict):
+        raise SweepError(f"{override!r}: {key} has the settings of one. {key.replace('.', '/')}=NAME chooses another.")
+    names = value if isinstance(value, list) else [value]
+    if key == "hydra.verbose" and not isinstance(value, bool) and not all(isinstance(one, str) for one in names):
+        raise SweepError(f"{override!r}: hydra.verbose is true, false, the name of a logger, or a list of names.")
 
 
 def unreadable(override: str) -> str:

@@ -240,6 +240,12 @@ def test_no_mistake_shows_a_traceback(elsewhere: Path) -> None:
         ("hydra=5", "Hydra cannot use hydra=5: Config group override must be a string"),
         ("hydra/sweeper=null", "Hydra cannot use hydra/sweeper=null: Config group override must be a string"),
         ("hydra.searchpath=[nosuch://x]", "Hydra cannot use hydra.searchpath: No config source registered for schema"),
+        ("hydra.sweeper=3", "hydra.sweeper has the settings of one. hydra/sweeper=NAME chooses another"),
+        ("hydra.launcher=basic", "hydra.launcher has the settings of one. hydra/launcher=NAME chooses another"),
+        ("hydra.launcher=null", "hydra.launcher has the settings of one"),
+        ("hydra.verbose=1", "hydra.verbose is true, false, the name of a logger, or a list of names"),
+        ("hydra.verbose=[1]", "hydra.verbose is true, false, the name of a logger, or a list of names"),
+        ("hydra.verbose={a: 1}", "hydra.verbose is true, false, the name of a logger, or a list of names"),
     ],
 )
 def test_what_hydra_refuses_without_naming_it_is_named(ask: Callable[..., Any], override: str, says: str) -> None:
