@@ -7,7 +7,7 @@ begun, and no look is counted twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,17 @@ class Log:
     """The settlings of one sweep."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self.path: Path = ledger.folder / FILE
 
     def newest(self) -> Settling | None:
-        """None if the sweep was never settled. Raises SweepError for a line with missing or wrong parts."""
+        """None if the sweep was never settled. Raises SweepError for a line with missing or wrong parts, or with a run
+        that the sweep does not have."""
         try:
-            return _newest_in(read_lines(self.path))
+            found = _newest_in(read_lines(self.path))
+            if found is not None:
+                _check_runs(found, {run.key for run in self._ledger.plan().runs})
+            return found
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise SweepError(
@@ -122,6 +127,11 @@ def _newest_in(lines: Sequence[Mapping[str, Any]]) -> Settling | None:
         elif found is not None:
             found = replace(found, events=(*found.events, _event(raw)))
     return found
+
+
+def _check_runs(settling: Settling, known: Collection[str]) -> None:
+    for one in (one for each in settling.rounds for one in each.runs if one.like not in known):
+        raise ValueError(f"the sweep has no run {one.like}")
 
 
 def _event(raw: Mapping[str, Any]) -> Round | Look:

@@ -19,6 +19,9 @@ from modal_app.store.step import Step, StepKind, write_atomically
 from runner.errors import SweepError, did_you_mean
 from runner.types import Plan
 
+MAX_TIME = 1e11
+"""Unix seconds: what is larger, in the year 5138, is no date."""
+
 
 class Event(StrEnum):
     LAUNCHED = "launched"
@@ -156,8 +159,10 @@ def plan_of(raw: Mapping[str, Any]) -> SweepPlan:
     runs = tuple(SweepRun(run["key"], run["data_key"], tuple(run["overrides"])) for run in raw["runs"])
     if not all(isinstance(one, str) for run in runs for one in (run.key, run.data_key, *run.overrides)):
         raise TypeError("a key or an override of a run is not text")
+    if not 0 <= (created_at := float(raw["created_at"])) < MAX_TIME:
+        raise ValueError("its created_at is not a time")
     note, command = (str(raw.get(key) or "") for key in ("note", "command"))
-    return SweepPlan(raw["sweep"], float(raw["created_at"]), runs, note, command)
+    return SweepPlan(raw["sweep"], created_at, runs, note, command)
 
 
 def sweeps_after(store: Store, sweep: str) -> list[str]:

@@ -170,6 +170,7 @@ def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
         ({"event": "begun", "worth": 0.005, "max_seeds": 8, "seeds": [1]}, "it lacks 'looks'"),
         ({"event": "begun", "looks": [], "worth": 0.005, "max_seeds": 8, "seeds": [1]}, "int() argument must be"),
         ({"event": "round", "runs": [{"like": "0a1b2c", "seed": None}]}, "int() argument must be"),
+        ({"event": "round", "runs": [{"like": "0a1b2c", "seed": 1}]}, "the sweep has no run 0a1b2c"),
         ({"event": "look", "verdict": "maybe", "group": []}, "'maybe' is not a valid Conclusion"),
         ({"event": "look", "verdict": None, "group": [5]}, "'int' object is not iterable"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def test_one_unreadable_file_ends_no_verb_and_is_named_once(store: Store, capsys
         ({"inputs": ["rows.jsonl"]}, "an entry of its inputs is not an object"),
         ({"from": {"run": "0a1b2c"}}, "it lacks 'step'"),
         ({"runs": 5}, "'int' object is not iterable"),
+        ({"created_at": math.inf}, "its created_at is not a time"),
+        ({"created_at": math.nan}, "its created_at is not a time"),
+        ({"created_at": 1e300}, "its created_at is not a time"),
         ({"runs": [{"key": "0a1b2c", "data_key": "0a1b2c", "overrides": [1]}]}, "a key or an override of a run is not"),
     ],
 )
@@ -94,7 +98,11 @@ def test_a_part_of_another_type_makes_a_file_unreadable(
     store: Store, changed: dict[str, object], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep, good, bad = prepare(store)
-    path = store.sweeps / sweep / "plan.json" if "runs" in changed else store.folder(StepKind.TRAIN, bad.key).identity
+    path = (
+        store.sweeps / sweep / "plan.json"
+        if changed.keys() & {"runs", "created_at"}
+        else store.folder(StepKind.TRAIN, bad.key).identity
+    )
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     for words in (["compare", "--all"], ["report", "good", "--out", f"{tmp_path}/out"], ["rm", good.key, "--dry-run"]):
         assert main([*words, "--store", str(store.root)]) == 0, words
