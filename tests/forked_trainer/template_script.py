@@ -40,8 +40,8 @@ ARG_START = 45
 """Of the fields of /proc/PID/stat behind the name, the one with the address of the command line; its end follows."""
 RATING = ("lm_eval", "lm_eval.models.huggingface", "lm_eval.tasks")
 """What an evaluation on tasks imports late."""
-OWN = ("modal_app.warm.server", "modal_app.worker", "modal_app.steps.plugin", "modal_app.steps.preprocess")
-"""What most forks of these sources import."""
+OWN = ("modal_app.warm.server", "modal_app.worker")
+"""What a worker and a preloaded trainer import of this package."""
 HUB = "https://huggingface.co"
 """The hub's address in the imported modules, without HF_ENDPOINT."""
 FIRST_FREE = 200
@@ -287,7 +287,8 @@ def _run(words: list[str]) -> NoReturn:
     if is_trainer:
         popen.install(become)
         become_a_fresh_process()
-    if imports in ("trainer", "noop") and words[0] != str(RUN):  # these are the sources of a container
+    # A container has a package of its own, and a rank would inherit what its worker has set in this one.
+    if imports in ("trainer", "noop") and (words[0] != str(RUN) or popen.RANK in words):
         for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
             del sys.modules[name]
     more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
