@@ -15,13 +15,13 @@ from modal_app.halving.entries import FileEntries
 from modal_app.halving.snapshot import Snapshot
 from modal_app.store.state import Phase, observe
 from modal_app.store.step import StepKind
-from tests.end_to_end.axosweep import A_SAVE_S, UNPADDED, Axosweep, held_by, kill_all, wait_until
+from tests.end_to_end.axosweep import A_SAVE_S, Axosweep, held_by, kill_all, wait_until
 
 pytestmark = pytest.mark.slow
 
 FULL = (
     "lora_r=4,8", "learning_rate=5e-4,4e-3,3e-2", "data.limit=200", "max_steps=20", "micro_batch_size=4",
-    "~evals_per_epoch", "~saves_per_epoch", "eval_steps=10", "save_steps=20", UNPADDED, "tracking=disabled",
+    "~evals_per_epoch", "~saves_per_epoch", "eval_steps=10", "save_steps=20", "tracking=disabled",
 )  # fmt: skip
 WORDS = ("-m", *FULL, "search.rungs=[0.2,0.6]", "search.audit=false")
 AT = {1: 4, 2: 12}

@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
     "datasets": [{"path": DATA, "ds_type": "json", "type": "chat_template"}],
     "val_set_size": 0.05,
     "sequence_len": 128,
-    "pad_to_sequence_len": False,  # or each batch has 64 tokens a row, though no row has more than 18
+    "pad_to_sequence_len": False,  # otherwise, each batch is padded to 64 tokens a row, though no row has more than 18
     "seed": 42,
     "adapter": "lora",
     "lora_r": 8,
@@ -72,7 +72,8 @@ CONFIG: dict[str, Any] = {
 }
 
 SLOWER: dict[str, Any] = {"pad_to_sequence_len": None}
-"""Batches are padded to 64 tokens a row, so that steps take twice as long: for tests that act between two of them."""
+"""Axolotl's default: batches are padded to 64 tokens a row, so that steps take half as long again. For tests that act
+between two steps."""
 
 
 def make_store(root: Path) -> Store:
