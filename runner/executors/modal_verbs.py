@@ -85,16 +85,15 @@ def cancel(store: Store, runs: Sequence[SweepRun], sweep: str | None, say: Calla
         waited_for, has_said = [step for step in steps if step.name in ended], False
         while True:
             ModalMirror(store, mirror.names).refresh(steps)  # a new mirror copies everything again
-            waited_for = [step for step in waited_for if not has_ended(store, step)]
+            # The last copy begins when all have ended: one during which a container ends may lack what it saved last.
             if not waited_for or time.monotonic() > deadline:
-                break
-            if not has_said:
+                return len(ended)
+            waited_for = [step for step in waited_for if not has_ended(store, step)]
+            if waited_for and not has_said:
                 say(f"Waiting for the containers to save what they have, at most {CANCEL_WAIT_S:.0f} s.")
                 has_said = True
-            time.sleep(1.0)
-        # Files of a run that were copied just before the last record of its container may be older than the record.
-        ModalMirror(store, mirror.names).refresh(steps)
-        return len(ended)
+            if waited_for:
+                time.sleep(1.0)
 
 
 def has_ended(store: Store, step: MirroredStep) -> bool:

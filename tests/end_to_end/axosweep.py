@@ -65,10 +65,10 @@ class Axosweep:
         assert done.returncode == 0, done.stderr
         return read_printed(words[0], done.stdout)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stderr: int = subprocess.STDOUT) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self._command(words), cwd=self.folder, env=self.variables(), text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
 
     def shown(self, *words: str, timeout_s: float = TIMEOUT_S) -> str:

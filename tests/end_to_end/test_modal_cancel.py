@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from tests.modal_server.fixture import needs_mounts, noop_settings
 pytestmark = [pytest.mark.slow, needs_mounts]
 
 GRACE_S = 10.0
-"""More than a busy machine takes to record the end: afterwards a container is killed, and its run is lost."""
+"""More than a busy machine takes to record the end, and to say that `cancel` waits for that: afterwards a container is
+killed, and its run is lost."""
 TWO_RUNS = ("-m", "lora=r8,r16", *ON_GPUS)
 
 
@@ -100,16 +102,13 @@ def test_a_cancelled_sweep_is_stopped_and_its_line_goes_on_with_it(
     kill(client.pid)
     client.communicate()
     saved.unlink()
-    cancel = on_modal.start("cancel")
-    assert cancel.stdout is not None
-    for line in cancel.stdout:
-        if "Waiting for the containers to save what they have" in line:
-            saved.touch()
-            break
-    assert saved.exists(), "it did not say that it waits"
-    said, _ = cancel.communicate(timeout=60)
-    assert "2 ended" in said
-    assert cancel.returncode == 0
+    cancel = on_modal.start("cancel", stderr=subprocess.PIPE)
+    assert cancel.stderr is not None
+    assert any("Waiting for the containers to save what they have" in line for line in cancel.stderr)
+    saved.touch()
+    said, errors = cancel.communicate(timeout=60)
+    assert "2 ended" in said, errors
+    assert cancel.returncode == 0, errors
     assert statuses(on_modal) == {"stopped": 2}
     server.wait_until(lambda: all(task.state == "ended" for task in server.tasks("train")), 2 * GRACE_S)
     trained.touch()

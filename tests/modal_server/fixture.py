@@ -38,14 +38,15 @@ def noop_settings(
     """Containers whose worker is noop_worker.py: steps that do nothing, on any GPU, without the trainer environment.
 
     Everything but Axolotl is real: the deployed functions, the claims, the Volumes, the worker's claim, its attempt and
-    its result. `ModalServer(noop_settings(train_s=2))` is enough. A step lasts the given seconds, and then until the
-    file of `until` exists (`{"train": file}`; `"save"`: the file that a stopped step waits for). `losses`: a folder
-    with the losses of rows that runs leave. These folders are shown to the containers.
+    its result. `ModalServer(noop_settings(train_s=2))` is enough. A step lasts the given seconds. `until` names files:
+    `train`, `preprocess` or the like is the file for which such a step waits then, and `save` is the file for which a
+    step waits that is stopped. `losses`: a folder with the losses of rows that runs leave. These folders are shown to
+    the containers.
     """
     files = {f"{HOME}/modal_app/worker.py": Path(__file__).with_name("noop_worker.py")}
     lasting = {"PREPROCESS": preprocess_s, "TRAIN": train_s, "MERGE": merge_s}
     environment = {f"NOOP_{kind}_S": str(seconds) for kind, seconds in lasting.items()}
-    environment |= {f"NOOP_{kind.upper()}_UNTIL": str(file) for kind, file in (until or {}).items()}
+    environment |= {f"NOOP_{name.upper()}_UNTIL": str(file) for name, file in (until or {}).items()}
     environment |= {"NOOP_LOSSES": str(losses)} if losses else {}
     environment |= others.pop("container_environment", {})
     visible = (*{file.parent for file in (until or {}).values()}, *([losses] if losses else []))

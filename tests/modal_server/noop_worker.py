@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,7 @@ def _do_nothing(step: Step, store: Store, folder: StepFolder) -> None:
     if number is None:
         outcome = _succeed(step, store, folder, attempt, started_at)
     else:
-        release = os.environ.get("NOOP_SAVE_UNTIL")
-        while release and not os.path.exists(release):
-            time.sleep(0.05)
+        _wait_for("NOOP_SAVE_UNTIL", lambda: False)
         if step.kind is StepKind.TRAIN:
             _save(folder, number)
         outcome = Outcome(OutcomeStatus.STOPPED, attempt.number, started_at, time.time(), message="stopped")
@@ -90,12 +89,17 @@ def _pass_the_time(step: Step, folder: StepFolder, attempt: Attempt) -> int | No
             time.sleep(min(pause_s, 0.05))
         if stop.requested():
             return number
-    release = os.environ.get(f"{name}_UNTIL")
-    while release and not os.path.exists(release):
-        if stop.requested():
-            return steps
+    return None if _wait_for(f"{name}_UNTIL", stop.requested) else steps
+
+
+def _wait_for(variable: str, gives_up: Callable[[], bool]) -> bool:
+    """Wait for the file that a variable names, if it names one. Whether that was not given up."""
+    file = os.environ.get(variable)
+    while file and not os.path.exists(file):
+        if gives_up():
+            return False
         time.sleep(0.05)
-    return None
+    return True
 
 
 def _ask(step: Step, attempt: Attempt, number: int, steps: int) -> None:

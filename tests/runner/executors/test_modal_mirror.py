@@ -168,24 +168,24 @@ def test_a_cancel_leaves_a_download_that_another_sweep_waits_for_with_the_same_d
     assert place.mirror.cancel([data, STEP], "sweep") == ({"fetch/model"} if ends else set())
 
 
-def test_a_cancel_shows_how_a_run_has_ended_that_its_container_saves_while_it_is_copied(
-    place: Place, tmp_path: Path
-) -> None:
-    """What the run's folder has was listed before, and the record that the container has ended is read afterwards."""
+def test_a_cancel_copies_the_outcome_that_a_container_saves_during_the_copy(place: Place, tmp_path: Path) -> None:
+    """The run's folder is listed before the container saves, and the container's record is read after that."""
     call = begin(place, tmp_path)
     place.claims.put(STEP.name, {"call": call.object_id, "sweep": "sweep"})
     submission = {"names": asdict(NAMES), "steps": [asdict(STEP)]}
     (place.ledger.folder / SUBMISSION).write_text(json.dumps(submission))
-    copying = place.server.hold("VolumeGetFile2")
+    release = place.server.hold("VolumeGetFile2")
     said: list[str] = []
     run = SweepRun(STEP.key, STEP.data_key, ())
     with ThreadPoolExecutor(1) as pool:
         cancelled = pool.submit(cancel, place.mirror.store, [run], "sweep", said.append)
-        place.server.wait_until(lambda: place.server.calls("VolumeGetFile2"))
-        outcome = Outcome(OutcomeStatus.STOPPED, 1, 1.0, 2.0)
-        place.put("/runs/run/attempt-1/result.json", outcome.to_json())
-        put_container_record(place, tmp_path, call, ended=True)
-        copying()
+        try:
+            place.server.wait_until(lambda: place.server.calls("VolumeGetFile2"))
+            outcome = Outcome(OutcomeStatus.STOPPED, 1, 1.0, 2.0)
+            place.put("/runs/run/attempt-1/result.json", outcome.to_json())
+            put_container_record(place, tmp_path, call, ended=True)
+        finally:
+            release()
         assert cancelled.result(60) == 1
     assert not said, "the first look has seen the container's end"
     assert place.shows(Phase.STOPPED)
