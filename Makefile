@@ -7,10 +7,10 @@ UPGRADE ?=
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env trainer sweep test test-fast check fix docs links screenshots wheel-check lock fields clean
+.PHONY: help env trainer sweep test test-fast test-launcher check fix docs links screenshots wheel-check lock fields clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: ## Build the launcher's environment (.venv, about 0.6 GB)
 	@sh scripts/bootstrap.sh
@@ -24,7 +24,10 @@ sweep: trainer ## Train the six runs of sweeps/tiny_grid.yaml on this machine's 
 test: trainer ## Run every test, the fast ones first
 	@$(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: env ## Run the tests that need neither Axolotl nor more than a second of processor time
+test-fast: env ## Run the tests that take less than about half a second
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not medium"
+
+test-launcher: env ## Run the tests that need neither Axolotl nor more than a few seconds
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: env ## Lint, formatting, types, and who imports whom

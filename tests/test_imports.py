@@ -113,7 +113,7 @@ def imported(words: list[str], root: Path) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize(("words", "needs"), [("status SWEEP", False), ("compare", True)])
 def test_numpy_is_imported_where_losses_by_row_are_compared_and_nowhere_else(
     tmp_path: Path, words: str, needs: bool

@@ -30,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_wheel_finds_its_config_groups_sweeps_tiny_model_and_trainer_lock(installed: Path) -> None:
     shipped, lock = map(Path, _python("shipped_files_script.py", installed).splitlines())
     assert shipped.is_relative_to(installed)
@@ -40,7 +40,7 @@ def test_a_wheel_finds_its_config_groups_sweeps_tiny_model_and_trainer_lock(inst
         assert _names(shipped / folder) == _names(ROOT / folder)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_an_installed_wheel_starts_a_project_in_any_folder_and_plans_it(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("base_model: a/b\nlearning_rate: 2e-5\ndatasets: [{path: c/d, type: alpaca}]\n")
     for words in (["init"], ["import", "mine.yml", "--name", "imported"]):

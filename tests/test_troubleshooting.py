@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from runner.store.run_state import RunStatus, status_text
 from tests.message_texts import message_texts
 
@@ -13,6 +15,7 @@ DOTS = re.compile(r"\.{3,}")
 ROW = re.compile(r"^\| `(.+?)` \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
+@pytest.mark.medium
 def test_every_quoted_message_is_in_the_code() -> None:
     texts = "\n".join(_known())
     quoted = [message for message, _, _ in ROW.findall(PAGE.read_text(encoding="utf-8"))]

@@ -25,8 +25,6 @@ from runner.types import Experiment
 from tests.read_yaml import read_yaml
 from tests.runner.builders import LOCK, plan
 
-pytestmark = pytest.mark.slow
-
 MODELS = read_vocabulary().groups["model"]
 ASKED = ["gpu=h100", "gpu.count=8", "executor=modal"]
 CONFIG = ["lora=r16", "training=default", "fsdp=fsdp2", "dataset=alpaca_messages_2k", "max_steps=10"]
@@ -81,11 +79,13 @@ def by_option(ask: Callable[..., Any], folder: Path, known: dict[str, Answer]) -
     return known
 
 
+@pytest.mark.medium
 def test_every_model_has_an_answer(by_option: Mapping[str, Answer]) -> None:
     assert {one.verdict for memory, _ in by_option.values() for one in memory} > {"FITS", "UNKNOWN"}
     assert [option for option, (_, (dollars, _)) in by_option.items() if dollars is None] == []
 
 
+@pytest.mark.medium
 def test_a_base_with_a_models_name_has_the_same_answer(
     ask: Callable[..., Any], by_option: Mapping[str, Answer], folder: Path
 ) -> None:
@@ -94,6 +94,7 @@ def test_a_base_with_a_models_name_has_the_same_answer(
     assert dict(zip(MODELS, found, strict=True)) == by_option
 
 
+@pytest.mark.medium
 def test_an_imported_config_has_the_same_answer(
     ask: Callable[..., Any], by_option: Mapping[str, Answer], folder: Path
 ) -> None:

@@ -65,6 +65,7 @@ ALPHA: dict[str, Callable[[int], int]] = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("group", [group for group in VOCABULARY.groups if group not in (SWEEPS, "search")])
 def test_every_option_of_a_group_composes(ask: Callable[..., Any], group: str) -> None:
     options = [option for option in VOCABULARY.groups[group] if option not in OWN_FILES]

@@ -151,7 +151,6 @@ def test_a_job_that_is_handed_on_is_taken_though_who_had_it_still_lives(answer: 
     assert answer(idle, "continue_the_call").split() == ["True"] * 3
 
 
-@pytest.mark.slow
 def test_a_function_is_found_once_and_bound_once_to_the_same_options(answer: Answer, idle: ModalServer) -> None:
     answer(idle, "call_five")
     counts = idle.counts()

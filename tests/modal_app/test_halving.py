@@ -255,6 +255,7 @@ def _of_documents(losses: np.ndarray, tokens: np.ndarray, **others: str) -> Read
     return reading(float(nll.sum() / tokens.sum()), tokens=tuple(tokens.tolist()), nll=tuple(nll.tolist()), **others)
 
 
+@pytest.mark.medium
 def test_the_standard_error_is_that_of_a_ratio_over_groups_of_documents() -> None:
     random = np.random.default_rng(5)
     tokens = random.integers(0, 80, 64)

@@ -14,6 +14,7 @@ from benchmarks.search_replay import Grid, Order, OurRule, play
 ORDERS = 24
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("terms", "most"), [({"audit": False, "margin": False, "keep_rate": False}, 0.45), ({}, 0.55)], ids=["bare", "all"]
 )

@@ -117,7 +117,7 @@ def test_no_name_is_listed_for_nothing() -> None:
     assert {case.name for case in SOUND} >= NOT_LEFT_ALONE
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_the_findings_about_a_run_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time for a sweep over all cases, each in its own folder; what was read for an earlier case does not count."""
     spent = []

@@ -85,6 +85,7 @@ def _import(file: str, conf: Path) -> str:
     return ""
 
 
+@pytest.mark.medium
 def test_as_a_base_each_that_could_run_composes_to_what_it_is(ask: Callable[..., Any], place: Path) -> None:
     names = [name for name, verdict in VERDICTS.items() if verdict.reason == () and verdict.pending == ""]
     requested = ask("-m", f"base={','.join(f'{name}.yml' for name in names)}", "gpu=h100", "gpu.count=8")

@@ -122,7 +122,7 @@ STARTS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore:.*Running Hydra app with --multirun")
 @pytest.mark.parametrize("words", STARTS.values(), ids=list(STARTS))
 def test_a_command_with_a_flag_starts_as_one_without(

@@ -86,6 +86,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.medium
 @given(st.dictionaries(_TEXT, _VALUES, min_size=1, max_size=4))
 def test_any_value_survives_hydras_syntax_and_the_file_that_is_written(config: dict[str, Any]) -> None:
     escaped = for_omegaconf(config)

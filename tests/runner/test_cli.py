@@ -99,7 +99,6 @@ def test_a_misspelt_verb_is_refused_with_the_verbs(axosweep: Run, swept: Store, 
     assert f"There is no verb {verb}. Did you mean {meant}?" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -124,7 +123,7 @@ def test_a_missing_store_has_no_sweeps_and_is_not_created(axosweep: Run, store: 
     assert not store.root.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("words", [["compare"], ["infer", "--help"]], ids=" ".join)
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_a_stream_that_the_shell_has_closed_is_not_used_for_a_file(swept: Store, words: list[str], closed: str) -> None:
@@ -139,7 +138,7 @@ def test_a_reader_that_has_left_is_not_a_failure(swept: Store, words: list[str])
     assert done.stderr == "0\n"
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_mistake_ends_with_its_exit_code_even_if_its_message_is_not_read(swept: Store) -> None:
     done = _in_shell(swept, f"{{ {sys.executable} -m runner compare rats 2>&1; echo $? >{swept.root}/code; }} | true")
     assert done.returncode == 0

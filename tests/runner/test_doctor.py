@@ -120,7 +120,7 @@ def test_a_token_that_the_hub_refuses_is_a_problem(
     assert examined()["Hugging Face token"]["mark"] == "problem"
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_modal_has_to_accept_the_token_and_have_the_secret(examined: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModalServer(Settings()) as server:
         for name, value in server.environment().items():

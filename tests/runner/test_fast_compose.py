@@ -348,6 +348,7 @@ class Extra:
     text: str = ""
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore")  # 1.3 warns that it is deprecated
 def test_a_file_with_a_schema_is_composed_as_hydra_composes_it(started: Callable[..., Any]) -> None:
     """Registered after the first sweep of the process, and removed before the third."""
@@ -386,14 +387,14 @@ def _check_mixes(tree: Path, number: int) -> None:
         check()
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_any_mix_of_overrides_is_composed_as_hydra_composes_it(tree: Path) -> None:
     _check_mixes(tree, 10)
 
 
 @pytest.mark.slow
 def test_very_many_mixes_are_composed_as_hydra_composes_them(tree: Path) -> None:
-    """Thirty, with those of the fast test."""
+    """Thirty, with those of the test before."""
     _check_mixes(tree, 20)
 
 

@@ -120,7 +120,7 @@ def test_the_file_loads_nothing_and_forbids_itself_to(store: Store) -> None:
     assert not re.search(r"@import|url\(", style)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_report_of_200_runs_is_small_and_quickly_written(store: Store) -> None:
     planned = synthetic_sweep(store, 200)
     before = time.process_time()

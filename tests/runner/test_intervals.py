@@ -17,6 +17,7 @@ def judged_with(truth: Truth) -> SettingLosses:
     return losses_with(truth, np.random.default_rng(1))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("truth", [ROWS_ALONE, WITH_SEEDS], ids=["rows alone", "with seeds"])
 def test_the_same_draws_give_what_the_formula_gives_pair_by_pair(truth: Truth) -> None:
     of = judged_with(truth)

@@ -103,7 +103,7 @@ def frames_of(runs: int) -> int:
     return runs // AT_A_TIME * FRAMES_A_RUN + 1
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40)])
 def test_at_every_redraw_running_runs_the_count_the_bar_and_the_time_left_are_visible(
     show: Callable[..., Shown], columns: int, rows: int
@@ -150,7 +150,7 @@ def test_a_window_that_changes_its_size_has_nothing_of_the_old_frame(show: Calla
     assert set(shown.end()) <= {NOTE}
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_two_hundred_runs_do_not_push_a_running_one_out_of_view(show: Callable[..., Shown]) -> None:
     shown = show(80, 24, runs=200)
     for _ in range(12):

@@ -290,6 +290,7 @@ def test_a_peak_that_the_driver_has_shown_changes_the_verdicts_of_a_plan(store: 
         assert printed.bytes == printed.measured.bytes == printed.measured.peak
 
 
+@pytest.mark.medium
 def test_a_thousand_runs_are_read_once(store: Store) -> None:
     for seed in range(1000):
         one = on("l4", {**PACKED, "seed": seed})

@@ -39,7 +39,7 @@ def test_as_many_documents_as_needed_tell_settings_apart_in_four_of_five_cases()
     assert share_separated(replace(BY_ROWS, documents=documents)) == pytest.approx(0.8, abs=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("seeds", [2, 4])
 def test_as_many_seeds_as_needed_tell_settings_apart_in_four_of_five_cases(seeds: int) -> None:
     wanted = mean(one.seeds for one in asked_of(replace(BY_SEEDS, seeds=seeds), 0.05))

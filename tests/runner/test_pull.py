@@ -233,7 +233,7 @@ def test_rows_that_were_damaged_in_the_store_are_not_reused(
     assert "0123/data.arrow" not in names(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_killed_pull_goes_on(store: Store, folder: Path) -> None:
     """With the command itself, killed by SIGKILL in the middle of the weights."""
     one = finished_run(store, weights=60_000_000)

@@ -68,7 +68,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]
     return {words[0]: set(World(store, away).search(*words).trained) for words, store in stores.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize(("words", "dies_after"), [(COORDINATE, 0), (COORDINATE, 4), (TPE, 1), (TPE, 5)])
 def test_killed_anywhere_the_same_line_goes_on_and_trains_nothing_twice(
     store: Store, words: tuple[str, ...], dies_after: int, undisturbed: dict[str, set[str]]

@@ -139,7 +139,7 @@ def test_contenders_that_do_not_differ_by_what_is_worth_having_are_equal(tmp_pat
     }
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_kill_costs_no_look_and_no_run(tmp_path: Path) -> None:
     terms = Terms(2, 1e-6, 4)
     alone, first = swept(tmp_path / "alone", TIED)
@@ -247,6 +247,7 @@ def test_dollars_are_not_compared_with_seconds(tmp_path: Path) -> None:
     assert now.estimate.group[1] == replace(now, facts=facts).cheapest
 
 
+@pytest.mark.medium
 def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,6 +267,7 @@ def test_what_is_fixed_before_the_first_look_is_refused_later_unless_it_starts_o
     assert (printed["looks"], printed["max_looks"], printed["added"]) == (1, 8, []), "of all runs that are there"
 
 
+@pytest.mark.medium
 def test_again_starts_over_once_all_seeds_are_used_and_not_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,7 +49,7 @@ def test_a_key_is_found_where_wandb_looks_for_it(
     account.check_key()
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("words", [(), ("--host", "http://localhost:8080")])
 def test_a_key_is_found_where_wandb_login_leaves_it(no_account: Path, words: tuple[str, ...]) -> None:
     login = [sys.executable, "-P", "-m", "wandb", "login", "--no-verify", *words, "k" * 40]

@@ -64,7 +64,7 @@ def prepare(store: Store) -> tuple[str, Run, Run]:
     return sweep, good, bad
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_one_unreadable_file_ends_no_verb_and_is_named_once(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     sweep, good, bad = prepare(store)
     for path in small_files(store, sweep, bad):

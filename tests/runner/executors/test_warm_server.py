@@ -153,7 +153,7 @@ def test_bytecode_that_an_import_leaves_makes_no_other_one(
     assert connect().address == first.address
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("change", CHANGES)
 def test_one_that_would_not_fit_any_more_ends_and_another_is_started(
     connect: Callable[[], TrainerConnection], python: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -328,7 +328,6 @@ def test_stop_of_all_stores_asks_nothing_where_there_are_only_this_ones(
     assert running(None) == []
 
 
-@pytest.mark.slow
 def test_stop_leaves_a_working_trainer_alone_and_says_so(
     python: Path, store: Store, sockets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
