@@ -50,6 +50,8 @@ def show(store: Store, run: SweepRun, *, follow: bool) -> None:
         active = is_active()  # before reading: if the run ends meanwhile, its log is read to the end
         attempts = folder.attempts()
         if not attempts and not (follow and active and is_mirror(store)):
+            if folder.removed.exists():
+                raise SweepError(f"The run {run.key} was removed, and its log with it.")
             raise SweepError(f"Run {run.key} has no log yet: no attempt has begun.")
         # On Modal an attempt exists before its worker, and has no log if its container has died early.
         logs = [attempt.log for attempt in attempts if attempt.log.exists()]

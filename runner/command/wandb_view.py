@@ -100,6 +100,7 @@ def _view(store: Store, sweep: str) -> SweepView:
 def _check_extra() -> None:
     if find_spec("wandb_workspaces") is None:
         raise SweepError(
-            "The view needs wandb-workspaces, which is not installed: pip install 'axosweep[wandb-view]', or in the "
-            "checkout: .venv/bin/uv pip install --python .venv/bin/python 'wandb-workspaces>=0.4.13,<0.5'"
+            "The view needs wandb-workspaces, which is not installed here: install axosweep's wheel with [wandb-view] "
+            "after its file name (dist/axosweep-VERSION-py3-none-any.whl[wandb-view]); in a checkout, `make env` "
+            "installs it."
         )

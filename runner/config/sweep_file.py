@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runner.config.overrides import canonical, written
 from runner.config.project import SWEEPS
-from runner.config.vocabulary import AXOLOTL, Vocabulary, load_yaml, package_of
+from runner.config.vocabulary import AXOLOTL, BASE_OPTION, Vocabulary, load_yaml, package_of
 from runner.errors import SweepError
 
 HEADER = "# @package _global_"
@@ -43,12 +43,12 @@ def _overrides(file: Path, text: str, vocabulary: Vocabulary) -> Iterator[str]:
         key = str(key)
         if key in OWN:
             continue
-        if key in vocabulary.groups and not isinstance(value, dict):
+        if key in vocabulary.groups and key != BASE_OPTION and not isinstance(value, dict):
             raise SweepError(
                 f"{file}: {key} is a config group. Choose one option for all runs in the file's defaults list "
                 f"(`- override /{key}: {value}`), or several under hydra.sweeper.params."
             )
-        if key in vocabulary.groups and key not in vocabulary.read:
+        if key in vocabulary.groups and key not in vocabulary.read and isinstance(value, dict):
             raise SweepError(
                 f"{file}: {key} is a config group, so nothing reads keys below it. Write Axolotl's keys by their own "
                 f"names, or below `{AXOLOTL}:`."

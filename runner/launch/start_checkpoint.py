@@ -206,7 +206,7 @@ def _with_weights(start: StartCheckpoint, axolotl: Mapping[str, Any]) -> str:
 def _unlike(experiment: Experiment, before: Mapping[str, Any]) -> Iterator[str]:
     here, there = experiment.axolotl, before.get("axolotl", {})
     for key in SAME:
-        if here.get(key) != there.get(key):
+        if _given(here, key) != _given(there, key):
             yield f"{key} is {here.get(key)}, and was {there.get(key)} there."
     count = before.get("gpu", {}).get("count", 1)
     if experiment.gpu.count != count:
@@ -218,6 +218,11 @@ def _unlike(experiment: Experiment, before: Mapping[str, Any]) -> Iterator[str]:
         yield "save_only_model is set, but a run that continues has to save its optimizer state."
     elif not checkpoints.can_resume(here):
         yield "relora is set, and its checkpoints lack what it has merged into the quantized base model."
+
+
+def _given(axolotl: Mapping[str, Any], key: str) -> Any:
+    """Without a value, a flag is off."""
+    return None if (value := axolotl.get(key)) is False else value
 
 
 def _other_data(run: Run, before: Mapping[str, Any]) -> Iterator[str]:

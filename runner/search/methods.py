@@ -27,8 +27,8 @@ MOST_REPEATS = 20
 MOST_REFUSED = 200
 """Draws in a row without a point that may be run, after which there is taken to be none."""
 NOT_INSTALLED = (
-    "search=tpe needs Optuna, which is not installed here: pip install 'axosweep[search]' installs it; in a checkout, "
-    "`make env` does."
+    "search=tpe needs Optuna, which is not installed here: install axosweep's wheel with [search] after its file name "
+    "(dist/axosweep-VERSION-py3-none-any.whl[search]); in a checkout, `make env` installs Optuna."
 )
 
 

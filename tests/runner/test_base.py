@@ -190,6 +190,9 @@ def test_a_sweep_file_may_name_a_base(ask: Callable[..., Any], here: Path, text:
     (here / "sweeps" / "mine.yaml").write_text(f"# @package _global_\n{text}")
     requested = ask("-m", "+sweeps=mine")
     assert [one.axolotl["lora_r"] for one in requested.experiments] == ranks
+    (here / "conf" / "base").mkdir(parents=True)  # as `axosweep import` leaves it
+    (here / "conf" / "base" / "a.yaml").write_text("# @package axolotl\nlora_r: 5\n")
+    assert [one.axolotl["lora_r"] for one in ask("-m", "+sweeps=mine").experiments] == ranks
     assert set(requested.experiments[0].axolotl) >= {"base_model", "lora_r"}
     if "lora: [" not in text:
         assert {one.axolotl["lora_r"] for one in ask("-m", "+sweeps=mine", "base=c.yml").experiments} == {3}

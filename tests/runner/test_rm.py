@@ -46,6 +46,7 @@ def test_a_removed_run_is_gone_but_for_the_question(store: Store, command: Comma
     assert rows[one.key]["params"], "the request is still known"
     assert command("status", "--json")["sweeps"][0]["counts"] == {"succeeded": 1, "removed": 1}
     assert not keys(command("rm", one.key, "--yes", "--json")), "a second time there is nothing"
+    assert "was removed, and its log with it" in command("logs", one.key, code=2)
 
 
 def test_a_removed_run_is_trained_again_when_it_is_requested(store: Store, command: Command) -> None:

@@ -248,6 +248,13 @@ def test_what_does_not_fit_the_checkpoint_is_refused_before_anything_starts(
     assert "To begin from scratch with its weights: " in str(caught.value)
 
 
+def test_a_flag_that_is_off_is_like_one_without_a_value(store: Store) -> None:
+    one = source(store, 50)
+    check_checkpoint_fits(asking(f"{one.key}@50", store, load_in_4bit=False, load_in_8bit=False))
+    with pytest.raises(SweepError, match="load_in_4bit is True, and was None there"):
+        check_checkpoint_fits(asking(f"{one.key}@50", store, load_in_4bit=True))
+
+
 def test_another_trainer_is_named_instead_of_other_data(store: Store) -> None:
     one = source(store, 50)
     there = trainer_identity(trainer_environment.lock_hash(), None, "3.13")
