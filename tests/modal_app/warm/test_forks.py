@@ -104,6 +104,7 @@ def test_a_fork_that_dies_harms_no_other_and_its_end_is_recorded(warm: Warm, sto
     wait_until(lambda: not alive(int((attempt.path / "child").read_text())), "what it had started is ended, too")
     assert alive(pid)
     assert warm.run(probing("next", "pass")) == 1
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_fork_is_killed_before_its_parent_when_memory_runs_out(warm: Warm, store: Store) -> None:
