@@ -62,7 +62,7 @@ def check_override(override: str) -> None:
 
 def _check_type(override: str, key: str, value: object) -> None:
     if key in ("hydra.sweeper", "hydra.launcher") and not isinstance(value, dict):
-        raise SweepError(f"{override!r}: {key} has the settings of one. {key.replace('.', '/')}=NAME chooses another.")
+        raise SweepError(f"{override!r}: {key} is a mapping of settings. To choose one: {key.replace('.', '/')}=NAME")
     names = value if isinstance(value, list) else [value]
     if key == "hydra.verbose" and not isinstance(value, bool) and not all(isinstance(one, str) for one in names):
         raise SweepError(f"{override!r}: hydra.verbose is true, false, the name of a logger, or a list of names.")

@@ -43,17 +43,18 @@ def _overrides(file: Path, text: str, vocabulary: Vocabulary) -> Iterator[str]:
         key = str(key)
         if key in OWN:
             continue
-        if key in vocabulary.groups and key != BASE_OPTION and not isinstance(value, dict):
+        is_group = key in vocabulary.groups and key != BASE_OPTION  # `base: FILE` names a file, not an option
+        if is_group and not isinstance(value, dict):
             raise SweepError(
                 f"{file}: {key} is a config group. Choose one option for all runs in the file's defaults list "
                 f"(`- override /{key}: {value}`), or several under hydra.sweeper.params."
             )
-        if key in vocabulary.groups and key not in vocabulary.read and isinstance(value, dict):
+        if is_group and key not in vocabulary.read:
             raise SweepError(
                 f"{file}: {key} is a config group, so nothing reads keys below it. Write Axolotl's keys by their own "
                 f"names, or below `{AXOLOTL}:`."
             )
-        if key not in vocabulary.nodes:
+        if key == BASE_OPTION or key not in vocabulary.nodes:
             try:
                 yield canonical(f"{key}={written(value)}", vocabulary)
             except SweepError as error:

@@ -130,8 +130,9 @@ def _newest_in(lines: Sequence[Mapping[str, Any]]) -> Settling | None:
 
 
 def _check_runs(settling: Settling, known: Collection[str]) -> None:
-    for one in (one for each in settling.rounds for one in each.runs if one.like not in known):
-        raise ValueError(f"the sweep has no run {one.like}")
+    unknown = [one.like for each in settling.rounds for one in each.runs if one.like not in known]
+    if unknown:
+        raise ValueError(f"the sweep has no run {unknown[0]}")
 
 
 def _event(raw: Mapping[str, Any]) -> Round | Look:

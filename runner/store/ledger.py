@@ -20,7 +20,7 @@ from runner.errors import SweepError, did_you_mean
 from runner.types import Plan
 
 MAX_TIME = 1e11
-"""Unix seconds: what is larger, in the year 5138, is no date."""
+"""In Unix seconds, in the year 5138: a larger number is not the date of a launch."""
 
 
 class Event(StrEnum):
@@ -160,7 +160,7 @@ def plan_of(raw: Mapping[str, Any]) -> SweepPlan:
     if not all(isinstance(one, str) for run in runs for one in (run.key, run.data_key, *run.overrides)):
         raise TypeError("a key or an override of a run is not text")
     if not 0 <= (created_at := float(raw["created_at"])) < MAX_TIME:
-        raise ValueError("its created_at is not a time")
+        raise ValueError("its created_at is not a date")
     note, command = (str(raw.get(key) or "") for key in ("note", "command"))
     return SweepPlan(raw["sweep"], created_at, runs, note, command)
 

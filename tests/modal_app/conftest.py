@@ -67,7 +67,7 @@ def overshot(warm: Warm, store: Store) -> Step:
     """A run that stores its best weights, those of step 10: its learning rate rises so high that it then diverges."""
     step = train_step("overshot", **BEST)
     assert warm.run(step) == 0, outcome(store, step).message
-    told = {line["step"]: line["eval_loss"] for line in lines(store, step) if "eval_loss" in line}
-    assert min(told, key=told.__getitem__) == 10, told
-    assert told[15] > 1.5 * told[0], "it has diverged"
+    losses = {line["step"]: line["eval_loss"] for line in lines(store, step) if "eval_loss" in line}
+    assert min(losses, key=lambda number: losses[number]) == 10, losses
+    assert losses[15] > 1.5 * losses[0], f"it has not diverged: {losses}"
     return step

@@ -192,6 +192,7 @@ def test_a_sweep_file_may_name_a_base(ask: Callable[..., Any], here: Path, text:
     assert [one.axolotl["lora_r"] for one in requested.experiments] == ranks
     (here / "conf" / "base").mkdir(parents=True)  # as `axosweep import` leaves it
     (here / "conf" / "base" / "a.yaml").write_text("# @package axolotl\nlora_r: 5\n")
+    (here / "conf" / "base" / "own.yaml").write_text("lora_r: 5\n")  # its keys are below `base`
     assert [one.axolotl["lora_r"] for one in ask("-m", "+sweeps=mine").experiments] == ranks
     assert set(requested.experiments[0].axolotl) >= {"base_model", "lora_r"}
     if "lora: [" not in text:

@@ -88,9 +88,9 @@ def test_one_unreadable_file_ends_no_verb_and_is_named_once(store: Store, capsys
         ({"inputs": ["rows.jsonl"]}, "an entry of its inputs is not an object"),
         ({"from": {"run": "0a1b2c"}}, "it lacks 'step'"),
         ({"runs": 5}, "'int' object is not iterable"),
-        ({"created_at": math.inf}, "its created_at is not a time"),
-        ({"created_at": math.nan}, "its created_at is not a time"),
-        ({"created_at": 1e300}, "its created_at is not a time"),
+        ({"created_at": math.inf}, "its created_at is not a date"),
+        ({"created_at": math.nan}, "its created_at is not a date"),
+        ({"created_at": 1e300}, "its created_at is not a date"),
         ({"runs": [{"key": "0a1b2c", "data_key": "0a1b2c", "overrides": [1]}]}, "a key or an override of a run is not"),
     ],
 )
